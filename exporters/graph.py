@@ -1,0 +1,141 @@
+"""torch -> one ONNX file, the interchange of every exporter.
+
+The dynamo exporter, one file, static batch 1 (a dynamic batch is slower on every runtime; LESSONS 64), opset read back
+(RUNTIMES.md: asking is not getting), local paths stripped, denormal weights flushed to zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from taco.errors import GateError
+from taco.exporters.protocol import Artifact, Compressed
+
+OPSET = 20
+_TINY = float(np.finfo(np.float32).tiny)
+#: Keys that torch writes on every node. Stack traces hold paths of this machine; scopes name torch modules and stay.
+_PRIVATE_KEYS = ("stack_trace", "pkg.torch.onnx.stack_trace", "pkg.torch.export.graph_module", "pkg.torch.onnx.fx_node")
+
+log = logging.getLogger(__name__)
+
+
+def write_onnx(model: Compressed, out: Path, opset: int = OPSET) -> Artifact:
+    """Export `model` to `out`, atomically, and check the file.
+
+    Raises:
+        GateError: torch cannot export it, or the file fails onnx's full check, its shapes or its opset.
+    """
+    proto = strip_paths(_export(model, opset))
+    _gate(proto, model, opset)
+    data = proto.SerializeToString(deterministic=True)
+    _write(out, data)
+    return Artifact(out, hashlib.sha256(data).hexdigest(), len(data), "fp32", _opset(proto), len(proto.graph.node))
+
+
+def _export(model: Compressed, opset: int) -> onnx.ModelProto:
+    module = _flushed(model.module)
+    example = torch.zeros(1, *model.input_size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["logits"],
+                optimize=True,
+                verbose=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError, ValueError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GateError(f"torch cannot export {type(model.module).__name__} to ONNX: {first}") from error
+    assert program is not None  # noqa: S101 - dynamo=True returns a program
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+def _flushed(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a contiguous float32 copy without denormal weights, which slow CPUs down tenfold (LESSONS 15)."""
+    clean = copy.deepcopy(module).float().to(memory_format=torch.contiguous_format).eval()
+    with torch.no_grad():
+        for tensor in clean.state_dict().values():
+            if tensor.is_floating_point():
+                tensor[tensor.abs() < _TINY] = 0
+    return clean
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.onnx prints progress to stdout and warns about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def strip_paths(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without anything that names files of this machine; module scopes stay."""
+    clean = onnx.ModelProto()
+    clean.CopyFrom(proto)
+    holders = [clean, clean.graph, *clean.graph.node, *clean.graph.value_info, *clean.graph.input, *clean.graph.output]
+    holders += [*clean.graph.initializer, *clean.functions, *(n for f in clean.functions for n in f.node)]
+    for holder in holders:
+        kept = [(p.key, p.value) for p in holder.metadata_props if p.key not in _PRIVATE_KEYS and ".py" not in p.value]
+        del holder.metadata_props[:]
+        for key, value in kept:
+            holder.metadata_props.add(key=key, value=value)
+        holder.doc_string = ""
+    return clean
+
+
+def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GateError(f"the exported graph is not valid ONNX: {error}") from error
+    if _opset(proto) != opset:
+        raise GateError(f"opset {opset} was asked, the file says {_opset(proto)}")
+    shape = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    if shape != [1, *model.input_size]:
+        raise GateError(f"the exported input is {shape}, not {[1, *model.input_size]}")
+    norms = sum(isinstance(m, torch.nn.LayerNorm) for m in model.module.modules())
+    nodes = sum(node.op_type == "LayerNormalization" for node in proto.graph.node)
+    if nodes < norms:
+        raise GateError(f"{norms} LayerNorm modules became {nodes} LayerNormalization nodes; FP16 would go wrong")
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next(int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+
+
+def _write(out: Path, data: bytes) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""Pack `taco.device` into one file that any Python 3.8 or newer can run: `python3 agent.pyz bench request.json`.
+
+The same sources give the same bytes (fixed timestamps, sorted names, stored rather than deflated, because zlib's output
+changes with its version), so that a device or a bundle can be compared by hash.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import taco.device
+from taco.errors import TacoError
+
+MAIN = """import sys
+
+from taco.device.agent import main
+
+sys.exit(main())
+"""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+READABLE = 0o644 << 16
+UNIX = 3
+
+
+def pack_agent(destination: Path) -> Path:
+    """Write the agent.
+
+    Args:
+        destination: The file to write, such as `agent.pyz`; replaced as a whole when it exists.
+
+    Returns:
+        The destination.
+
+    Raises:
+        TacoError: The file cannot be written.
+    """
+    try:
+        _write_atomically(destination, agent_bytes())
+    except OSError as error:
+        raise TacoError(
+            f"the device agent cannot be written to {destination}: {error.strerror}", "Choose a writable folder."
+        ) from error
+    return destination
+
+
+def agent_bytes() -> bytes:
+    """The zipapp's content.
+
+    Returns:
+        Always the same bytes for the same sources.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(_members().items()):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.external_attr = READABLE
+            info.create_system = UNIX
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+def _members() -> dict[str, bytes]:
+    """Name in the archive -> content. The package itself is empty there: the agent needs nothing of the host's."""
+    sources = Path(taco.device.__file__).parent.glob("*.py")
+    members = {f"taco/device/{source.name}": source.read_bytes() for source in sources}
+    return {"__main__.py": MAIN.encode(), "taco/__init__.py": b"", **members}
+
+
+def _write_atomically(destination: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(destination)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,94 @@
+"""The public Python API: the same steps as the command line, which only calls these functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from taco.bundle import MANIFEST, Bundle
+from taco.errors import BundleError
+from taco.options import ExportOptions, make_options
+from taco.pipeline import Plan, make_plan, run
+from taco.predict import Prediction, find_images, predict
+from taco.progress import PlainProgress, Progress
+from taco.report.read import read_report
+from taco.report.schema import Report
+from taco.report.write import ReportPaths, write_report
+from taco.rundir import RunDir
+from taco.summary import make_report, write_bundle
+
+__all__ = ["ExportOptions", "ExportResult", "classify", "export", "make_options", "make_plan", "redraw_report"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export gave.
+
+    Attributes:
+        report: Everything that was found.
+        folder: The bundle.
+        already_done: True when the same run had finished before and nothing was done.
+    """
+
+    report: Report
+    folder: Path
+    already_done: bool
+
+
+def export(
+    options: ExportOptions, progress: Progress | None = None, command: Sequence[str] = (), plan: Plan | None = None
+) -> ExportResult:
+    """Do the whole job: from a task's pictures to a bundle and its report in `options.out`.
+
+    Args:
+        options: From `make_options`.
+        progress: Told about every step; None logs.
+        command: The command line, for the report.
+        plan: From `make_plan`, when the caller has made one already.
+
+    Raises:
+        TacoError: See taco.errors; the message says what to do.
+    """
+    progress = progress or PlainProgress()
+    rundir = RunDir(options.out)
+    with rundir.locked():
+        with progress.step("check the request"):
+            plan = plan or make_plan(options)
+        asked = plan.asked()
+        if rundir.asked() == json.loads(json.dumps(asked, default=str)):
+            finished = _finished(options.out)
+            if finished is not None:
+                return ExportResult(finished, options.out, already_done=True)
+        rundir.remember_asked(asked)
+        done = run(plan, rundir, progress)
+        with progress.step("write the bundle"):
+            write_bundle(done, options.out, rundir.private / "scratch")
+        report = make_report(done, progress.seconds, command)
+        write_report(report, options.out)
+        rundir.drop_scratch()
+        return ExportResult(report, options.out, already_done=False)
+
+
+def _finished(folder: Path) -> Report | None:
+    """Return the report of a finished, undamaged bundle; None when there is none."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        Bundle(folder)
+        return read_report(folder)
+    except BundleError:
+        return None
+
+
+def classify(
+    bundle: Path, sources: Sequence[Path], threads: int | None = None, progress: Callable[[int], None] | None = None
+) -> list[Prediction]:
+    """Name the pictures in `sources` (files or folders) with a bundle."""
+    return list(predict(Bundle(bundle), find_images(sources), threads, progress))
+
+
+def redraw_report(folder: Path) -> ReportPaths:
+    """Draw `report.html` and `report.md` again from `report.json` alone."""
+    return write_report(read_report(folder), folder)

@@ -1,0 +1,118 @@
+"""Compare models on this machine: one process a model, alternating rounds, raw samples kept.
+
+A shared or hot machine changes speed by tens of percent for seconds at a time. So every round visits every model, the
+order rotates from round to round, and the host compares models only within a round. Each model has its own process
+because the spinning threads of two sessions in one process disturb each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from typing import Any, Dict, List
+
+from taco.device.child import WorkerProcess, worker_argv
+from taco.device.probe import physical_cores, probe
+from taco.device.request import BenchRequest, read_request
+
+WARMUP_RUNS = 2
+LEAST_ITERATIONS = 3
+MOST_ITERATIONS = 2000
+
+Samples = Dict[str, List[List[float]]]
+
+
+def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
+    """Time models against each other.
+
+    Args:
+        request: See `taco.device.request.BenchRequest` for its keys.
+        folder: Relative model paths start here.
+
+    Returns:
+        Plain JSON values: per model the samples of every round in milliseconds, the provider and options really used,
+        the first run; the machine before and after; rounds done and whether `max_seconds` ended it early.
+
+    Raises:
+        RequestError: The request is wrong.
+        DeviceError: A model cannot be opened or run, or a worker failed; names the model.
+    """
+    asked = read_request(request, folder)
+    threads = asked.threads or physical_cores()
+    before = probe()
+    with contextlib.ExitStack() as stack:
+        workers = {name: _start(name, stack) for name in asked.models}
+        opened = {name: worker.ask(_open_command(asked, name, threads)) for name, worker in workers.items()}
+        samples = _rounds(asked, workers)
+    rounds = min(len(rounds_ms) for rounds_ms in samples.values())
+    return {
+        "models": {name: {**opened[name], "rounds_ms": samples[name]} for name in asked.models},
+        "threads": threads,
+        "rounds": rounds,
+        "stopped_early": rounds < asked.rounds,
+        "probe_before": before,
+        "probe_after": probe(),
+    }
+
+
+def round_order(names: List[str], index: int) -> List[str]:
+    """Order of the models in one round: rotated, so that no model always runs behind the same one.
+
+    Args:
+        names: The models.
+        index: Number of the round, from 0.
+    """
+    shift = index % len(names)
+    return names[shift:] + names[:shift]
+
+
+def iterations_for(round_ms: float, run_ms: float) -> int:
+    """Runs that fill a round.
+
+    Args:
+        round_ms: Time of the round.
+        run_ms: Time of one run.
+
+    Returns:
+        Between 3 and 2000.
+    """
+    return int(max(LEAST_ITERATIONS, min(MOST_ITERATIONS, round(round_ms / run_ms))))
+
+
+def _start(name: str, stack: contextlib.ExitStack) -> WorkerProcess:
+    worker = WorkerProcess(name, worker_argv())
+    stack.callback(worker.kill)
+    return worker
+
+
+def _open_command(asked: BenchRequest, name: str, threads: int) -> Dict[str, Any]:
+    return {
+        "cmd": "open",
+        "model": asked.models[name],
+        "threads": threads,
+        "provider": asked.provider,
+        "seed": asked.seed,
+    }
+
+
+def _time(worker: WorkerProcess, iterations: int) -> List[float]:
+    """Times of one model in milliseconds."""
+    answer = worker.ask({"cmd": "time", "iterations": iterations, "warmup": WARMUP_RUNS})
+    return [sample / 1e6 for sample in answer["samples_ns"]]
+
+
+def _rounds(asked: BenchRequest, workers: Dict[str, WorkerProcess]) -> Samples:
+    pilot = {name: statistics.median(_time(worker, LEAST_ITERATIONS)) for name, worker in workers.items()}
+    iterations = {name: iterations_for(asked.round_ms, run_ms) for name, run_ms in pilot.items()}
+    samples: Samples = {name: [] for name in workers}
+    start = time.monotonic()
+    longest = 0.0
+    for index in range(asked.rounds):
+        began = time.monotonic()
+        if index > 0 and began - start + longest > asked.max_seconds:
+            break
+        for name in round_order(list(workers), index):
+            samples[name].append(_time(workers[name], iterations[name]))
+        longest = max(longest, time.monotonic() - began)
+    return samples

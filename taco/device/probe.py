@@ -1,0 +1,195 @@
+"""What the machine is and how it is doing: processor, memory, clocks, temperatures, runtimes.
+
+Everything is read from files below `root` (tests give a made-up tree). What is absent is "unknown" (words) or None
+(numbers), never an error: a telemetry file may be missing, unreadable or refuse to answer on any board.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import re
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from taco.device.runtimes import find_runtimes
+
+UNKNOWN = "unknown"
+X86_FLAGS = ("f16c", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
+AMX_FLAGS = ("amx_tile", "amx_int8", "amx_bf16")
+ARM_FLAGS = ("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
+ISA_OF_INTEREST = frozenset((*X86_FLAGS, *AMX_FLAGS, *ARM_FLAGS))
+COLDEST_C = -100.0  # a Jetson reports -256 degrees for a zone that is switched off
+
+
+def probe(root: str = "/") -> Dict[str, Any]:
+    """Describe the machine and its state.
+
+    Args:
+        root: Where `proc`, `sys` and `etc` are.
+
+    Returns:
+        Plain JSON values: what the machine is, and under "telemetry" what changes while it works.
+    """
+    fields = _cpuinfo(root)
+    return {
+        "os": _os_name(root),
+        "kernel": platform.release() or UNKNOWN,
+        "machine": platform.machine() or UNKNOWN,
+        "python": platform.python_version(),
+        "processor": fields.get("model name") or _board(root, fields),
+        "board": _board(root, fields),
+        "jetson_linux": _jetson_linux(root),
+        "cores_logical": len(usable_cpus()),
+        "cores_physical": physical_cores(root),
+        "memory_total_mib": _memory_mib(root, "MemTotal"),
+        "isa": sorted(ISA_OF_INTEREST & set((fields.get("flags") or fields.get("Features") or "").split())),
+        "runtimes": find_runtimes(root),
+        "telemetry": telemetry(root),
+    }
+
+
+def telemetry(root: str = "/") -> Dict[str, Any]:
+    """What changes while the machine works: free memory, governor, clocks, temperatures, load, throttling."""
+    return {
+        "memory_available_mib": _memory_mib(root, "MemAvailable"),
+        "governor": _governor(root),
+        "clocks_mhz": _clocks_mhz(root),
+        "temperatures_c": _temperatures_c(root),
+        "load_average": _load_average(root),
+        "throttled": _throttled(root),
+    }
+
+
+def usable_cpus() -> List[int]:
+    """Numbers of the logical processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def physical_cores(root: str = "/", cpus: Optional[Iterable[int]] = None) -> int:
+    """Cores that this process may use: threads of one core count once, a container's quota caps it.
+
+    Args:
+        root: Where `sys` is.
+        cpus: Logical processors to count; None is what this process may use.
+
+    Returns:
+        At least 1.
+    """
+    cores = set()
+    for cpu in usable_cpus() if cpus is None else cpus:
+        siblings = _read(root, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings or f"cpu{cpu}")
+    quota = _cpu_quota(root)
+    return max(1, len(cores) if quota is None else min(len(cores), quota))
+
+
+def _cpu_quota(root: str) -> Optional[int]:
+    match = re.match(r"(\d+) (\d+)$", _read(root, "sys/fs/cgroup/cpu.max"))
+    if match is None or int(match.group(2)) == 0:
+        return None
+    return -(-int(match.group(1)) // int(match.group(2)))
+
+
+def _read(root: str, path: str) -> str:
+    """Stripped text of a file, "" when it cannot be read."""
+    try:
+        with open(os.path.join(root, path), "rb") as stream:
+            return stream.read().decode("utf-8", "replace").strip("\0 \t\r\n")
+    except OSError:
+        return ""
+
+
+def _paths(root: str, pattern: str) -> List[str]:
+    """Paths that match, in natural order (cpu2 before cpu10)."""
+    found = glob.glob(os.path.join(glob.escape(root), pattern))
+    return sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
+
+
+def _number(text: str) -> Optional[float]:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _cpuinfo(root: str) -> Dict[str, str]:
+    """First value of every field of /proc/cpuinfo."""
+    fields: Dict[str, str] = {}
+    for line in _read(root, "proc/cpuinfo").split("\n"):
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def _board(root: str, fields: Dict[str, str]) -> str:
+    return _read(root, "proc/device-tree/model") or fields.get("Model") or UNKNOWN
+
+
+def _os_name(root: str) -> str:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', _read(root, "etc/os-release"), re.MULTILINE)
+    return match.group(1) if match else platform.system() or UNKNOWN
+
+
+def _jetson_linux(root: str) -> str:
+    match = re.search(r"(R\d+) \(release\), REVISION: ([\d.]+)", _read(root, "etc/nv_tegra_release"))
+    return f"{match.group(1)}.{match.group(2)}" if match else UNKNOWN
+
+
+def _memory_mib(root: str, key: str) -> Optional[int]:
+    match = re.search(rf"^{key}:\s+(\d+) kB$", _read(root, "proc/meminfo"), re.MULTILINE)
+    return int(match.group(1)) // 1024 if match else None
+
+
+def _governor(root: str) -> str:
+    paths = _paths(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
+    names = {_read("", path) for path in paths} - {""}
+    return "+".join(sorted(names)) or UNKNOWN
+
+
+def _clocks_mhz(root: str) -> List[float]:
+    """Clock of each logical processor in MHz; empty when unknown."""
+    paths = _paths(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    khz = [value for value in (_number(_read("", path)) for path in paths) if value is not None]
+    if khz:
+        return [round(value / 1000, 1) for value in khz]
+    lines = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _read(root, "proc/cpuinfo"), re.MULTILINE)
+    return [round(value, 1) for value in map(_number, lines) if value is not None]
+
+
+def _temperatures_c(root: str) -> Dict[str, float]:
+    """Degrees Celsius by zone name; zones of one name are numbered."""
+    zones: Dict[str, float] = {}
+    for path in _paths(root, "sys/class/thermal/thermal_zone*"):
+        value = _number(_read(path, "temp"))
+        if value is None or value / 1000 <= COLDEST_C:
+            continue
+        name = _read(path, "type") or os.path.basename(path)
+        zones[_free_name(name, zones)] = round(value / 1000, 1)
+    return zones
+
+
+def _free_name(name: str, taken: Dict[str, float]) -> str:
+    count = 1
+    while (name if count == 1 else f"{name} {count}") in taken:
+        count += 1
+    return name if count == 1 else f"{name} {count}"
+
+
+def _load_average(root: str) -> Optional[List[float]]:
+    values = [_number(word) for word in _read(root, "proc/loadavg").split()[:3]]
+    known = [value for value in values if value is not None]
+    return known if len(known) == 3 else None
+
+
+def _throttled(root: str) -> Dict[str, str]:
+    """Throttle flags as the kernel writes them: Raspberry Pi firmware bits, x86 counts since boot."""
+    sources: Tuple[Tuple[str, str], ...] = (
+        ("raspberry_pi_flags", "sys/devices/platform/soc*/soc*firmware/get_throttled"),
+        ("x86_package_count", "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"),
+    )
+    values = ((name, _read("", path)) for name, pattern in sources for path in _paths(root, pattern))
+    return {name: value for name, value in values if value}

@@ -1,0 +1,94 @@
+"""The benchmark request: what may be asked, its defaults, and what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from taco.device.wire import RequestError
+
+KEYS = ("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "seed")
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """A checked benchmark request.
+
+    Attributes:
+        models: Name -> absolute path, in the order of the first round.
+        threads: Threads a model; None is all physical cores.
+        rounds: Interleaved rounds.
+        round_ms: Time that each model gets in a round, milliseconds.
+        max_seconds: Stop before a round that would end later than this.
+        provider: ONNX Runtime execution provider.
+        seed: Seed of the input noise.
+    """
+
+    models: Dict[str, str]
+    threads: Optional[int] = None
+    rounds: int = 25
+    round_ms: float = 40.0
+    max_seconds: float = 60.0
+    provider: str = "CPUExecutionProvider"
+    seed: int = 0
+
+
+def read_request(request: Any, folder: str = ".") -> BenchRequest:
+    """Check a request.
+
+    Args:
+        request: What the JSON held.
+        folder: Relative model paths start here.
+
+    Raises:
+        RequestError: A key is missing, unknown or out of range; the message names it.
+    """
+    if not isinstance(request, dict):
+        raise RequestError("the request must be a JSON object", _example())
+    unknown = sorted(set(request) - set(KEYS))
+    if unknown:
+        raise RequestError(f"the request has unknown keys: {', '.join(map(repr, unknown))}", _example())
+    return BenchRequest(
+        models=_models(request.get("models"), folder),
+        threads=None if request.get("threads") is None else _whole(request, "threads", 1),
+        rounds=_whole(request, "rounds", 1),
+        round_ms=_positive(request, "round_ms"),
+        max_seconds=_positive(request, "max_seconds"),
+        provider=_word(request, "provider"),
+        seed=_whole(request, "seed", 0),
+    )
+
+
+def _example() -> str:
+    return 'An example: {"models": {"dense": "dense.onnx", "compressed": "model.onnx"}, "rounds": 25}'
+
+
+def _models(models: Any, folder: str) -> Dict[str, str]:
+    if not isinstance(models, dict) or not models:
+        raise RequestError("'models' must map at least one name to a model file", _example())
+    bad = [name for name, path in models.items() if not isinstance(path, str) or not path or "\0" in path]
+    if bad:
+        raise RequestError(f"model {bad[0]!r} must have the path of a file", _example())
+    return {name: os.path.abspath(os.path.join(folder, path)) for name, path in models.items()}
+
+
+def _whole(request: Mapping[str, Any], key: str, least: int) -> int:
+    value = request.get(key, getattr(BenchRequest, key))
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
+        raise RequestError(f"{key!r} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def _positive(request: Mapping[str, Any], key: str) -> float:
+    value = request.get(key, getattr(BenchRequest, key))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise RequestError(f"{key!r} must be a positive number, not {value!r}")
+    return float(value)
+
+
+def _word(request: Mapping[str, Any], key: str) -> str:
+    value = request.get(key, getattr(BenchRequest, key))
+    if not isinstance(value, str) or not value:
+        raise RequestError(f"{key!r} must be a name, not {value!r}")
+    return value

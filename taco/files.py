@@ -1,0 +1,37 @@
+"""Write files whole or not at all: a temporary name in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from taco.errors import TacoError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`; an interruption leaves the old file or the new one, never half.
+
+    Raises:
+        TacoError: The disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TacoError(f"{path} cannot be written: {reason}", "Free some space, or choose another --out") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone after the rename, and where the folder is none it never was
+            temporary.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

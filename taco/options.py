@@ -1,0 +1,91 @@
+"""What a person asks for: every flag of `taco-export`, validated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taco.errors import InputError
+
+DEFAULT_MODEL = "tf_efficientnet_lite0"
+
+
+class ExportOptions(BaseModel):
+    """Options of one export.
+
+    Attributes:
+        task: Image folder (one folder a class) or CSV (`path,label`).
+        target: Name of a target.
+        model: timm model.
+        weights: Weight file; None looks for a pip package, then the hub.
+        random_weights: Load nothing.
+        classes: Only these classes; None takes all.
+        class_map: JSON or CSV, class -> ImageNet label.
+        head: auto, imagenet (cut to rows), fit, or keep.
+        shots: Labelled pictures a class.
+        evaluation: Folder or CSV of evaluation pictures; None takes what the shots leave.
+        speedup: Asked ratio of dense to compressed time, measured.
+        macs: Share of the dense multiply-accumulates to keep.
+        recover_minutes: Time for distillation; 0 is none.
+        threads: Threads of the timed model; None is the target's own choice.
+        seed: Draws shots, folds and views.
+        out: Folder of the bundle.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    task: Path
+    target: str
+    model: str = DEFAULT_MODEL
+    weights: Path | None = None
+    random_weights: bool = False
+    classes: tuple[str, ...] | None = None
+    class_map: Path | None = None
+    head: Literal["auto", "imagenet", "fit", "keep"] = "auto"
+    shots: int = 16
+    evaluation: Path | None = None
+    speedup: float | None = None
+    macs: float | None = None
+    recover_minutes: float = 5.0
+    threads: int | None = None
+    seed: int = 0
+    out: Path
+
+
+def make_options(values: dict[str, object]) -> ExportOptions:
+    """Validate what was asked.
+
+    Raises:
+        InputError: A value is out of range, or two exclude each other.
+    """
+    try:
+        options = ExportOptions.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}", "See --help") from error
+    _check(options)
+    return options
+
+
+def _check(options: ExportOptions) -> None:
+    rules = (
+        (
+            options.shots >= 2,
+            f"--shots {options.shots}: at least 2 pictures a class are needed (one to fit, one to select)",
+        ),
+        (options.speedup is None or options.macs is None, "--speedup and --macs exclude each other"),
+        (options.speedup is None or options.speedup > 0, f"--speedup {options.speedup}: it must be above 0"),
+        (
+            options.macs is None or 0 < options.macs <= 1,
+            f"--macs {options.macs}: a share above 0 and at most 1 is kept",
+        ),
+        (options.recover_minutes >= 0, f"--recover-minutes {options.recover_minutes}: 0 is none, less cannot be"),
+        (options.threads is None or options.threads >= 1, f"--threads {options.threads}: at least 1"),
+        (options.weights is None or not options.random_weights, "--weights and --random-weights exclude each other"),
+        (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
+    )
+    for holds, message in rules:
+        if not holds:
+            raise InputError(message, "See `taco-export --help`")

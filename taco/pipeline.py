@@ -1,0 +1,274 @@
+"""The whole job: the only place that composes everything (ARCHITECTURE section 3).
+
+Results of long steps and all measurements are stored under content keys, so that a run that was killed goes on where it
+stopped and ends with the same bundle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+import taco
+from taco.allocate import uniform
+from taco.calibrate import calibrate
+from taco.compress import UnitSolution, solve_units, stitch
+from taco.errors import BudgetInfeasibleError
+from taco.exporters.loading import load_exporter
+from taco.exporters.protocol import Artifact, Compressed, Exporter
+from taco.files import sha256_of
+from taco.judge import Judgement, judge
+from taco.model import Generalist, load_generalist
+from taco.options import ExportOptions
+from taco.progress import Progress
+from taco.recover import Recovered
+from taco.repair import distil, make_teacher, renormalise, steps_for, teacher_bank
+from taco.rundir import RunDir, content_key
+from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
+from taco.specialise import Listings, Material, Specialist, find_pictures, read_material, specialise
+from taco.targets.loading import Target, load_target
+from taco.timings import BenchResult
+from taco.units import UnitMap, find_units
+
+log = logging.getLogger(__name__)
+
+_BENCH = TypeAdapter(BenchResult)
+_SECOND_LOOKS = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do; everything cheap has been checked."""
+
+    options: ExportOptions
+    target: Target
+    exporter: Exporter
+    budget: Budget
+    listings: Listings
+    generalist: Generalist
+    units: UnitMap
+
+    def asked(self) -> dict[str, Any]:
+        """Identify the run: the same again is the same run."""
+        asked = self.options.model_dump(mode="json", exclude={"out"})
+        return {
+            **asked,
+            "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
+            "pictures": content_key(self.listings.fingerprint()),
+            "weights_sha256": self.generalist.weights_sha256,
+            "versions": {"taco": taco.__version__, "torch": torch.__version__},
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """A compressed model and what is known of how it came about."""
+
+    module: nn.Module
+    ratio: float
+    widths: Mapping[str, int]
+    stitched: nn.Module
+    recovered: Recovered | None
+    steps_planned: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything that the bundle and the report are made of."""
+
+    plan: Plan
+    material: Material
+    specialist: Specialist
+    cut: Cut
+    dense_artifact: Artifact
+    artifact: Artifact
+    judgement: Judgement
+    bench: BenchResult | None
+
+
+def make_plan(options: ExportOptions) -> Plan:
+    """Check everything that can be checked in seconds.
+
+    Raises:
+        TacoError: The first thing that is wrong.
+    """
+    target = load_target(options.target)
+    exporter = load_exporter(target.runtime)
+    check_input(options)
+    budget = decide_budget(options, target)
+    check_runtime(exporter, target)
+    listings = find_pictures(options)
+    weights = str(options.weights) if options.weights else None
+    generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
+    units = find_units(generalist.module)
+    units_or_error(units, budget, options.model)
+    return Plan(options, target, exporter, budget, listings, generalist, units)
+
+
+def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
+    """Do the job.
+
+    Args:
+        plan: From `make_plan`.
+        rundir: The locked output folder.
+        progress: Told about every step.
+    """
+    return _Job(plan, rundir, progress, rundir.scratch()).run()
+
+
+class _Job:
+    def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
+        self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
+        self.options = plan.options
+        self.bench = Bench(plan.target, plan.options.threads or plan.target.threads, scratch / "device")
+
+    def run(self) -> Finished:
+        material = self._read()
+        with self.progress.step("specialise the head"):
+            specialist = specialise(self.plan.generalist, material, self.options)
+        dense_file = self.scratch / "dense.onnx"
+        with self.progress.step("export the dense specialist"):
+            dense_artifact = self._export(specialist.module, dense_file)
+        solutions = self._solve(specialist, material)
+        searcher = Searcher(
+            specialist.module, solutions, self.plan.exporter, self.bench, dense_file, self._input_size()
+        )
+        found = self._search(searcher, dense_artifact)
+        cut, artifact, bench = self._realise(specialist, material, searcher, found)
+        with self.progress.step("check the exported file on real pictures"):
+            judgement = judge(specialist.module, cut.module, cut.stitched, artifact.path, material)
+        return Finished(self.plan, material, specialist, cut, dense_artifact, artifact, judgement, bench)
+
+    def _read(self) -> Material:
+        listings = self.plan.listings
+        with self.progress.step("read the pictures", len(listings.paths)) as advance:
+            return read_material(listings, self.plan.generalist, self.options, self.scratch, advance)
+
+    def _solve(self, specialist: Specialist, material: Material) -> dict[str, UnitSolution]:
+        units, module = self.plan.units.units, specialist.module
+        if not units or self.plan.budget.macs == 1:
+            return {}
+        consumers = [u.consumer for u in units]
+        with self.progress.step("calibrate on the task's pictures", len(material.task.fit)) as advance:
+            moments = calibrate(module, consumers, material.batches(material.task.fit), advance)
+        with self.progress.step("choose channels, layer by layer", len(units)) as advance:
+            return solve_units(module, units, moments, progress=advance)
+
+    def _search(self, searcher: Searcher, dense: Artifact) -> dict[str, Any]:
+        budget = self.plan.budget
+        how = f"find the widths for --speedup {budget.speedup:g}" if budget.speedup else "find the widths by MACs"
+        depends = {"dense": dense.sha256, "budget": dataclasses.asdict(budget), "target": self._target_key()}
+
+        def find() -> dict[str, Any]:
+            with self.progress.step(how) as advance:
+                return searcher.find(budget, advance)
+
+        found: dict[str, Any] = self.rundir.json_step("widths", depends, find)
+        return found
+
+    def _realise(
+        self, specialist: Specialist, material: Material, searcher: Searcher, found: Mapping[str, Any]
+    ) -> tuple[Cut, Artifact, BenchResult | None]:
+        """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
+        ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
+        best = 0.0
+        for ratio in ratios:
+            cut = self._cut(specialist, material, searcher.solutions, ratio)
+            with self.progress.step("export the compressed specialist"):
+                artifact = self._export(cut.module, self.scratch / "model.onnx")
+            bench = self._time(searcher.dense_file, artifact) if self.plan.target.local else None
+            asked = self.plan.budget.speedup
+            reached = bench.speedup("dense", "compressed").value if bench else None
+            if asked is None or reached is None or reached >= asked or asked <= 1:
+                return cut, artifact, bench
+            best = max(best, reached)
+            self.progress.say(f"measured {reached:.2f} times as fast, {asked:g} was asked: taking narrower widths")
+        raise BudgetInfeasibleError(
+            f"a speed-up of {self.plan.budget.speedup:g} was reached in the search but not confirmed: {best:.2f}",
+            "This machine's speed may be changing: stop other work on it, or ask for a little less",
+        )
+
+    def _cut(
+        self, specialist: Specialist, material: Material, solutions: Mapping[str, UnitSolution], ratio: float
+    ) -> Cut:
+        dense = {name: s.unit.width for name, s in solutions.items()}
+        widths = uniform(dense, ratio, self.plan.target.channel_multiple).widths
+        if widths == dense:
+            return Cut(specialist.module, 1.0, dense, specialist.module, None, 0)
+        with self.progress.step("stitch the smaller model"):
+            stitched = stitch(specialist.module, solutions, widths)
+            teacher = make_teacher(specialist.module, material)
+            start = renormalise(stitched, teacher, material)
+        if self.options.recover_minutes == 0:
+            return Cut(start, ratio, widths, stitched, None, 0)
+        key = self._recovery_key(specialist, widths)
+        with self.progress.step("ask the teacher about augmented views") as advance:
+            bank = teacher_bank(teacher, material, self.options.recover_minutes, self.options.seed, advance)
+        minutes, seed = self.options.recover_minutes, self.options.seed
+        steps = self.rundir.json_step("recovery-steps", key, lambda: steps_for(start, bank, minutes, seed))
+
+        def train() -> Recovered:
+            with self.progress.step(f"recover by distillation ({minutes:g} min)", steps) as advance:
+                return distil(start, teacher, bank, steps, seed, lambda _step, _best: advance(1))
+
+        recovered = self._stored_recovery({**key, "steps": steps}, start, train)
+        with self.progress.step("re-estimate BatchNorm"):
+            module = renormalise(recovered.module, teacher, material)
+        return Cut(module, ratio, widths, stitched, recovered, steps)
+
+    def _stored_recovery(self, key: Mapping[str, Any], start: nn.Module, train: Callable[[], Recovered]) -> Recovered:
+        """Keep the recovered weights beside their facts, so that a killed run need not train again."""
+        file = self.rundir.step_file("recovered", key, ".safetensors")
+        made: list[Recovered] = []
+
+        def compute() -> dict[str, Any]:
+            made.append(train())
+            temporary = file.with_suffix(".tmp")
+            safetensors.torch.save_file(made[0].module.state_dict(), temporary)
+            temporary.replace(file)
+            facts = {f.name: getattr(made[0], f.name) for f in dataclasses.fields(Recovered) if f.name != "module"}
+            return {**facts, "sha256": sha256_of(file)}
+
+        facts = self.rundir.json_step("recovered", key, compute)
+        if made:
+            return made[0]
+        if not file.is_file() or sha256_of(file) != facts["sha256"]:
+            log.warning("the stored recovered weights are damaged; recovering again")
+            return train()
+        start.load_state_dict(safetensors.torch.load_file(file))
+        facts = {k: v for k, v in facts.items() if k != "sha256"}
+        return Recovered(**{**facts, "module": start, "history": tuple(map(tuple, facts["history"]))})
+
+    def _time(self, dense_file: Path, artifact: Artifact) -> BenchResult:
+        """Time dense, compressed and the fp32 baseline in one interleaved run; stored, so that it is taken once."""
+        depends = {"model": artifact.sha256, "dense": sha256_of(dense_file), "target": self._target_key()}
+        models = {"dense": dense_file, "compressed": artifact.path, "baseline_fp32": dense_file}
+
+        def compute() -> Any:
+            with self.progress.step("time dense and compressed on this machine"):
+                return _BENCH.dump_python(self.bench.settle(models, self.plan.budget.speedup), mode="json")
+
+        return _BENCH.validate_python(self.rundir.json_step("latency", depends, compute))
+
+    def _export(self, module: nn.Module, out: Path) -> Artifact:
+        return self.plan.exporter.export(Compressed(module, self._input_size()), self.plan.target, out)
+
+    def _input_size(self) -> tuple[int, int, int]:
+        return self.plan.generalist.preprocessing.input_size
+
+    def _target_key(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self.plan.target), "run_threads": self.bench.threads}
+
+    def _recovery_key(self, specialist: Specialist, widths: Mapping[str, int]) -> dict[str, Any]:
+        asked = self.plan.asked()
+        ours = ("pictures", "shots", "classes", "class_map_sha256", "head", "model", "weights_sha256", "seed")
+        key = {k: asked[k] for k in (*ours, "recover_minutes", "versions")}
+        return {**key, "head_fitted": specialist.head, "widths": dict(widths)}

@@ -1,0 +1,97 @@
+"""Progress that a person sees: a bar on a terminal, plain log lines elsewhere, and the seconds of every step."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichBars
+
+log = logging.getLogger("taco")
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Where a run tells what it is doing."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of every finished step, in order."""
+
+    def step(self, name: str, total: int | None = None) -> contextlib.AbstractContextManager[Advance]:
+        """Run one step; the value of the context is called with how many items more are done."""
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+
+
+class PlainProgress:
+    """One log line when a step begins to matter: at its end, with its seconds."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of every finished step, in order."""
+        return dict(self._seconds)
+
+    @contextlib.contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Run one step and log how long it took."""
+        begin = time.perf_counter()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+
+        yield advance
+        self._finish(name, begin)
+        count = f", {done} of {total}" if total else ""
+        log.info("%s: %.1f s%s", name, time.perf_counter() - begin, count)
+
+    def say(self, text: str) -> None:
+        """Log one line."""
+        log.info("%s", text)
+
+    def _finish(self, name: str, begin: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+class TerminalProgress(PlainProgress):
+    """Bars with items done and time left; finished steps stay on the screen as one line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    @contextlib.contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Run one step under a bar."""
+        begin = time.perf_counter()
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        with RichBars(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True
+        ) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda n: bars.update(task, advance=n)
+        self._finish(name, begin)
+        self._console.print(f"[green]✓[/green] {name} [dim]{time.perf_counter() - begin:.1f} s[/dim]", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print one line above the bars."""
+        self._console.print(text, highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""The report: one page a person reads and forwards, the same as Markdown and JSON."""

@@ -1,0 +1,32 @@
+"""From a `Report` to the `Page` that is drawn: which parts there are and in what order."""
+
+from __future__ import annotations
+
+from taco.report import record, results
+from taco.report.page import Page
+from taco.report.schema import Report
+from taco.report.verdict import actions, banner, cards, verdict
+
+
+def build_page(report: Report) -> Page:
+    """Lay out the report; a pure function of it."""
+    return Page(
+        title=f"{report.task.name} on {report.target}",
+        banner=banner(report),
+        verdict=verdict(report),
+        actions=actions(report),
+        cards=cards(report),
+        warnings=tuple(report.warnings),
+        sections=(
+            results.accuracy_section(report),
+            results.speed_section(report),
+            results.size_section(report),
+            results.widths_section(report),
+            record.conditions_section(report),
+            record.parity_section(report),
+            record.recovery_section(report),
+            record.material_section(report),
+            record.run_section(report),
+        ),
+        footer=f"Written by taco-export {report.taco_version}, {report.created}. The same figures are in report.json.",
+    )

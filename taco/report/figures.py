@@ -1,0 +1,188 @@
+"""The pictures of a report: recall of each class, latency curves, widths kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from taco.report.schema import Latency, Proportion, Report
+from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, Margins, canvas, render
+
+MOST_CLASSES = 20
+MOST_NAMED_UNITS = 40
+CURVE_POINTS = 120
+_LETTER = 7.6
+_MOST_LETTERS = 24
+
+
+def shown_classes(report: Report) -> list[str]:
+    """The classes that the picture of recalls shows: those with pictures, the worst exported recall first."""
+    exported = report.accuracy.exported
+    if exported is None:
+        return []
+    recalls = {name: recall for name, recall in exported.per_class.items() if recall is not None}
+    return sorted(recalls, key=lambda name: recalls[name].percent)[:MOST_CLASSES]
+
+
+def timed_models(report: Report) -> list[tuple[str, Latency]]:
+    """Name and latency of each model that was timed."""
+    if report.latency_ms is None:
+        return []
+    models = [("dense", report.latency_ms.dense), ("compressed", report.latency_ms.compressed)]
+    if report.baseline_fp32_ms is not None:
+        models.append(("dense, fp32", report.baseline_fp32_ms))
+    return models
+
+
+def recall_dots(report: Report) -> str:
+    """A dot and an interval a class: hollow and grey for dense, filled and coloured for exported."""
+    names = shown_classes(report)
+    labels = [_short(name) for name in names]
+    figure, axes = canvas(len(names) * 30 + 82, Margins(_label_room(labels)))
+    rows = np.arange(len(names), dtype=float)
+    series = [(report.accuracy.dense, DENSE, "dense", -0.17), (report.accuracy.exported, SMALL, "exported", 0.17)]
+    for model, colour, _, offset in series:
+        if model is not None:
+            _draw_recalls(axes, (rows + offset).tolist(), [model.per_class.get(name) for name in names], colour)
+    low = min(recall.low for model, *_ in series if model for recall in map(model.per_class.get, names) if recall)
+    axes.set_xlim(max(0.0, 10 * np.floor(low / 10)) - 1, 101)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
+    axes.grid(axis="x", color=GRID, linewidth=1)
+    axes.set_xlabel("pictures named right, %")
+    _legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
+    return render(figure, "recall", f"Recall of {len(names)} classes, dense and exported, with 95 % intervals")
+
+
+def latency_curves(report: Report) -> str:
+    """Cumulative distributions of the raw samples."""
+    models = [(name, latency) for name, latency in timed_models(report) if latency.samples]
+    figure, axes = canvas(270, Margins(58, right=20))
+    lines = [_line(name, latency) for name, latency in models]
+    for line in lines:
+        axes.add_line(line)
+    low = min(min(latency.samples) for _, latency in models)
+    high = max(float(np.quantile(latency.samples, 0.99)) for _, latency in models)
+    room = 0.06 * (high - low) or 0.05 * high or 1.0
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(0, 104)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.grid(color=GRID, linewidth=1)
+    axes.set_xlabel("milliseconds for one picture")
+    axes.set_ylabel("pictures done, %")
+    _legend(axes, lines)
+    return render(figure, "latency", "Cumulative distribution of the time for one picture")
+
+
+def width_bars(report: Report) -> str:
+    """A bar a unit: the whole of it dense, the dark part kept; with names while there is room for them."""
+    draw = _named_bars if len(report.layers) <= MOST_NAMED_UNITS else _numbered_columns
+    return draw(report)
+
+
+def _named_bars(report: Report) -> str:
+    units = report.layers
+    labels = [f"{number}. {_short(unit.unit)}" for number, unit in enumerate(units, start=1)]
+    figure, axes = canvas(len(units) * 21 + 82, Margins(_label_room(labels), right=62))
+    rows = np.arange(len(units))
+    axes.barh(rows, [unit.dense for unit in units], height=0.66, color=DENSE, alpha=0.45)
+    axes.barh(rows, [unit.kept for unit in units], height=0.66, color=SMALL)
+    for row, unit in enumerate(units):
+        axes.annotate(
+            f"{unit.kept} / {unit.dense}",
+            (unit.dense, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10.5,
+            color=QUIET,
+            annotation_clip=False,
+        )
+    axes.set_ylim(len(units) - 0.4, -0.6)
+    axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
+    axes.grid(axis="x", color=GRID, linewidth=1)
+    axes.set_xlabel("channels")
+    _legend(axes, _width_handles())
+    return render(figure, "widths", f"Channels kept in {len(units)} units")
+
+
+def _numbered_columns(report: Report) -> str:
+    units = report.layers
+    figure, axes = canvas(270, Margins(66))
+    columns = np.arange(1, len(units) + 1)
+    axes.bar(columns, [unit.dense for unit in units], width=0.82, color=DENSE, alpha=0.45)
+    axes.bar(columns, [unit.kept for unit in units], width=0.82, color=SMALL)
+    axes.set_xlim(0, len(units) + 1)
+    axes.grid(axis="y", color=GRID, linewidth=1)
+    axes.set_xlabel("unit, numbered as in the table")
+    axes.set_ylabel("channels")
+    _legend(axes, _width_handles())
+    return render(figure, "widths", f"Channels kept in {len(units)} units")
+
+
+def _draw_recalls(axes: Axes, rows: Sequence[float], recalls: list[Proportion | None], colour: str) -> None:
+    hollow = colour == DENSE
+    for row, recall in zip(rows, recalls, strict=True):
+        if recall is None:
+            continue
+        axes.plot([recall.low, recall.high], [row, row], color=colour, linewidth=1.6 if hollow else 2.6)
+        face = "none" if hollow else colour
+        dot = Line2D([recall.percent], [row], marker="o", color=colour, markerfacecolor=face, markersize=6.5)
+        dot.set_clip_on(False)
+        axes.add_line(dot)
+
+
+def _line(name: str, latency: Latency) -> Line2D:
+    line = Line2D(*_quantiles(latency.samples), drawstyle="steps-post")
+    line.set_label(name)
+    line.set_color({"dense": DENSE, "compressed": SMALL}.get(name, BASELINE))
+    line.set_linewidth(3.0 if name == "compressed" else 2.0)
+    if name not in {"dense", "compressed"}:
+        line.set_linestyle((0, (2, 1.5)))
+    return line
+
+
+def _dot(colour: str, label: str) -> Line2D:
+    face = "none" if colour == DENSE else colour
+    return Line2D([], [], color=colour, marker="o", markerfacecolor=face, markersize=6.5, linewidth=1.6, label=label)
+
+
+def _width_handles() -> list[Patch]:
+    return [Patch(color=SMALL, label="kept"), Patch(color=DENSE, alpha=0.45, label="taken away")]
+
+
+def _legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
+    """In one row above the axes, where it hides nothing."""
+    axes.legend(
+        handles=list(handles),
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=FONT_SIZE,
+        labelcolor=INK,
+        handlelength=1.8,
+        borderaxespad=0.2,
+    )
+
+
+def _quantiles(samples: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """At most `CURVE_POINTS` points of the empirical distribution: times in ms and percent done."""
+    shares = np.linspace(0, 1, min(len(samples), CURVE_POINTS)) if len(samples) > 1 else np.array([1.0])
+    times = np.quantile(np.asarray(samples), shares, method="inverted_cdf")
+    return np.concatenate([times[:1], times]), np.concatenate([[0.0], 100 * shares])
+
+
+def _label_room(labels: Sequence[str]) -> float:
+    return 16 + _LETTER * max((len(label) for label in labels), default=0)
+
+
+def _short(name: str) -> str:
+    """One line of at most 24 letters; of a long name the beginning and the end stay."""
+    flat = " ".join(name.split())
+    return flat if len(flat) <= _MOST_LETTERS else f"{flat[:12]}\N{HORIZONTAL ELLIPSIS}{flat[-11:]}"

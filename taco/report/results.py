@@ -1,0 +1,211 @@
+"""The parts of the page that tell what came out: accuracy of each class, speed, size, widths."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from taco.report import figures, wording
+from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
+from taco.report.schema import Latency, ModelAccuracy, ModelSize, Proportion, Report
+
+
+def accuracy_section(report: Report) -> Section:
+    """Right answers of the dense, compressed and exported model, and of each class."""
+    blocks: list[Block] = []
+    if report.accuracy.exported is None:
+        blocks.append(Note("Not measured: no labelled pictures were left for it.", Tone.WARN))
+    else:
+        blocks.append(_overall_table(report))
+        blocks += _class_blocks(report, report.accuracy.exported)
+    return Section(
+        "accuracy",
+        "Accuracy of each class",
+        "How many pictures of each class are named right before (dense) and after (exported); the smaller the number "
+        "of pictures, the wider the range in which the true figure lies.",
+        tuple(blocks),
+    )
+
+
+def speed_section(report: Report) -> Section:
+    """Latency distributions."""
+    return Section(
+        "speed",
+        "Speed",
+        "How long the model takes for one picture, from many timed pictures; the models took turns, so that a warm or "
+        "busy machine slows all of them alike.",
+        tuple(_speed_blocks(report)),
+    )
+
+
+def size_section(report: Report) -> Section:
+    """Parameters, arithmetic and bytes."""
+    dense, small = report.size.dense, report.size.compressed
+    rows = tuple(
+        (label, wording.amount(before), wording.amount(after), _share(after, before))
+        for label, before, after in _size_rows(dense, small)
+    )
+    blocks: list[Block] = [Table(("", "dense", "compressed", "kept"), rows)]
+    if small.nonzero < 0.95 * small.params:
+        zeros = wording.percent(100 - 100 * small.nonzero / small.params)
+        blocks.append(
+            Note(
+                f"{zeros} of the compressed weights are zeros that are stored and computed: masked, not smaller.",
+                Tone.WARN,
+            )
+        )
+    return Section(
+        "size",
+        "Size",
+        "How much there is to store and to compute; less arithmetic (MACs) often means less time, but only the "
+        "clock decides.",
+        tuple(blocks),
+    )
+
+
+def widths_section(report: Report) -> Section:
+    """Width kept of each unit."""
+    blocks: list[Block] = [Note(f"Chosen by: {report.chosen_by}. Width ratio: {report.width_ratio:.3g}.")]
+    if report.layers:
+        rows = tuple(
+            (f"{number}. {layer.unit}", layer.kind, str(layer.dense), str(layer.kept), _share(layer.kept, layer.dense))
+            for number, layer in enumerate(report.layers, start=1)
+        )
+        caption = "Channels of each unit in the order of the network; the whole bar is the dense width."
+        blocks.append(Picture(partial(figures.width_bars, report), caption))
+        table = Table(("unit", "kind", "dense, channels", "kept, channels", "kept"), rows)
+        blocks.append(Folded(f"Table of {wording.counted(len(rows), 'unit')}", table))
+    else:
+        blocks.append(Note("No unit was cut."))
+    return Section(
+        "widths",
+        "Width kept in each layer",
+        "A network is a chain of layers, each with a number of channels; taking channels away is what makes it small.",
+        tuple(blocks),
+    )
+
+
+def _overall_table(report: Report) -> Table:
+    section = report.accuracy
+    models = (
+        ("dense", section.dense),
+        ("compressed, before export", section.compressed),
+        ("exported", section.exported),
+    )
+    rows = [
+        (
+            label,
+            wording.percent(model.top1.percent),
+            wording.interval(model.top1.low, model.top1.high),
+            wording.amount(model.top1.n),
+        )
+        for label, model in models
+        if model is not None
+    ]
+    if section.before_recovery_top1 is not None:
+        rows.insert(
+            1,
+            (
+                "compressed, before recovery",
+                wording.percent(section.before_recovery_top1),
+                "\N{EN DASH}",
+                "\N{EN DASH}",
+            ),
+        )
+    averaged = "Mean of the class recalls, because the classes differ in number." if section.balanced else ""
+    return Table(
+        ("model", "right", "95 % interval", "pictures"),
+        tuple(rows),
+        wording.marked(averaged, report).strip(),
+        tone=_tone(report),
+    )
+
+
+def _class_blocks(report: Report, exported: ModelAccuracy) -> list[Block]:
+    shown = figures.shown_classes(report)
+    caption = "Share named right (dot) and 95 % interval (line); the worst class of the exported model comes first."
+    if len(shown) < len(exported.per_class):
+        caption += f" Only the worst {len(shown)} of {len(exported.per_class)} classes are drawn; the table has all."
+    blocks: list[Block] = []
+    if shown:
+        blocks.append(Picture(partial(figures.recall_dots, report), wording.marked(caption, report)))
+    table = _class_table(report, exported)
+    folded = len(table.rows) > figures.MOST_CLASSES
+    blocks.append(
+        Folded(f"Table of all {wording.counted(len(table.rows), 'class', 'classes')}", table) if folded else table
+    )
+    return blocks
+
+
+def _class_table(report: Report, exported: ModelAccuracy) -> Table:
+    dense = report.accuracy.dense.per_class if report.accuracy.dense else {}
+    rows = tuple(
+        (name, wording.proportion(dense.get(name)), wording.proportion(recall), _pictures(recall))
+        for name, recall in exported.per_class.items()
+    )
+    few = any(recall is not None and recall.n < wording.FEW_PICTURES for recall in exported.per_class.values())
+    caption = "In brackets: 95 % interval."
+    if few:
+        caption += f" Classes with fewer than {wording.FEW_PICTURES} pictures are too few to judge one by one."
+    return Table(
+        ("class", "dense, right", "exported, right", "pictures"),
+        rows,
+        wording.marked(caption, report),
+        tone=_tone(report),
+    )
+
+
+def _pictures(recall: Proportion | None) -> str:
+    if recall is None:
+        return "0"
+    return f"{recall.n} (few)" if recall.n < wording.FEW_PICTURES else str(recall.n)
+
+
+def _tone(report: Report) -> Tone:
+    return Tone.BAD if report.model.random_weights else Tone.PLAIN
+
+
+def _speed_blocks(report: Report) -> list[Block]:
+    if report.latency_ms is None:
+        return [Note("Not measured: nothing was timed, so no time is shown and none is guessed.", Tone.WARN)]
+    blocks: list[Block] = []
+    if report.speedup is not None and report.speedup < 1:
+        text = f"Failure: the small model is slower than the dense one ({wording.factor(report.speedup)})."
+        blocks.append(Note(text, Tone.BAD))
+    if report.latency_ms.dense.samples and report.latency_ms.compressed.samples:
+        caption = (
+            "Share of the pictures that were done within a time: the further left a curve, the faster the model. "
+            "The slowest 1 % may lie beyond the right edge."
+        )
+        blocks.append(Picture(partial(figures.latency_curves, report), caption))
+    blocks.append(_latency_table(report))
+    if report.speedup_rounds:
+        ratios = ", ".join(wording.factor(ratio) for ratio in report.speedup_rounds)
+        blocks.append(Note(f"Speed-up of each round, dense over compressed: {ratios}."))
+    return blocks
+
+
+def _latency_table(report: Report) -> Table:
+    rows = tuple((label, *_latency_cells(latency)) for label, latency in figures.timed_models(report))
+    return Table(
+        ("ms for one picture", "p50 (median)", "p90", "p99", "min", "spread (CoV)", "n"),
+        rows,
+        "p90: nine of ten pictures are done within this time. CoV: standard deviation over mean of the raw samples.",
+    )
+
+
+def _latency_cells(latency: Latency) -> tuple[str, ...]:
+    times = (latency.p50, latency.p90, latency.p99, latency.min)
+    return (*map(wording.bare_milliseconds, times), wording.variation(latency), wording.amount(latency.n))
+
+
+def _size_rows(dense: ModelSize, small: ModelSize) -> tuple[tuple[str, int, int], ...]:
+    return (
+        ("parameters", dense.params, small.params),
+        ("parameters that are not zero", dense.nonzero, small.nonzero),
+        ("multiply-accumulates (MACs) for one picture", dense.macs, small.macs),
+        ("ONNX file, bytes", dense.bytes, small.bytes),
+    )
+
+
+def _share(after: int, before: int) -> str:
+    return wording.percent(100 * after / before) if before else "\N{EN DASH}"

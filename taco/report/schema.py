@@ -1,0 +1,174 @@
+"""`report.json`: everything the report page shows, so that the page can be drawn again from this file alone.
+
+ARCHITECTURE section 8 defines every number. Accuracies are percent (0-100). Times are milliseconds. What was not
+measured is null, never filled in.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TaskSection(_Frozen):
+    """What was asked: the classes and how many pictures served what."""
+
+    name: str
+    classes: list[str]
+    shots: int = Field(description="labelled pictures a class asked for; fit and select are parts of it")
+    fit_images: int
+    select_images: int
+    eval_images: int = Field(description="pictures used for nothing but this report; 0 in true few-shot")
+    skipped: list[str] = Field(description="pictures that could not be used, each 'path: reason'")
+
+
+class ModelSection(_Frozen):
+    """The generalist and the head that made it a specialist."""
+
+    name: str
+    weights_source: str
+    weights_sha256: str
+    licence: str
+    random_weights: bool
+    head: str = Field(description="imagenet-rows | fit-ridge | fit-logistic | keep, with what chose it")
+
+
+class RuntimeSection(_Frozen):
+    """What ran the model. `provider` and `version` are null where nothing was run for the target."""
+
+    name: str
+    version: str | None
+    precision: str
+    provider: str | None
+    threads: int | None
+
+
+class Proportion(_Frozen):
+    """A percentage with its 95 % Wilson interval and the number of pictures behind it."""
+
+    percent: float
+    low: float
+    high: float
+    n: int
+
+
+class ModelAccuracy(_Frozen):
+    """Accuracy of one model on the evaluation pictures."""
+
+    top1: Proportion
+    per_class: dict[str, Proportion | None] = Field(description="recall; null where a class has no evaluation picture")
+
+
+class AccuracySection(_Frozen):
+    """Dense specialist, compressed torch model and exported file on the same pictures."""
+
+    evaluated_on: Literal["evaluation", "select", "none"] = Field(
+        description="`select`: no evaluation pictures were left, so pictures that also guided choices were used"
+    )
+    balanced: bool = Field(description="top1 is the mean of the class recalls because classes are unequal")
+    dense: ModelAccuracy | None
+    compressed: ModelAccuracy | None
+    exported: ModelAccuracy | None
+    drop_points: float | None = Field(description="dense minus exported, percent points; positive is a loss")
+    drop_ci95: tuple[float, float] | None = Field(description="paired 95 % interval of drop_points")
+    before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
+
+
+class ModelSize(_Frozen):
+    """Size of one model; `bytes` is its ONNX file."""
+
+    params: int
+    nonzero: int
+    macs: int
+    bytes: int
+
+
+class SizeSection(_Frozen):
+    """Sizes of the dense specialist and of the compressed one."""
+
+    dense: ModelSize
+    compressed: ModelSize
+
+
+class Latency(_Frozen):
+    """Milliseconds of single images, over all interleaved rounds."""
+
+    n: int
+    min: float
+    p50: float
+    p90: float
+    p99: float
+    samples: list[float] = Field(description="raw samples in milliseconds, in the order taken")
+
+
+class LatencySection(_Frozen):
+    """Latencies of the dense specialist and of the compressed one, exported for the same target."""
+
+    dense: Latency
+    compressed: Latency
+
+
+class Parity(_Frozen):
+    """Exported file against the compressed torch model on real pictures."""
+
+    max_abs: float = Field(description="largest absolute difference of a logit")
+    tolerance: float = Field(description="1e-3 of the logits' largest magnitude")
+    argmax_agreement: float = Field(description="percent, over the pictures whose top-two margin is clear")
+    counted: int = Field(description="how many pictures had a clear margin")
+    images: int
+
+
+class LayerWidth(_Frozen):
+    """One unit of the model and the width that was kept."""
+
+    unit: str
+    kind: str
+    dense: int
+    kept: int
+
+
+class Step(_Frozen):
+    """One step of the run and its duration."""
+
+    name: str
+    seconds: float
+
+
+class Report(_Frozen):
+    """The whole report."""
+
+    schema_version: Literal[1] = 1
+    taco_version: str
+    created: str = Field(description="ISO 8601, UTC")
+    command: list[str]
+    seed: int
+    task: TaskSection
+    model: ModelSection
+    target: str
+    target_description: str
+    runtime: RuntimeSection
+    accuracy: AccuracySection
+    size: SizeSection
+    chosen_by: str = Field(description="what decided the widths: measured latency, MACs, or nothing was cut")
+    width_ratio: float
+    latency_ms: LatencySection | None
+    latency_source: Literal["measured", "none"]
+    measured_on: dict[str, str] | None = Field(description="machine, processor, system, governor, temperatures")
+    baseline_fp32_ms: Latency | None
+    speedup: float | None = Field(description="median of per-round ratios dense / compressed, interleaved")
+    speedup_asked: float | None
+    speedup_rounds: list[float] | None = Field(description="the per-round ratios behind speedup")
+    parity: Parity
+    layers: list[LayerWidth]
+    recovery: dict[str, float | int | str] | None = Field(description="steps, batch, learning rate, what was kept")
+    next_step: str | None = Field(description="what to run on the device when it was absent")
+    steps: list[Step]
+    warnings: list[str]
+    versions: dict[str, str]

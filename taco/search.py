@@ -1,0 +1,194 @@
+"""Find the widths: on measured latency where the target is this machine, on MACs where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, uniform
+from taco.compress import UnitSolution, stitch
+from taco.errors import InputError, MeasurementError, UnsupportedModuleError
+from taco.exporters.protocol import Compressed, Exporter
+from taco.measure import MeasureOptions, measure
+from taco.options import ExportOptions
+from taco.progress import Advance
+from taco.size import count_macs
+from taco.targets.loading import Target
+from taco.timings import BenchResult, pooled
+from taco.transport import LocalTransport
+from taco.units import UnitMap
+
+log = logging.getLogger(__name__)
+
+_TRIAL_ROUNDS = 15
+_REPEATS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Budget:
+    """What decides the widths: exactly one of the two, or neither (nothing is cut)."""
+
+    speedup: float | None
+    macs: float | None
+
+    @property
+    def words(self) -> str:
+        """What chose the widths, for the report."""
+        if self.speedup is not None:
+            return "measured latency"
+        return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
+
+
+def decide_budget(options: ExportOptions, target: Target) -> Budget:
+    """Turn the flags into a budget.
+
+    Raises:
+        MeasurementError: A speed-up is asked where nothing can be measured.
+    """
+    if options.speedup is None:
+        return Budget(None, target.default_macs if options.macs is None else options.macs)
+    if not target.local:
+        raise MeasurementError(
+            f"--speedup needs a measurement on the {target.name}, and none is attached to this run",
+            f"Give --macs SHARE instead (default {target.default_macs:g}); it is chosen by MACs and says so",
+        )
+    return Budget(options.speedup, None)
+
+
+def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
+    """Refuse a budget for a model in which nothing can be cut.
+
+    Raises:
+        UnsupportedModuleError: There is nothing to cut and a cut was asked.
+    """
+    if found.units or budget.macs == 1 or (budget.speedup is not None and budget.speedup <= 1):
+        return
+    raise UnsupportedModuleError(
+        f"{model} has no inner widths that this version can cut (inverted residuals, bottlenecks, MLPs)",
+        "Choose another --model, or --macs 1 to export it as it is",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and how this run measures: the target's protocol on this machine, through the device agent."""
+
+    target: Target
+    threads: int | None
+    folder: Path
+
+    def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+        """Time models against each other, each in its own process, interleaved."""
+        protocol = self.target.benchmark
+        options = MeasureOptions(
+            threads=self.threads,
+            rounds=rounds or protocol.rounds,
+            round_ms=protocol.round_ms,
+            max_seconds=protocol.max_seconds,
+            provider=self.target.provider,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return measure(LocalTransport(self.folder), models, options)
+
+    def settle(self, models: Mapping[str, Path], threshold: float | None, rounds: int | None = None) -> BenchResult:
+        """Time again, pooling the rounds, until the speed-up's interval lies on one side of `threshold`.
+
+        A busy machine widens the interval; a verdict is worth the time that it takes. At most `_REPEATS` runs.
+        """
+        result = self.time(models, rounds)
+        for _ in range(_REPEATS - 1):
+            ratio = result.speedup("dense", "compressed")
+            if threshold is None or ratio.low >= threshold or ratio.high < threshold:
+                break
+            log.debug("speed-up %.2f (%.2f to %.2f) against %.2f: again", ratio.value, ratio.low, ratio.high, threshold)
+            result = pooled(result, self.time(models, rounds))
+        return result
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Searcher:
+    """Everything that judging one allocation needs."""
+
+    dense: nn.Module
+    solutions: Mapping[str, UnitSolution]
+    exporter: Exporter
+    bench: Bench
+    dense_file: Path
+    input_size: tuple[int, int, int]
+
+    def find(self, budget: Budget, advance: Advance) -> dict[str, Any]:
+        """Find the allocation; returns JSON values so that the run can store them.
+
+        Returns:
+            `ratio`, `widths`, `narrower` (the next ratios, should a final measurement fall short) and `trials`.
+        """
+        dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
+        options = candidates(dense_widths, self.bench.target.channel_multiple) or [uniform(dense_widths, 1.0, 1)]
+        trials: dict[float, float] = {}
+        if budget.speedup is not None:
+            threshold = budget.speedup * MARGIN
+            chosen = by_speedup(options, budget.speedup, lambda a: self._measured(a, threshold, trials, advance))
+        else:
+            chosen = by_macs(options, budget.macs or 1.0, lambda a: self._macs(a, trials, advance))
+        narrower = [a.ratio for a in options if a.ratio < chosen.ratio]
+        return {
+            "ratio": chosen.ratio,
+            "widths": dict(chosen.widths),
+            "narrower": narrower,
+            "trials": list(trials.items()),
+        }
+
+    def _measured(
+        self, allocation: Allocation, threshold: float, trials: dict[float, float], advance: Advance
+    ) -> float:
+        if allocation.ratio not in trials:
+            file = self.dense_file.with_name(f"trial-{allocation.ratio:.4f}.onnx")
+            module = stitch(self.dense, self.solutions, allocation.widths)
+            self.exporter.export(Compressed(module, self.input_size), self.bench.target, file)
+            models = {"dense": self.dense_file, "compressed": file}
+            ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
+            trials[allocation.ratio] = ratio.value
+            log.info(
+                "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
+                *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
+            )
+            advance(1)
+        return trials[allocation.ratio]
+
+    def _macs(self, allocation: Allocation, trials: dict[float, float], advance: Advance) -> int:
+        if allocation.ratio not in trials:
+            module = self.dense
+            if allocation.ratio < 1:
+                module = stitch(self.dense, self.solutions, allocation.widths)
+            trials[allocation.ratio] = count_macs(module, self.input_size)
+            advance(1)
+        return int(trials[allocation.ratio])
+
+
+def check_runtime(exporter: Exporter, target: Target) -> None:
+    """Refuse a local target whose runtime is missing.
+
+    Raises:
+        MeasurementError: Says what is missing.
+    """
+    missing = exporter.check(target) if target.local else []
+    if missing:
+        raise MeasurementError(
+            f"{target.name} cannot be measured here: {'; '.join(missing)}", "Install what is missing"
+        )
+
+
+def check_input(options: ExportOptions) -> None:
+    """Refuse an output folder that lies inside the pictures.
+
+    Raises:
+        InputError: The bundle would become part of the task.
+    """
+    task, out = options.task.resolve(), options.out.resolve()
+    if task.is_dir() and (out == task or task in out.parents):
+        raise InputError(f"--out {options.out} lies inside the pictures {options.task}", "Choose another folder")

@@ -1,0 +1,255 @@
+"""From a finished run to its report and its bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+import taco
+from taco.accuracy import Proportion, Score, paired_drop
+from taco.agent_pack import agent_bytes
+from taco.bundle import publish
+from taco.pipeline import Finished
+from taco.report import schema
+from taco.size import measure_size
+from taco.timings import ModelTiming
+
+_PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[str]) -> schema.Report:
+    """Assemble the report; every figure comes from the run, null where nothing was measured."""
+    plan, options, task = done.plan, done.plan.options, done.material.task
+    dense_widths = {u.name: u.width for u in plan.units.units}
+    speedup = done.bench.speedup("dense", "compressed") if done.bench else None
+    return schema.Report(
+        taco_version=taco.__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=list(command),
+        seed=options.seed,
+        task=schema.TaskSection(
+            name=task.name,
+            classes=list(task.classes),
+            shots=options.shots,
+            fit_images=len(task.fit),
+            select_images=len(task.select),
+            eval_images=len(task.evaluation),
+            skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
+        ),
+        model=_model(done),
+        target=plan.target.name,
+        target_description=plan.target.description,
+        runtime=_runtime(done),
+        accuracy=_accuracy(done),
+        size=schema.SizeSection(
+            dense=_size(done, done.specialist.module, done.dense_artifact.size_bytes),
+            compressed=_size(done, done.cut.module, done.artifact.size_bytes),
+        ),
+        chosen_by=plan.budget.words,
+        width_ratio=done.cut.ratio,
+        latency_ms=_latencies(done),
+        latency_source="measured" if done.bench else "none",
+        measured_on=dict(done.bench.measured_on) if done.bench else None,
+        baseline_fp32_ms=_latency(done.bench.models["baseline_fp32"]) if done.bench else None,
+        speedup=speedup.value if speedup else None,
+        speedup_asked=options.speedup,
+        speedup_rounds=list(speedup.rounds) if speedup else None,
+        parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
+        layers=[
+            schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
+            for u in plan.units.units
+        ],
+        recovery=_recovery(done),
+        next_step=None if plan.target.local else plan.target.instructions("model.onnx"),
+        steps=[schema.Step(name=name, seconds=round(s, 3)) for name, s in seconds.items()],
+        warnings=_warnings(done, len(dense_widths)),
+        versions=_versions(),
+    )
+
+
+def write_bundle(done: Finished, folder: Path, scratch: Path) -> None:
+    """Put the bundle's files in place; the report comes after, the manifest makes it a bundle."""
+    plan = done.plan
+    files: dict[str, Path | bytes] = {
+        "model.onnx": done.artifact.path,
+        "labels.txt": ("\n".join(done.material.task.classes) + "\n").encode(),
+        "preprocessing.json": (json.dumps(plan.generalist.preprocessing.to_dict(), indent=2) + "\n").encode(),
+        "parity.safetensors": safetensors.numpy.save(
+            {"input": done.judgement.parity_inputs, "logits": done.judgement.parity_logits}
+        ),
+    }
+    if not plan.target.local and plan.target.runtime == "ort":
+        files |= _bench_kit(done, scratch)
+    publish(folder, files, _manifest(done))
+
+
+def _bench_kit(done: Finished, scratch: Path) -> dict[str, Path | bytes]:
+    """What a person needs to measure on a device that is not attached: the agent, its request, the dense model."""
+    protocol = done.plan.target.benchmark
+    request = {
+        "models": {"dense": "dense.onnx", "compressed": "model.onnx"},
+        "threads": done.plan.options.threads or done.plan.target.threads,
+        "provider": done.plan.target.provider,
+        **dataclasses.asdict(protocol),
+    }
+    return {
+        "agent.pyz": agent_bytes(),
+        "bench.json": (json.dumps(request, indent=2) + "\n").encode(),
+        "dense.onnx": scratch / "dense.onnx",
+    }
+
+
+def _manifest(done: Finished) -> dict[str, Any]:
+    plan = done.plan
+    return {
+        "taco_version": taco.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "task": done.material.task.name,
+        "classes": list(done.material.task.classes),
+        "model": _model(done).model_dump(),
+        "target": plan.target.name,
+        "runtime": plan.target.runtime,
+        "precision": plan.target.precision,
+        "allocation": dict(done.cut.widths),
+        "seed": plan.options.seed,
+    }
+
+
+def _model(done: Finished) -> schema.ModelSection:
+    generalist = done.plan.generalist
+    return schema.ModelSection(
+        name=generalist.name,
+        weights_source=generalist.weights_source,
+        weights_sha256=generalist.weights_sha256,
+        licence=generalist.licence,
+        random_weights=generalist.random_weights,
+        head=done.specialist.head,
+    )
+
+
+def _runtime(done: Finished) -> schema.RuntimeSection:
+    names = {"ort": "ONNX Runtime", "ov": "OpenVINO", "trt": "TensorRT"}
+    target, bench = done.plan.target, done.bench
+    used = bench.models["compressed"] if bench else None
+    return schema.RuntimeSection(
+        name=names[target.runtime],
+        version=used.runtime_version if used else None,
+        precision=target.precision,
+        provider=used.provider if used else None,
+        threads=bench.threads if bench else None,
+    )
+
+
+def _accuracy(done: Finished) -> schema.AccuracySection:
+    task, judged = done.material.task, done.judgement
+    dense, compressed, exported = (
+        Score.from_predictions(judged.labels, answers, task.classes)
+        for answers in (judged.dense, judged.compressed, judged.exported)
+    )
+    drop = paired_drop(judged.labels, judged.dense, judged.exported, dense.balanced)
+    before = Score.from_predictions(judged.labels, judged.stitched, task.classes)
+    on: Literal["evaluation", "select"] = "evaluation" if task.evaluation else "select"
+    return schema.AccuracySection(
+        evaluated_on=on,
+        balanced=dense.balanced,
+        dense=_score(dense),
+        compressed=_score(compressed),
+        exported=_score(exported),
+        drop_points=drop.points,
+        drop_ci95=(drop.low, drop.high),
+        before_recovery_top1=before.top1.percent if done.cut.recovered else None,
+    )
+
+
+def _score(score: Score) -> schema.ModelAccuracy:
+    per_class = {name: _proportion(p) if p else None for name, p in score.per_class.items()}
+    return schema.ModelAccuracy(top1=_proportion(score.top1), per_class=per_class)
+
+
+def _proportion(p: Proportion) -> schema.Proportion:
+    return schema.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)
+
+
+def _size(done: Finished, module: Any, size_bytes: int) -> schema.ModelSize:
+    size = measure_size(module, done.plan.generalist.preprocessing.input_size)
+    return schema.ModelSize(params=size.params, nonzero=size.nonzero, macs=size.macs, bytes=size_bytes)
+
+
+def _latencies(done: Finished) -> schema.LatencySection | None:
+    if done.bench is None:
+        return None
+    return schema.LatencySection(
+        dense=_latency(done.bench.models["dense"]), compressed=_latency(done.bench.models["compressed"])
+    )
+
+
+def _latency(timing: ModelTiming) -> schema.Latency:
+    samples: npt.NDArray[np.float64] = np.round(timing.samples_ms, 4)
+    return schema.Latency(
+        n=timing.n,
+        min=timing.min_ms,
+        p50=timing.p50_ms,
+        p90=timing.p90_ms,
+        p99=timing.p99_ms,
+        samples=samples.tolist(),
+    )
+
+
+def _recovery(done: Finished) -> dict[str, float | int | str] | None:
+    recovered = done.cut.recovered
+    if recovered is None:
+        return None
+    return {
+        "minutes asked": done.plan.options.recover_minutes,
+        "steps": recovered.steps,
+        "kept step": recovered.kept_step,
+        "objective on select pictures before": round(recovered.loss_before, 5),
+        "objective on select pictures after": round(recovered.loss_after, 5),
+    }
+
+
+def _warnings(done: Finished, units: int) -> list[str]:
+    plan, task = done.plan, done.material.task
+    found = list(task.warnings)
+    found += [f"{d.name} stays dense: {d.reason}" for d in plan.units.dense]
+    if task.skipped:
+        found.append(f"{len(task.skipped)} pictures could not be read and were left out")
+    if not task.evaluation:
+        found.append("no pictures were left for evaluation: accuracies are on select pictures, which guided choices")
+    if plan.generalist.random_weights:
+        found.append("random weights: every accuracy is meaningless")
+    if not plan.target.local:
+        found.append(f"no {plan.target.name} was attached: widths were chosen by MACs and nothing was measured")
+    if plan.target.runtime == "trt":
+        found.append(
+            "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
+        )
+    if plan.options.speedup is not None and plan.options.speedup <= 1:
+        found.append("the dense model already is inside the budget: it was kept as it is")
+    if done.bench and done.bench.stopped_early:
+        found.append("the measurement was stopped at its time limit, before all rounds")
+    if units and done.cut.recovered is None and plan.options.recover_minutes > 0 and done.cut.ratio < 1:
+        found.append("no recovery took place")
+    if done.cut.recovered is not None and done.cut.recovered.steps == 0:
+        found.append(f"{plan.options.recover_minutes:g} minutes were too short for any recovery step on this machine")
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Contract suites that our own and third-party plug-ins subclass."""

@@ -1,0 +1,176 @@
+"""Times of models from one interleaved run, and what may be concluded from them.
+
+A speed-up is the median over interleaved rounds of the ratio of two models' round medians (ARCHITECTURE section 8): a
+shared machine changes speed for seconds at a time, which moves both models of one round alike. Its interval is the
+exact order-statistic interval of a median, which assumes nothing about the distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from taco.errors import InputError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio of times with its spread.
+
+    Attributes:
+        value: Median of the rounds' ratios.
+        low: Lower end of the interval of that median.
+        high: Upper end.
+        coverage: How sure the interval is (0-1): at least 0.95 from 6 rounds on, honestly less below.
+        rounds: The ratio of every round, in the order taken.
+    """
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+    rounds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTiming:
+    """Times of one model.
+
+    Attributes:
+        rounds_ms: Every sample in milliseconds, by round.
+        provider: Execution provider really used.
+        runtime_name: What ran it.
+        runtime_version: Its version on the device.
+        cold_ms: Its very first run.
+        session: Options of the session, read back from the runtime.
+    """
+
+    rounds_ms: tuple[tuple[float, ...], ...]
+    provider: str
+    runtime_name: str
+    runtime_version: str
+    cold_ms: float
+    session: Mapping[str, Any]
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """Every sample in milliseconds, in the order taken."""
+        return tuple(sample for samples in self.rounds_ms for sample in samples)
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.samples_ms)
+
+    @property
+    def min_ms(self) -> float:
+        """Fastest sample."""
+        return min(self.samples_ms)
+
+    @property
+    def p50_ms(self) -> float:
+        """Median."""
+        return self._percentile(50)
+
+    @property
+    def p90_ms(self) -> float:
+        """90th percentile."""
+        return self._percentile(90)
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile."""
+        return self._percentile(99)
+
+    def _percentile(self, percent: float) -> float:
+        return float(np.percentile(self.samples_ms, percent))
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """One interleaved run.
+
+    Attributes:
+        models: Times by model name.
+        threads: Threads each model used.
+        rounds: Rounds done.
+        stopped_early: Whether `max_seconds` ended it before the rounds that were asked for.
+        measured_on: The device in words: machine, processor, system, clocks and temperatures before and after.
+    """
+
+    models: Mapping[str, ModelTiming]
+    threads: int
+    rounds: int
+    stopped_early: bool
+    measured_on: Mapping[str, str]
+
+    def speedup(self, dense: str, other: str) -> Ratio:
+        """How many times faster one model is than another, from their common rounds.
+
+        Args:
+            dense: Name of the model to compare with.
+            other: Name of the model that should be faster.
+
+        Returns:
+            Above 1 where `other` is faster.
+
+        Raises:
+            InputError: A name was not measured.
+        """
+        for name in (dense, other):
+            if name not in self.models:
+                raise InputError(f"{name!r} was not measured", f"Measured are: {', '.join(map(repr, self.models))}.")
+        pairs = zip(self.models[dense].rounds_ms, self.models[other].rounds_ms, strict=True)
+        return median_ratio([float(np.median(slow) / np.median(fast)) for slow, fast in pairs])
+
+
+def pooled(first: BenchResult, second: BenchResult) -> BenchResult:
+    """Put the rounds of two runs of the same models on the same device together.
+
+    Args:
+        first: Gives the machine's state before.
+        second: Gives the machine's state after.
+
+    Raises:
+        InputError: They timed different models, or with different threads.
+    """
+    if set(first.models) != set(second.models) or first.threads != second.threads:
+        raise InputError("two measurements of different models cannot be pooled", "Measure the same models again.")
+    models = {
+        name: replace(timing, rounds_ms=timing.rounds_ms + second.models[name].rounds_ms)
+        for name, timing in first.models.items()
+    }
+    after = {key: text for key, text in second.measured_on.items() if key.endswith("after")}
+    return replace(
+        first,
+        models=models,
+        rounds=first.rounds + second.rounds,
+        stopped_early=first.stopped_early or second.stopped_early,
+        measured_on={**first.measured_on, **after},
+    )
+
+
+def median_ratio(ratios: Sequence[float]) -> Ratio:
+    """Median of ratios with its distribution-free interval.
+
+    The k-th smallest and k-th largest of n samples hold the median with probability 1 - 2 P(Binomial(n, 1/2) < k); k is
+    the largest that still gives 95 %. With fewer than 6 samples no k does: the whole range is given, with its coverage.
+
+    Args:
+        ratios: At least one.
+
+    Returns:
+        The median and its interval.
+    """
+    ordered = sorted(ratios)
+    n = len(ordered)
+    tails = [2 * math.fsum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, n // 2 + 1)]
+    k = max((k for k, tail in enumerate(tails, start=1) if tail <= 1 - CONFIDENCE), default=1)
+    coverage = 1 - tails[k - 1] if tails else 0.0
+    return Ratio(float(np.median(ordered)), ordered[k - 1], ordered[n - k], coverage, tuple(ratios))

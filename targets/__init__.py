@@ -1,0 +1,1 @@
+"""Targets: one TOML file a device, read by `taco.targets.loading`."""

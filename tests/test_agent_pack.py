@@ -1,0 +1,95 @@
+"""Tests of `taco.agent_pack`: what is in the file, that it is the same every time, and that it runs by itself."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from device_models import write_conv
+
+import taco.device
+from taco.agent_pack import agent_bytes, pack_agent
+from taco.device import wire
+from taco.errors import TacoError
+
+
+@pytest.fixture
+def agent(tmp_path):
+    return pack_agent(tmp_path / "agent.pyz")
+
+
+def run(agent, *argv, cwd=None):
+    """Run the packed agent where the host's package cannot be found."""
+    return subprocess.run(
+        [sys.executable, "-I", str(agent), *argv], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_it_holds_the_device_package_and_nothing_of_the_host(agent):
+    sources = {f"taco/device/{path.name}" for path in Path(taco.device.__file__).parent.glob("*.py")}
+    with zipfile.ZipFile(agent) as archive:
+        assert set(archive.namelist()) == sources | {"__main__.py", "taco/__init__.py"}
+        assert archive.read("taco/__init__.py") == b""
+        assert archive.testzip() is None
+
+
+def test_it_is_small(agent):
+    assert agent.stat().st_size < 100_000
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path):
+    first, second = (pack_agent(tmp_path / name).read_bytes() for name in ("a.pyz", "b.pyz"))
+    assert first == second == agent_bytes()
+
+
+def test_no_time_of_packing_and_a_sorted_list_are_in_it(agent):
+    with zipfile.ZipFile(agent) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert archive.namelist() == sorted(archive.namelist())
+
+
+def test_an_older_agent_is_replaced_and_nothing_else_is_left(tmp_path):
+    target = tmp_path / "agent.pyz"
+    target.write_bytes(b"old")
+    assert pack_agent(target) == target
+    assert zipfile.is_zipfile(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(TacoError, match=r"cannot be written to .*agent\.pyz"):
+        pack_agent(tmp_path / "gone" / "agent.pyz")
+
+
+def test_a_failed_replacement_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "agent.pyz"
+    target.mkdir()
+    (target / "kept").touch()
+    with pytest.raises(TacoError):
+        pack_agent(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_packed_agent_introduces_itself(agent):
+    shown = run(agent, "-h").stdout
+    assert shown.startswith("usage: agent.pyz")
+    assert "bench" in shown
+
+
+def test_the_packed_agent_measures_with_workers_from_its_own_archive(agent, tmp_path):
+    write_conv(tmp_path / "m.onnx")
+    request = {"models": {"a": "m.onnx", "b": "m.onnx"}, "rounds": 2, "round_ms": 1, "threads": 1}
+    (tmp_path / "bench.json").write_text(json.dumps(request))
+    done = run(agent, "bench", "bench.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = wire.parse(done.stdout)
+    assert [len(answer["models"][name]["rounds_ms"]) for name in "ab"] == [2, 2]
+
+
+def test_the_packed_agent_reports_errors_on_the_wire(agent, tmp_path):
+    (tmp_path / "bench.json").write_text('{"models": {"dense": "gone.onnx"}}')
+    done = run(agent, "bench", "bench.json", cwd=tmp_path)
+    assert done.returncode == 5
+    assert "'dense'" in wire.parse(done.stdout)["error"]["what"]
