@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,8 +11,32 @@ from taco.device.session import OrtSession
 from taco.device.wire import DeviceError
 from taco.errors import MeasurementError
 from taco.exporters.graph import write_onnx
-from taco.exporters.protocol import Artifact, Compressed, Exporter, RunOptions, Session
+from taco.exporters.protocol import Artifact, Compressed, Exporter, FloatArray, RunOptions, Session
 from taco.targets.loading import Target
+
+
+class _OpenedModel:
+    """The device's own session, with this side's errors."""
+
+    def __init__(self, path: Path, options: RunOptions) -> None:
+        with _host_errors():
+            self._session = OrtSession(str(path), options.threads, options.provider)
+        self.provider: str = self._session.provider
+        self.runtime_version: str = self._session.runtime_version
+
+    def run(self, array: FloatArray) -> FloatArray:
+        """Run one batch."""
+        with _host_errors():
+            logits: FloatArray = self._session.run(array)
+        return logits
+
+
+@contextlib.contextmanager
+def _host_errors() -> Iterator[None]:
+    try:
+        yield
+    except DeviceError as error:
+        raise MeasurementError(error.what, error.todo) from error
 
 
 class OrtExporter:
@@ -29,10 +55,7 @@ class OrtExporter:
 
     def open(self, path: Path, options: RunOptions) -> Session:
         """Open with exactly the asked provider."""
-        try:
-            return OrtSession(str(path), options.threads, options.provider)
-        except DeviceError as error:
-            raise MeasurementError(str(error)) from error
+        return _OpenedModel(path, options)
 
 
 EXPORTER: Exporter = OrtExporter()

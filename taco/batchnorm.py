@@ -18,15 +18,22 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
     """Return a copy whose running statistics are the averages over `batches`; the given model is not modified.
 
     It can hurt where the compensation already absorbed the change (METHOD.md 5): keep it only if it helps on select.
+
+    Args:
+        model: Any mode; the copy is in eval mode.
+        batches: (N, C, H, W) float32. Each counts by its pictures. A batch of one picture is left out, because it may
+            have no variance; without any other the statistics stay as they are.
     """
     renewed = copy.deepcopy(model).eval()
-    norms = [m for m in renewed.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
+    norms, seen = _norms(renewed), 0
     with torch.no_grad():
         for batch in batches:
+            if len(batch) < 2:
+                continue
+            seen += len(batch)
+            for norm in norms:
+                norm.train()
+                norm.momentum = len(batch) / seen  # the first batch replaces the old statistics
             renewed(batch)
     for norm, original in zip(norms, _norms(model), strict=True):
         norm.momentum = original.momentum

@@ -6,14 +6,14 @@ No torch here: a bundle opens with numpy, Pillow and one runtime.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from taco.device.images import Preprocessing
-from taco.errors import BundleError
+from taco.errors import BundleError, TacoError
 from taco.files import sha256_of, write_atomically
 
 MANIFEST = "manifest.json"
@@ -68,6 +68,8 @@ class Manifest(_Frozen):
         for name in files:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name or not name:
                 raise ValueError(f"file name {name!r} leaves the bundle")
+            if not name.isprintable():
+                raise ValueError(f"file name {name!r} is not printable")
         return files
 
 
@@ -87,14 +89,19 @@ class Bundle:
         for name in needed:
             check_file(path, name, self.manifest)
         self.preprocessing = _preprocessing(path / "preprocessing.json")
-        labels = (path / "labels.txt").read_text(encoding="utf-8").splitlines()
-        if labels != self.manifest.classes:
+        # compared as bytes: a class name may hold a character at which splitlines() splits
+        if (path / "labels.txt").read_bytes() != labels_file(self.manifest.classes):
             raise BundleError(f"{path}: labels.txt and manifest.json name different classes", "Export it again")
 
     @property
     def model_path(self) -> Path:
         """Where the model lies."""
         return self.path / self.manifest.model_file
+
+
+def labels_file(classes: Sequence[str]) -> bytes:
+    """Return the content of `labels.txt`: one class a line, in the order of the logits."""
+    return "".join(f"{name}\n" for name in classes).encode()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -158,13 +165,19 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
         folder: The bundle's folder.
         files: Name -> content, or a finished file on the same disk, which is moved.
         manifest: Every field of `Manifest` but `files`.
+
+    Raises:
+        TacoError: The folder cannot be written to.
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name, content in files.items():
-        if isinstance(content, bytes):
-            write_atomically(folder / name, content)
-        else:
-            content.replace(folder / name)
+    try:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                write_atomically(folder / name, content)
+            else:
+                content.replace(folder / name)
+    except OSError as error:
+        raise TacoError(f"{folder} cannot be written: {error.strerror}", "Choose another --out") from error
     complete = Manifest(**manifest, files={name: entry_of(folder / name) for name in files})
     write_atomically(folder / MANIFEST, (complete.model_dump_json(indent=2) + "\n").encode())
     return complete
@@ -173,5 +186,5 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
 def _preprocessing(path: Path) -> Preprocessing:
     try:
         return Preprocessing.from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path} cannot be used: {error}", "Export the bundle again") from error

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
+from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional as F
 
-from taco.errors import UnsupportedModuleError
+from taco.errors import SolverError, TaskError, UnsupportedModuleError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,27 +42,45 @@ class Moments:
     @property
     def centred_H(self) -> torch.Tensor:
         """Return 2 Cov(X), (groups, cols, cols) float64: the Hessian when the bias is refitted too."""
-        return 2.0 * (self.second - self.mean[:, :, None] * self.mean[:, None, :])
+        return 2.0 * (self.second - _outer(self.mean, self.mean))
 
 
 class _Accumulator:
+    """Sums of one layer's inputs about a shift (the first batch's mean), so that float32 products lose no variance."""
+
     def __init__(self) -> None:
-        self.second: torch.Tensor | None = None
-        self.mean: torch.Tensor | None = None
+        self.shift = self.second = self.total = torch.zeros(())
         self.n = 0
 
     def add(self, rows: torch.Tensor) -> None:
         """Add unfolded inputs, (groups, positions, cols) float32."""
-        second = (rows.transpose(1, 2) @ rows).double()
-        total = rows.sum(1, dtype=torch.float64)
-        self.second = second if self.second is None else self.second.add_(second)
-        self.mean = total if self.mean is None else self.mean.add_(total)
+        if not self.n:
+            self.shift = rows.mean(1, keepdim=True)
+        moved = rows - self.shift
+        self.second = self.second + (moved.transpose(1, 2) @ moved).double()
+        self.total = self.total + moved.sum(1, dtype=torch.float64)
         self.n += rows.shape[1]
 
-    def finish(self) -> Moments:
-        assert self.second is not None  # noqa: S101 - calibrate() checks that every layer ran
-        assert self.mean is not None  # noqa: S101
-        return Moments(self.second / self.n, self.mean / self.n, self.n)
+    def finish(self, name: str) -> Moments:
+        shift, moved = self.shift[:, 0].double(), self.total / self.n
+        mean = shift + moved
+        second = self.second / self.n + _outer(shift, mean) + _outer(moved, shift)
+        if not second.isfinite().all():
+            raise SolverError(
+                f"the inputs of {name} are not finite on these pictures", "Check the weights: the dense model overflows"
+            )
+        return Moments(0.5 * (second + second.transpose(1, 2)), mean, self.n)
+
+
+def _outer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a[:, :, None] * b[:, None, :]
+
+
+def can_unfold(layer: nn.Module) -> bool:
+    """Tell whether `unfold` knows what the layer multiplies; subclasses that treat their weights first do not count."""
+    if type(layer) is nn.Conv2d:
+        return not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+    return type(layer) in (nn.Linear, Conv2dSame)
 
 
 def unfold(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -73,17 +92,20 @@ def unfold(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (groups, positions, cols) with cols ordered as `weight.reshape(rows, -1)` orders them.
+
+    Raises:
+        UnsupportedModuleError: The layer is of another kind, or pads otherwise than with zeros.
     """
+    if not can_unfold(layer):
+        raise UnsupportedModuleError(f"{layer} multiplies no known weight matrix", "Leave this layer dense")
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
-    if not isinstance(layer, nn.Conv2d):
-        raise UnsupportedModuleError(f"{type(layer).__name__} has no weight matrix", "Leave this layer dense")
-    if type(layer).__name__ == "Conv2dSame":
+    assert isinstance(layer, nn.Conv2d)  # noqa: S101 - can_unfold said so
+    if isinstance(layer, Conv2dSame):
         x = pad_same(x, list(layer.kernel_size), list(layer.stride), list(layer.dilation))
-    elif isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        raise UnsupportedModuleError(f"padding {layer.padding!r}, {layer.padding_mode}", "Leave this layer dense")
     else:
-        x = F.pad(x, (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0]))
+        height, width = (int(p) for p in layer.padding)
+        x = F.pad(x, (width, width, height, height))
     groups = layer.groups
     if layer.kernel_size == (1, 1):
         x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
@@ -111,21 +133,30 @@ def calibrate(
         model: In eval mode; not modified.
         layers: Names of Linear and Conv2d modules.
         batches: Float32 inputs.
-        progress: Called with the number of pictures done.
+        progress: Called with the number of pictures of each batch when it is done.
+
+    Raises:
+        TaskError: There is no picture.
+        UnsupportedModuleError: A layer cannot be unfolded, or the model never runs it.
+        SolverError: A layer's inputs overflow.
     """
     sums = {name: _Accumulator() for name in layers}
-    with ExitStack() as stack, torch.inference_mode():
+    pictures = 0
+    with ExitStack() as stack, torch.no_grad():
         for name in layers:
             handle = model.get_submodule(name).register_forward_pre_hook(_hook(sums[name]))
             stack.callback(handle.remove)
         for batch in batches:
             model(batch)
+            pictures += len(batch)
             if progress is not None:
                 progress(len(batch))
+    if not pictures:
+        raise TaskError("there is no picture to calibrate on", "Give more pictures a class")
     missing = [name for name, s in sums.items() if s.n == 0]
     if missing:
         raise UnsupportedModuleError(f"{missing[0]} was never run by the model", "Leave this layer dense")
-    return {name: s.finish() for name, s in sums.items()}
+    return {name: s.finish(name) for name, s in sums.items()}
 
 
 def _hook(accumulator: _Accumulator) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:

@@ -24,8 +24,9 @@ def map_classes(classes: Sequence[str], info: ImageNetInfo, file: Path | None = 
     Args:
         classes: The task's class names.
         info: Names and synsets of the head's rows.
-        file: JSON (`{"fox": 277}`, `{"fox": "n02119022"}`, or entries with `imagenet_index` or `synset`) or CSV
-            (`class,index` or `class,synset`). A class that is not in it has no mapping.
+        file: JSON (`{"fox": 277}`, `{"fox": "n02119022"}`, or entries with `synset` or `imagenet_index`; a synset goes
+            first, since it holds for every label set) or CSV (`class,index` or `class,synset`). A class that is not in
+            it has no mapping.
 
     Raises:
         HeadError: The file cannot be used, names an unknown row, or puts two classes on one row.
@@ -60,7 +61,7 @@ def _from_file(classes: Sequence[str], info: ImageNetInfo, file: Path) -> Rows:
     try:
         text = file.read_text(encoding="utf-8-sig")
         entries = _parse_json(text) if file.suffix.lower() == ".json" else _parse_csv(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise HeadError(
             f"--class-map {file} cannot be read: {error}",
             'Write JSON such as {"fox": 277, "bear": "n02132136"} or CSV lines `fox,277` under a header `class,index`',
@@ -78,7 +79,8 @@ def _parse_json(text: str) -> dict[str, object]:
 
 def _label(value: object) -> object:
     if isinstance(value, Mapping):
-        return value.get("imagenet_index", value.get("index", value.get("synset")))
+        given = (value.get(key) for key in ("synset", "imagenet_index", "index"))
+        return next((label for label in given if label is not None), None)
     return value
 
 
@@ -91,14 +93,19 @@ def _parse_csv(text: str) -> dict[str, object]:
     if label is None:
         raise ValueError("its first line names neither `index` nor `synset`")
     key = header.index("class")
-    return {line[key]: line[label].strip() or None for line in lines[1:] if len(line) > max(key, label)}
+    pairs = [(line[key].strip(), line[label].strip() or None) for line in lines[1:] if len(line) > max(key, label)]
+    entries: dict[str, object] = dict(pairs)
+    for name, given in pairs:
+        if entries[name] != given:
+            raise ValueError(f"{name!r} is listed with two labels")
+    return entries
 
 
 def _row(name: str, label: object, synsets: Mapping[str, int], file: Path) -> int | None:
     if label is None:
         return None
-    if isinstance(label, str) and label in synsets:
-        return synsets[label]
+    if isinstance(label, str) and label.strip() in synsets:
+        return synsets[label.strip()]
     try:
         index = int(label) if isinstance(label, str | int) and not isinstance(label, bool) else -1
     except ValueError:

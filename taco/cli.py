@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.exceptions import TyperException
 
 import taco
 from taco import printing
-from taco.errors import EXIT_INTERRUPTED, InputError, TacoError
+from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
 
 EXIT_HELP = (
     "Exit codes: 0 done; 2 wrong usage or input; 3 the budget cannot be reached (says what can); 4 a check failed, "
@@ -234,8 +235,6 @@ def main_export() -> None:
 
 def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Turn every error into one message and its exit code; tracebacks only with --debug."""
-    import click
-
     debug = "--debug" in arguments
     try:
         outcome = call()
@@ -244,22 +243,23 @@ def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
             raise
         printing.error(str(error))
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        printing.error(f"{error.format_message()} See --help")
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        printing.error("interrupted; nothing was left half written. The same command goes on where this one stopped.")
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        outcome = EXIT_INTERRUPTED
     except BrokenPipeError:
-        return 0
-    except Exception as error:  # the one place that may catch all
+        return EXIT_OK
+    except Exception as error:  # the one place that may catch all: logged, and shown with --debug
         if debug:
             raise
         printing.error(
-            f"{type(error).__name__}: {error}. This is a fault of taco-export: please report it with --debug."
+            f"{type(error).__name__}: {error}. This is a fault of taco-export: please report it with --debug"
         )
         return TacoError.exit_code
-    return outcome if isinstance(outcome, int) else 0
+    if outcome == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this value
+        printing.error("interrupted; nothing was left half written. The same command goes on where this one stopped")
+    return outcome if isinstance(outcome, int) else EXIT_OK
 
 
 def _names(classes: str | None) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from taco.calibrate import Moments, weight_matrix
-from taco.errors import SolverError
+from taco.errors import InputError, SolverError
 from taco.solvers.channels import ChannelOrder, obs_order, refit
 from taco.units import Member, Unit
 
@@ -61,10 +61,18 @@ def stitch(
         solutions: From `solve_units` on the same model.
         widths: Unit name -> channels to keep. Units that are missing or keep all channels stay as they are.
         damping: Ridge of the refit, a multiple of mean(diag H).
+
+    Raises:
+        InputError: A unit is not known, or its width is not between 1 and the dense one.
+        SolverError: The refit of a consumer fails; names it and a damping to try.
     """
     smaller = copy.deepcopy(model)
     for name, width in widths.items():
+        if name not in solutions:
+            raise InputError(f"{name!r} is not a unit of this model", f"Units are: {', '.join(solutions)}")
         solution = solutions[name]
+        if not 1 <= width <= solution.unit.width:
+            raise InputError(f"{name} cannot keep {width} of {solution.unit.width} channels", "Keep at least 1")
         if width < solution.unit.width:
             _shrink(smaller, solution, solution.order.keep(width), damping)
     return smaller
@@ -76,7 +84,10 @@ def _shrink(model: nn.Module, solution: UnitSolution, keep: torch.Tensor, dampin
     W = weight_matrix(layer)[0].double()
     group = W.shape[1] // unit.width
     columns = (keep[:, None] * group + torch.arange(group)).flatten()
-    refitted = refit(W, stats.centred_H[0], columns, damping)
+    try:
+        refitted = refit(W, stats.centred_H[0], columns, damping)
+    except SolverError as error:
+        raise SolverError(f"{unit.name}: {error.what}", error.todo) from error
     bias = W @ stats.mean[0] - refitted @ stats.mean[0][columns]
     _set_consumer(layer, refitted, bias, len(keep))
     for member in unit.members:
@@ -121,4 +132,8 @@ def _slice(module: nn.Module, member: Member, keep: torch.Tensor) -> None:
         module.in_channels = module.out_channels = module.groups = len(keep)
 
 
-_SIZES = {"out": ("out_channels", "out_features"), "in": ("in_channels", "in_features"), "channel": ("num_features",)}
+_SIZES = {
+    "out": ("out_channels", "out_features"),
+    "in": ("in_channels", "in_features"),
+    "channel": ("num_features", "channels"),
+}

@@ -7,9 +7,10 @@ shots; its temperature makes the logits usable as probabilities.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -94,11 +95,17 @@ def keep_head(generalist: Generalist, classes: Sequence[str]) -> Linear:
     """
     head = classifier_of(generalist.module)
     own = generalist.classes or tuple(sorted(classes))
+    if generalist.classes and (len(own) != head.out_features or len(set(own)) < len(own)):
+        raise HeadError(
+            f"--head keep: the checkpoint names {len(set(own))} different classes for {head.out_features} outputs",
+            "Correct the names in the checkpoint, or leave them out",
+        )
     absent = [c for c in classes if c not in own]
     if len(own) != head.out_features or absent:
+        names = ", ".join(own[:5]) + (", ..." if len(own) > 5 else "")
         raise HeadError(
             f"--head keep: the checkpoint has {head.out_features} classes"
-            + (f" ({', '.join(own[:5])}, ...)" if generalist.classes else "")
+            + (f" ({names})" if generalist.classes else "")
             + f", the task has {len(classes)}"
             + (f"; {absent[0]!r} is not among them" if absent else ""),
             "Give the pictures of exactly the classes it was trained on, or use --head fit",
@@ -112,11 +119,11 @@ def keep_head(generalist: Generalist, classes: Sequence[str]) -> Linear:
 def with_head(module: nn.Module, head: Linear) -> nn.Module:
     """Return a copy of the model that ends in `head`; the given one is not modified."""
     specialist = copy.deepcopy(module)
-    specialist.reset_classifier(len(head.bias))  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):  # timm initialises the new layer, which must not move the caller's draws
+        specialist.reset_classifier(len(head.bias))  # type: ignore[operator]
     layer = classifier_of(specialist)
-    with torch.no_grad():
-        layer.weight.copy_(head.weight)
-        layer.bias.copy_(head.bias)
+    layer.weight = nn.Parameter(head.weight.clone())
+    layer.bias = nn.Parameter(head.bias.clone())  # the original may have had none
     return specialist.eval().requires_grad_(False)
 
 
@@ -133,26 +140,60 @@ def fit_head(features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Lin
         features: (n, d) penultimate features of the shots.
         labels: (n,) int64, every class at least twice.
         seed: Draws the folds.
+
+    Raises:
+        HeadError: There is nothing to fit: fewer than two classes, a class with fewer than two pictures, or features
+            that are not finite or all the same.
     """
-    X = features.double()
-    centre = X.mean(0)
-    X = X - centre
+    _check_shots(features, labels)
+    with _one_thread():
+        return _fit(features.double(), labels, seed)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: on matrices this small more cost time, a hundredfold where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit(X: torch.Tensor, labels: torch.Tensor, seed: int) -> Linear:
     folds = _folds(labels, seed)
-    results = [(c, _cross_validate(X, labels, folds, c)) for c in _candidates()]
-    best, held_out = max(results, key=lambda item: _accuracy(item[1], labels))  # max keeps the first of equals
+    results = _cross_validate(X, labels, folds)
+    best = max(results, key=lambda c: _accuracy(results[c], labels))  # max keeps the first of equals
+    held_out = results[best]
     temperature = _temperature(held_out, labels)
-    weight, bias = _solve(X, labels, best)
-    weight, bias = weight * temperature, bias * temperature
+    weight, bias = _Shots.of(X, labels, results[best].shape[1]).solve(best)
     return Linear(
-        weight.float(),
-        (bias - weight @ centre).float(),
+        (weight * temperature).float(),
+        (bias * temperature).float(),
         f"fit-{best.kind} (strength {best.strength:g} and temperature by {len(folds)}-fold cross-validation on "
         f"{len(labels)} shots: {_accuracy(held_out, labels):.1f} %)",
     )
 
 
+def _check_shots(features: torch.Tensor, labels: torch.Tensor) -> None:
+    counts = labels.bincount()
+    if len(counts) < 2 or int(counts.min()) < 2:
+        raise HeadError(
+            f"a head cannot be fitted on {len(labels)} pictures of {len(counts)} classes, the rarest with "
+            f"{int(counts.min()) if len(counts) else 0}",
+            "Give at least two classes with at least two pictures each",
+        )
+    if not bool(features.isfinite().all()) or not bool((features != features[0]).any()):
+        raise HeadError(
+            "the model's features are not finite, or the same for every picture: nothing can be told from them",
+            "Check the weights",
+        )
+
+
 def _candidates() -> list[_Candidate]:
-    return [_Candidate(kind, s) for kind in ("logistic", "ridge") for s in _STRENGTHS]
+    # logistic regression has no closed form: every second strength has to do
+    return [_Candidate("logistic", s) for s in _STRENGTHS[::2]] + [_Candidate("ridge", s) for s in _STRENGTHS]
 
 
 def _folds(labels: torch.Tensor, seed: int) -> list[torch.Tensor]:
@@ -168,49 +209,68 @@ def _folds(labels: torch.Tensor, seed: int) -> list[torch.Tensor]:
 
 
 def _cross_validate(
-    X: torch.Tensor, labels: torch.Tensor, folds: Sequence[torch.Tensor], candidate: _Candidate
-) -> torch.Tensor:
-    """Return the held-out logits of every shot, (n, classes)."""
-    logits = torch.zeros(len(X), int(labels.max()) + 1, dtype=X.dtype)
+    X: torch.Tensor, labels: torch.Tensor, folds: Sequence[torch.Tensor]
+) -> dict[_Candidate, torch.Tensor]:
+    """Return every candidate's held-out logits of every shot, (n, classes)."""
+    classes = int(labels.max()) + 1
+    logits = {candidate: torch.zeros(len(X), classes, dtype=X.dtype) for candidate in _candidates()}
     for held in folds:
         train = torch.ones(len(X), dtype=torch.bool)
         train[held] = False
-        weight, bias = _solve(X[train], labels[train], candidate, classes=logits.shape[1])
-        logits[held] = X[held] @ weight.T + bias
+        shots = _Shots.of(X[train], labels[train], classes)
+        for candidate, into in logits.items():
+            weight, bias = shots.solve(candidate)
+            into[held] = X[held] @ weight.T + bias
     return logits
 
 
-def _solve(
-    X: torch.Tensor, labels: torch.Tensor, candidate: _Candidate, classes: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Solve one head; returns weight (classes, d) and bias (classes,)."""
-    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
-    Z = U * S
-    penalty = candidate.strength * float(X.square().sum(1).mean()) / len(X)
-    targets = F.one_hot(labels, classes or int(labels.max()) + 1).double()
-    if candidate.kind == "ridge":
-        bias = targets.mean(0)
-        coefficients = (Z / (S.square() + penalty * len(X))).T @ (targets - bias)
-    else:
-        coefficients, bias = _logistic(Z, labels, targets.shape[1], penalty)
-    return (Vh.T @ coefficients).T, bias
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Shots:
+    """Shots in the row space of their centred features: Z = U S (n, r), Vh (r, d), S (r,), one-hot targets."""
+
+    Z: torch.Tensor
+    S: torch.Tensor
+    Vh: torch.Tensor
+    centre: torch.Tensor
+    labels: torch.Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, X: torch.Tensor, labels: torch.Tensor, classes: int) -> _Shots:
+        centre = X.mean(0)
+        U, S, Vh = torch.linalg.svd(X - centre, full_matrices=False)
+        return cls(U * S, S, Vh, centre, labels, classes)
+
+    def solve(self, candidate: _Candidate) -> tuple[torch.Tensor, torch.Tensor]:
+        """Solve one head; returns weight (classes, d) and bias (classes,)."""
+        n = len(self.labels)
+        mean_square = max(float(self.S.square().sum()) / n, torch.finfo(self.S.dtype).tiny)  # a fold may be constant
+        penalty = candidate.strength * mean_square / n
+        if candidate.kind == "ridge":
+            targets = F.one_hot(self.labels, self.classes).to(self.S.dtype)
+            bias = targets.mean(0)
+            coefficients = (self.Z / (self.S.square() + penalty * n)).T @ (targets - bias)
+        else:
+            coefficients, bias = _logistic(self.Z / mean_square**0.5, self.labels, self.classes, penalty / mean_square)
+            coefficients = coefficients / mean_square**0.5
+        weight = (self.Vh.T @ coefficients).T
+        return weight, bias - weight @ self.centre
 
 
 def _logistic(Z: torch.Tensor, labels: torch.Tensor, classes: int, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = Z.square().sum(1).mean().sqrt()
     parameters = torch.zeros(Z.shape[1] + 1, classes, dtype=Z.dtype, requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([parameters], max_iter=100, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         weight = parameters[:-1]
-        value: torch.Tensor = F.cross_entropy(Z / scale @ weight + parameters[-1], labels)
-        value = value + 0.5 * penalty / float(scale**2) * weight.square().sum()
+        value: torch.Tensor = F.cross_entropy(Z @ weight + parameters[-1], labels)
+        value = value + 0.5 * penalty * weight.square().sum()
         value.backward()
         return value
 
     optimiser.step(loss)
-    return parameters[:-1].detach() / scale, parameters[-1].detach()
+    return parameters[:-1].detach(), parameters[-1].detach()
 
 
 def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:

@@ -154,7 +154,8 @@ def _from_hub(name: str) -> nn.Module:
     from huggingface_hub.errors import HfHubHTTPError
 
     # the bases of HfHubHTTPError: OSError and the error of whichever HTTP library this hub version uses
-    expected = (RuntimeError, ValueError, SafetensorError, *HfHubHTTPError.__bases__)
+    of_http = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
+    expected: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, SafetensorError, *of_http)
     try:
         module: nn.Module = timm.create_model(name, pretrained=True)
     except expected as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -64,9 +65,13 @@ def make_options(values: dict[str, object]) -> ExportOptions:
         options = ExportOptions.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}", "See --help") from error
+        raise InputError(f"{_flag(str(first['loc'][0]))}: {first['msg']}", "See `taco-export --help`") from error
     _check(options)
     return options
+
+
+def _flag(field: str) -> str:
+    return {"task": "TASK", "evaluation": "--eval"}.get(field, "--" + field.replace("_", "-"))
 
 
 def _check(options: ExportOptions) -> None:
@@ -76,15 +81,26 @@ def _check(options: ExportOptions) -> None:
             f"--shots {options.shots}: at least 2 pictures a class are needed (one to fit, one to select)",
         ),
         (options.speedup is None or options.macs is None, "--speedup and --macs exclude each other"),
-        (options.speedup is None or options.speedup > 0, f"--speedup {options.speedup}: it must be above 0"),
+        (
+            options.speedup is None or 0 < options.speedup < math.inf,
+            f"--speedup {options.speedup}: a finite ratio above 0",
+        ),
         (
             options.macs is None or 0 < options.macs <= 1,
             f"--macs {options.macs}: a share above 0 and at most 1 is kept",
         ),
-        (options.recover_minutes >= 0, f"--recover-minutes {options.recover_minutes}: 0 is none, less cannot be"),
+        (
+            0 <= options.recover_minutes < math.inf,
+            f"--recover-minutes {options.recover_minutes}: 0 is none, less cannot be",
+        ),
+        (0 <= options.seed < 2**32, f"--seed {options.seed}: a whole number from 0 to {2**32 - 1}"),
         (options.threads is None or options.threads >= 1, f"--threads {options.threads}: at least 1"),
         (options.weights is None or not options.random_weights, "--weights and --random-weights exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
+        (
+            options.class_map is None or options.class_map.is_file(),
+            f"--class-map {options.class_map}: there is no such file",
+        ),
     )
     for holds, message in rules:
         if not holds:

@@ -42,7 +42,7 @@ def compare(expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> 
     Raises:
         GateError: The shapes differ, a value is not finite, or no picture has a clear margin.
     """
-    if expected.shape != got.shape or expected.ndim != 2 or len(expected) == 0:
+    if expected.shape != got.shape or expected.ndim != 2 or expected.size == 0:
         raise GateError(f"the exported model gave logits of shape {got.shape}, torch gave {expected.shape}")
     if not np.isfinite(expected).all() or not np.isfinite(got).all():
         raise GateError("a logit is not a finite number", "Check the weights; a shorter recovery may also help")

@@ -232,7 +232,8 @@ class _Job:
         def compute() -> dict[str, Any]:
             made.append(train())
             temporary = file.with_suffix(".tmp")
-            safetensors.torch.save_file(made[0].module.state_dict(), temporary)
+            state = {key: tensor.contiguous() for key, tensor in made[0].module.state_dict().items()}
+            safetensors.torch.save_file(state, temporary)
             temporary.replace(file)
             facts = {f.name: getattr(made[0], f.name) for f in dataclasses.fields(Recovered) if f.name != "module"}
             return {**facts, "sha256": sha256_of(file)}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -39,7 +40,7 @@ class Progress(Protocol):
 
 
 class PlainProgress:
-    """One log line when a step begins to matter: at its end, with its seconds."""
+    """One log line a step, at its end, with its seconds; a step that fails is named too, and is not a finished one."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -59,10 +60,14 @@ class PlainProgress:
             nonlocal done
             done += n
 
-        yield advance
-        self._finish(name, begin)
-        count = f", {done} of {total}" if total else ""
-        log.info("%s: %.1f s%s", name, time.perf_counter() - begin, count)
+        ended = "stopped after "
+        try:
+            yield advance
+            self._finish(name, begin)
+            ended = ""
+        finally:
+            count = f", {done} of {total}" if total else ""
+            log.info("%s: %s%.1f s%s", name, ended, time.perf_counter() - begin, count)
 
     def say(self, text: str) -> None:
         """Log one line."""
@@ -73,7 +78,7 @@ class PlainProgress:
 
 
 class TerminalProgress(PlainProgress):
-    """Bars with items done and time left; finished steps stay on the screen as one line."""
+    """Bars with items done and time left; every step stays on the screen as one line, ticked when it finished."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -84,13 +89,17 @@ class TerminalProgress(PlainProgress):
         """Run one step under a bar."""
         begin = time.perf_counter()
         columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-        with RichBars(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True
-        ) as bars:
-            task = bars.add_task(name, total=total)
-            yield lambda n: bars.update(task, advance=n)
-        self._finish(name, begin)
-        self._console.print(f"[green]✓[/green] {name} [dim]{time.perf_counter() - begin:.1f} s[/dim]", highlight=False)
+        bars = RichBars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True)
+        mark = "[red]✗[/red]"
+        try:
+            with bars:
+                task = bars.add_task(escape(name), total=total)
+                yield lambda n: bars.update(task, advance=n)
+            self._finish(name, begin)
+            mark = "[green]✓[/green]"
+        finally:
+            took = f"[dim]{time.perf_counter() - begin:.1f} s[/dim]"
+            self._console.print(f"{mark} {escape(name)} {took}", highlight=False)
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""

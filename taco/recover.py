@@ -52,7 +52,7 @@ class Recovered:
 
     Attributes:
         module: The best state, eval mode.
-        steps: Steps taken.
+        steps: Steps taken; fewer than asked when the loss was no longer finite.
         kept_step: The step whose state was kept; 0 is the state before recovery.
         loss_before: Objective on the select pictures before.
         loss_after: The same of the kept state; never larger.
@@ -106,10 +106,12 @@ def recover(
     lowest = before
     trainer = _Trainer(student, bank, options, steps)
     every = max(1, math.ceil(steps / options.checks))
+    taken = 0
     for step in range(1, steps + 1):
         if not math.isfinite(trainer.step(step - 1)):
             log.warning("recovery stopped at step %d: the loss is not finite; the best state so far is kept", step)
             break
+        taken = step
         if step % every == 0 or step == steps:
             value = objective(trainer.student, select)
             history.append((step, value))
@@ -118,7 +120,7 @@ def recover(
         if progress is not None:
             progress(step, lowest)
     module = best.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    return Recovered(module, steps, kept, before, lowest, tuple(history))
+    return Recovered(module, taken, kept, before, lowest, tuple(history))
 
 
 def objective(student: nn.Module, bank: TeacherBank, batch: int = 32) -> float:
@@ -159,10 +161,10 @@ class _Trainer:
             group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * i / self._steps))
         with autocast():
             loss = _loss(self.student, self._bank, self._next())
-        self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)  # copies of the student carry no gradients
         return float(loss.detach())
 
     def _next(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

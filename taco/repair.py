@@ -55,7 +55,8 @@ def teacher_bank(
     _, height, width = preprocessing.input_size
     count = len(material.task.fit)
     wanted = round(_VIEWS_A_MINUTE * minutes)
-    views = max(_VIEWS_LEAST, min(_VIEWS_MOST, wanted, _BANK_BYTES // (count * height * width * 6)))
+    fitting = _BANK_BYTES // (count * height * width * 6)
+    views = max(1, min(max(_VIEWS_LEAST, min(_VIEWS_MOST, wanted)), fitting))
     pictures = read_views([p.path for p in material.task.fit], short_side=round(1.3 * max(height, width)))
     pixels = augmented_views(pictures, views, preprocessing, seed)
     return ask_teacher(teacher.module, pixels, preprocessing, progress=progress)

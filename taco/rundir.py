@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from taco.errors import InputError, TacoError
+from taco.errors import InputError
 from taco.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -31,37 +31,45 @@ class RunDir:
         path: The folder; created when it does not exist.
 
     Raises:
-        InputError: It exists, is not empty and was not made by taco-export.
+        InputError: It exists, is not empty and was not made by taco-export; or it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.private = path / ".taco"
         self._steps = self.private / "steps"
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--out {path} is a file", "Give a folder that is new or empty")
-        if path.is_dir() and any(path.iterdir()) and not self.private.is_dir():
-            raise InputError(
-                f"--out {path} exists and was not made by taco-export", "Give a folder that is new or empty"
-            )
         try:
-            self._steps.mkdir(parents=True, exist_ok=True)
+            self._claim()
         except OSError as error:
-            raise TacoError(f"--out {path} cannot be created: {error.strerror}", "Choose another --out") from error
+            raise InputError(f"--out {path} cannot be used: {error.strerror}", "Choose another --out") from error
+
+    def _claim(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {self.path} is a file", "Give a folder that is new or empty")
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.private.is_dir():
+            raise InputError(
+                f"--out {self.path} exists and was not made by taco-export", "Give a folder that is new or empty"
+            )
+        self._steps.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second process is refused.
 
         Raises:
-            InputError: Another process holds it.
+            InputError: Another process holds it, or the folder cannot be written to or locked.
         """
-        with (self.private / "lock").open("w") as lock:
+        with contextlib.ExitStack() as stack:
             try:
+                lock = stack.enter_context((self.private / "lock").open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise InputError(
                     f"another taco-export is working in {self.path}", "Wait for it, or choose another --out"
+                ) from error
+            except OSError as error:
+                raise InputError(
+                    f"--out {self.path} cannot be locked: {error.strerror}", "Choose another --out"
                 ) from error
             yield
 
@@ -79,14 +87,14 @@ class RunDir:
         Args:
             name: The step.
             depends_on: Everything the result depends on, as JSON values.
-            compute: Gives JSON values.
+            compute: Gives JSON values; tuples come back as lists and keys as strings, the first time as well.
         """
         path = self.step_file(name, depends_on, ".json")
-        stored = _read_json(path)
-        if stored is not None:
+        stored, wanted = _read_json(path), json.loads(_dump(depends_on))
+        if isinstance(stored, dict) and "result" in stored and stored.get("depends_on") == wanted:
             log.info("%s: taken from the earlier run", name)
             return stored["result"]
-        result = compute()
+        result = json.loads(json.dumps(compute()))
         write_atomically(path, _dump({"depends_on": depends_on, "result": result}))
         return result
 
@@ -118,5 +126,5 @@ def _dump(value: Any) -> bytes:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -57,15 +57,17 @@ class Listings:
         own = [p.path for p in self.task.pictures]
         return own + ([p.path for p in self.evaluation.pictures] if self.evaluation else [])
 
-    def fingerprint(self) -> list[tuple[str, str, int, int]]:
-        """Identify the pictures by label, path, size and time, without reading them."""
-        found = [*self.task.pictures, *(self.evaluation.pictures if self.evaluation else ())]
-        names = [str(p.label_index) for p in found]
-        try:
-            stats = [p.path.stat() for p in found]
-        except OSError as error:
-            raise TaskError(f"{error.filename}: {error.strerror}", "Was it removed while the run began?") from error
-        return [(n, str(p.path), s.st_size, s.st_mtime_ns) for n, p, s in zip(names, found, stats, strict=True)]
+    def fingerprint(self) -> list[list[tuple[str, str, int, int]]]:
+        """Identify the task's and the evaluation's pictures by class, path, size and time, without reading them."""
+        return [_fingerprint(listing) for listing in (self.task, self.evaluation) if listing is not None]
+
+
+def _fingerprint(listing: Listing) -> list[tuple[str, str, int, int]]:
+    try:
+        found = [(p, p.path.stat()) for p in listing.pictures]
+    except OSError as error:
+        raise TaskError(f"{error.filename}: {error.strerror}", "Was it removed while the run began?") from error
+    return [(listing.classes[p.label_index], str(p.path), s.st_size, s.st_mtime_ns) for p, s in found]
 
 
 def find_pictures(options: ExportOptions) -> Listings:

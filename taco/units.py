@@ -12,11 +12,30 @@ import logging
 from collections.abc import Iterator
 from typing import Literal
 
-from timm.layers import ConvNormAct, DropPath, Mlp, SEModule
-from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual, SqueezeExcite, UniversalInvertedResidual
+from timm.layers import (
+    BlurPool2d,
+    Conv2dSame,
+    ConvMlp,
+    ConvNormAct,
+    GatedMlp,
+    GlobalResponseNormMlp,
+    GluMlp,
+    Mlp,
+    SEModule,
+    SwiGLU,
+)
+from timm.models._efficientnet_blocks import (
+    CondConvResidual,
+    EdgeResidual,
+    InvertedResidual,
+    SqueezeExcite,
+    UniversalInvertedResidual,
+)
 from timm.models.regnet import Bottleneck as RegNetBottleneck
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
+
+from taco.calibrate import can_unfold
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +50,27 @@ CHAINS: dict[type[nn.Module], tuple[str, ...]] = {
     Bottleneck: ("conv1", "bn1", "act1", "conv2", "bn2", "drop_block", "act2", "aa", "conv3"),
     RegNetBottleneck: ("conv1", "conv2", "se", "conv3"),
     Mlp: ("fc1", "act", "drop1", "norm", "fc2"),
+    ConvMlp: ("fc1", "norm", "act", "drop", "fc2"),
 }
-_KINDS = {Bottleneck: "bottleneck", BasicBlock: "basic", RegNetBottleneck: "bottleneck", Mlp: "mlp"}
+_KINDS = {Bottleneck: "bottleneck", BasicBlock: "basic", RegNetBottleneck: "bottleneck", Mlp: "mlp", ConvMlp: "mlp"}
+#: Blocks with an inner width that this version does not cut.
+_STAYS: dict[type[nn.Module], str] = {
+    GlobalResponseNormMlp: "its response normalisation compares all channels",
+    GluMlp: "its gate pairs channels",
+    SwiGLU: "its gate pairs channels",
+    GatedMlp: "its gate pairs channels",
+    CondConvResidual: "it mixes several sets of weights for each picture",
+}
+#: Modules of these files treat each channel by itself and know no width, except for the ones named.
+_ELEMENTWISE = (
+    "torch.nn.modules.activation",
+    "torch.nn.modules.dropout",
+    "torch.nn.modules.pooling",
+    "timm.layers.activations",
+    "timm.layers.activations_me",
+    "timm.layers.drop",
+)
+_ACROSS = (nn.GLU, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +121,8 @@ def find_units(model: nn.Module) -> UnitMap:
     units: list[Unit] = []
     dense: list[DenseBlock] = []
     for name, block in model.named_modules():
+        if type(block) in _STAYS:
+            dense.append(DenseBlock(name, f"{type(block).__name__} cannot be cut yet: {_STAYS[type(block)]}"))
         if type(block) not in CHAINS:
             continue
         for found in _units_of(name, block):
@@ -95,17 +135,19 @@ def _units_of(name: str, block: nn.Module) -> Iterator[Unit | DenseBlock]:
     kind = _KINDS.get(type(block), "inverted-residual")
     producer: tuple[str, nn.Conv2d | nn.Linear] | None = None
     between: list[Member] = []
+    named = False  # one reason a chain is enough
     for path, module in _flat(name, block):
         if isinstance(module, nn.Conv2d | nn.Linear) and _mixes_all(module):
             if producer is not None:
                 members = (Member(producer[0], "out"), *between)
                 yield Unit(path, kind, _outputs(producer[1]), members, path)
-            producer, between = (path, module), []
+            producer, between, named = (path, module), [], False
             continue
         found = _members(path, module)
+        if found is None and not named:
+            yield DenseBlock(path, f"{_words(module)} between two layers cannot be cut by channels yet")
         if found is None:
-            yield DenseBlock(path, f"{type(module).__name__} between two layers cannot be cut by channels yet")
-            producer = None
+            producer, named = None, True
         else:
             between.extend(found)
 
@@ -117,12 +159,20 @@ def _flat(name: str, block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(module, ConvNormAct):
             yield f"{path}.conv", module.conv
             yield f"{path}.bn", module.bn
+            if module.aa is not None:
+                yield f"{path}.aa", module.aa
         elif module is not None:
             yield path, module
 
 
 def _mixes_all(module: nn.Conv2d | nn.Linear) -> bool:
-    return isinstance(module, nn.Linear) or module.groups == 1
+    return can_unfold(module) and (isinstance(module, nn.Linear) or module.groups == 1)
+
+
+def _words(module: nn.Module) -> str:
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
+        return f"a convolution in {module.groups} groups"
+    return type(module).__name__
 
 
 def _outputs(module: nn.Conv2d | nn.Linear) -> int:
@@ -133,13 +183,22 @@ def _members(path: str, module: nn.Module) -> list[Member] | None:
     """Return what shrinks in a module between producer and consumer; None when it cannot be cut by channels."""
     if isinstance(module, nn.Conv2d):
         depthwise = module.groups == module.in_channels == module.out_channels
-        return [Member(path, "channel")] if depthwise else None
-    if isinstance(module, nn.BatchNorm2d):
-        return [Member(path, "channel")]
+        return [Member(path, "channel")] if depthwise and type(module) in (nn.Conv2d, Conv2dSame) else None
+    if isinstance(module, BlurPool2d) and module.channels is None:
+        return []
+    if isinstance(module, nn.BatchNorm2d | BlurPool2d):
+        return [Member(path, "channel")] if all(map(_elementwise, module.children())) else None
     if isinstance(module, SqueezeExcite):
         return [Member(f"{path}.conv_reduce", "in"), Member(f"{path}.conv_expand", "out")]
     if isinstance(module, SEModule):
         return [Member(f"{path}.fc1", "in"), Member(f"{path}.fc2", "out")]
-    plain = isinstance(module, nn.Identity | nn.Dropout | DropPath) or not any(True for _ in module.parameters())
-    buffers = any(True for _ in module.buffers())
-    return [] if plain and not buffers else None
+    return [] if _elementwise(module) else None
+
+
+def _elementwise(module: nn.Module) -> bool:
+    if isinstance(module, nn.Identity):
+        return True
+    if type(module) is nn.Sequential:
+        return all(map(_elementwise, module))
+    known = type(module).__module__ in _ELEMENTWISE and not isinstance(module, _ACROSS)
+    return known and all(p.numel() == 1 for p in module.parameters())

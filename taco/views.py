@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from taco.device.images import Preprocessing, to_tensor
+from taco.errors import TaskError
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH = 32
@@ -26,7 +27,7 @@ class TeacherBank:
 
     Attributes:
         pixels: (n, H, W, 3) uint8.
-        features: (n, ...) float16, the teacher's last feature map.
+        features: (n, ...) float16 (float32 where that would overflow), the teacher's last feature map.
         logits: (n, classes) float32.
         preprocessing: Turns pixels into inputs.
     """
@@ -52,13 +53,17 @@ def augmented_views(pictures: Sequence[Pixels], views: int, preprocessing: Prepr
     Args:
         pictures: (h, w, 3) uint8 each, any size.
         views: Crops of each.
-        preprocessing: Gives the size and the interpolation.
+        preprocessing: Gives the size and the interpolation (bicubic, else bilinear).
         seed: Draws the crops.
     """
     _, height, width = preprocessing.input_size
+    bicubic = preprocessing.interpolation == "bicubic"
+    how = v2.InterpolationMode.BICUBIC if bicubic else v2.InterpolationMode.BILINEAR
     crop = v2.Compose(
         [
-            v2.RandomResizedCrop((height, width), scale=(0.35, 1.0), ratio=(0.75, 4 / 3), antialias=True),
+            v2.RandomResizedCrop(
+                (height, width), scale=(0.35, 1.0), ratio=(0.75, 4 / 3), interpolation=how, antialias=True
+            ),
             v2.RandomHorizontalFlip(),
         ]
     )
@@ -87,19 +92,30 @@ def ask_teacher(
         pixels: (n, H, W, 3) uint8.
         preprocessing: Turns pixels into inputs.
         exact: Compute in float32 even where bfloat16 is faster.
-        progress: Called with the number of views done.
+        progress: Called with the number of views of each batch when it is done.
+
+    Raises:
+        TaskError: There is no view.
     """
+    if not len(pixels):
+        raise TaskError("there is no picture to ask the teacher about", "Give more pictures a class")
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
     for start in range(0, len(pixels), _BATCH):
         chunk = pixels[start : start + _BATCH]
         with torch.no_grad(), autocast(enabled=not exact):
             last, answer = outputs(teacher, as_inputs(chunk, preprocessing))
-        features.append(last.half())
+        features.append(_compact(last))
         logits.append(answer.float())
         if progress is not None:
             progress(len(chunk))
     return TeacherBank(pixels, torch.cat(features), torch.cat(logits), preprocessing)
+
+
+def _compact(features: torch.Tensor) -> torch.Tensor:
+    """Return float16 where every value fits, else float32."""
+    half = features.half()
+    return half if bool(half.isfinite().all()) else features.float()
 
 
 def outputs(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

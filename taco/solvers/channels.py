@@ -71,10 +71,12 @@ def obs_order(
             times, and the greedy choice in between is among the twice as many cheapest. The losses stay exact.
 
     Raises:
-        SolverError: The shapes do not fit, or the damped H is not positive definite.
+        SolverError: The shapes do not fit, a weight is not finite, or the damped H is not positive definite.
     """
     if W.ndim != 2 or H.shape != (W.shape[1], W.shape[1]) or group < 1 or W.shape[1] % group:
         raise SolverError(f"W {tuple(W.shape)}, H {tuple(H.shape)} and {group} columns a channel do not fit together")
+    if not W.isfinite().all():
+        raise SolverError("the weights are not finite", "Check the weight file")
     W, P = W.double().clone(), _inverse(damped(H, damping), damping)
     W[:, _dead(H)] = 0.0
     channels = W.shape[1] // group
@@ -116,31 +118,48 @@ def refit(W: torch.Tensor, H: torch.Tensor, keep: torch.Tensor, damping: float =
 
 def _dead(H: torch.Tensor) -> torch.Tensor:
     diagonal = H.diagonal().abs()
-    return diagonal <= _DEAD * diagonal.max() if len(diagonal) else diagonal > 0
+    if not len(diagonal):
+        return diagonal > 0
+    return diagonal.isfinite() & (diagonal <= _DEAD * diagonal.max())
 
 
 def _cholesky(A: torch.Tensor, damping: float) -> torch.Tensor:
     """Factor a matrix or a batch of them; a failure names a damping to try."""
+    factor: torch.Tensor
     factor, info = torch.linalg.cholesky_ex(A)
     if info.any() or not factor.isfinite().all():
-        raise SolverError(
-            f"second moments of {A.shape[-1]} columns are not positive definite at damping {damping:g}",
-            f"Raise the damping to {max(10 * damping, 1e-4):g}",
-        )
+        raise _indefinite(A.shape[-1], damping)
     return factor
 
 
+def _positive(values: torch.Tensor, damping: float) -> torch.Tensor:
+    if not (values > 0).all():
+        raise _indefinite(len(values), damping)
+    return values
+
+
+def _indefinite(columns: int, damping: float) -> SolverError:
+    return SolverError(
+        f"second moments of {columns} columns are not positive definite at damping {damping:g}",
+        f"Raise the damping to {max(10 * damping, 1e-4):g}",
+    )
+
+
 def _inverse(H: torch.Tensor, damping: float) -> torch.Tensor:
-    return torch.cholesky_inverse(_cholesky(H, damping))
+    inverse: torch.Tensor = torch.cholesky_inverse(_cholesky(H, damping))
+    return inverse
 
 
 def _scores(W: torch.Tensor, P: torch.Tensor, group: int, damping: float) -> torch.Tensor:
     """Return 1/2 tr(W_q [P_qq]^-1 W_q^T) for every remaining channel, (channels,) float64."""
+    if group == 1:
+        return 0.5 * W.square().sum(0) / _positive(P.diagonal(), damping)
     channels = len(P) // group
     blocks = P.unflatten(0, (channels, group)).unflatten(2, (channels, group)).diagonal(dim1=0, dim2=2)
     factor = _cholesky(blocks.permute(2, 0, 1), damping)
     Wq: torch.Tensor = W.unflatten(1, (channels, group)).permute(1, 2, 0)
-    return 0.5 * torch.linalg.solve_triangular(factor, Wq, upper=False).square().sum((1, 2))
+    whitened: torch.Tensor = torch.linalg.solve_triangular(factor, Wq, upper=False)
+    return 0.5 * whitened.square().sum((1, 2))
 
 
 def _greedy(
@@ -170,5 +189,8 @@ def _eliminate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Remove columns `out`: compensate W and condition H^-1 on them being zero."""
     across = P[out][:, stay]
-    inner = torch.cholesky_solve(across, _cholesky(P[out][:, out], damping))
+    if len(out) == 1:
+        inner = across / _positive(P[out, out], damping)
+    else:
+        inner = torch.cholesky_solve(across, _cholesky(P[out][:, out], damping))
     return W[:, stay] - W[:, out] @ inner, P[stay][:, stay] - across.T @ inner

@@ -1,0 +1,40 @@
+"""Fixtures that several test files share: a small task of drawn pictures, and the real pictures where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+def draw_task(folder: Path, classes: tuple[str, ...] = ("ash", "bay", "cob"), count: int = 8, seed: int = 0) -> Path:
+    """Draw noisy stripes whose colour and direction tell the class."""
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            ramp = np.sin(np.arange(96) * (0.2 + 0.25 * index) + rng.uniform(0, 6))
+            stripes = np.tile(ramp, (96, 1)) if index % 2 else np.tile(ramp[:, None], (1, 96))
+            pixels = rng.normal(110, 25, (96, 96, 3))
+            pixels[..., index % 3] += 60 * stripes
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def drawn_task(tmp_path: Path) -> Path:
+    return draw_task(tmp_path / "site")
+
+
+@pytest.fixture(scope="session")
+def real_pictures() -> Path:
+    """The folder of real pictures; tests that need it are skipped, saying so, where it is absent."""
+    folder = Path(os.environ.get("TACO_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real pictures in {folder}; set TACO_TEST_DATA")
+    return folder
