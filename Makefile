@@ -28,7 +28,7 @@ demo: setup ## the main job on real weights and real solar-cell images (about 7 
 	    --recover-minutes 3 --out $(RUNS)/demo
 
 test: setup ## the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"

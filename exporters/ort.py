@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taco.device.session import OrtSession
 from taco.device.wire import DeviceError
-from taco.errors import MeasurementError
+from taco.errors import MeasurementError, TargetError
 from taco.exporters.graph import write_onnx
 from taco.exporters.protocol import Artifact, Compressed, Exporter, FloatArray, RunOptions, Session
 from taco.targets.loading import Target
@@ -50,7 +50,10 @@ class OrtExporter:
     def export(self, model: Compressed, target: Target, out: Path) -> Artifact:
         """Write an fp32 ONNX file."""
         if target.precision != "fp32":
-            raise MeasurementError(f"{target.name} asks ONNX Runtime for {target.precision}; only fp32 is built yet")
+            raise TargetError(
+                f"{target.name} asks ONNX Runtime for {target.precision}; only fp32 is built yet",
+                'Set precision = "fp32" in the target file',
+            )
         return write_onnx(model, out)
 
     def open(self, path: Path, options: RunOptions) -> Session:

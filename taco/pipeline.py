@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from pydantic import TypeAdapter
 from torch import nn
 
 import taco
-from taco.allocate import uniform
 from taco.calibrate import calibrate
-from taco.compress import UnitSolution, solve_units, stitch
+from taco.compress import UnitSolution, solve_units
+from taco.cutting import Cut, Cutter, Recipe
 from taco.errors import BudgetInfeasibleError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed, Exporter
@@ -29,8 +28,6 @@ from taco.judge import Judgement, judge
 from taco.model import Generalist, load_generalist
 from taco.options import ExportOptions
 from taco.progress import Progress
-from taco.recover import Recovered
-from taco.repair import distil, make_teacher, renormalise, steps_for, teacher_bank
 from taco.rundir import RunDir, content_key
 from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
 from taco.specialise import Listings, Material, Specialist, find_pictures, read_material, specialise
@@ -66,18 +63,6 @@ class Plan:
             "weights_sha256": self.generalist.weights_sha256,
             "versions": {"taco": taco.__version__, "torch": torch.__version__},
         }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cut:
-    """A compressed model and what is known of how it came about."""
-
-    module: nn.Module
-    ratio: float
-    widths: Mapping[str, int]
-    stitched: nn.Module
-    recovered: Recovered | None
-    steps_planned: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,8 +165,9 @@ class _Job:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
         best = 0.0
+        cutter = Cutter(specialist, material, searcher.solutions, self._recipe(), self.rundir, self.progress)
         for ratio in ratios:
-            cut = self._cut(specialist, material, searcher.solutions, ratio)
+            cut = cutter.cut(ratio)
             with self.progress.step("export the compressed specialist"):
                 artifact = self._export(cut.module, self.scratch / "model.onnx")
             bench = self._time(searcher.dense_file, artifact) if self.plan.target.local else None
@@ -195,58 +181,6 @@ class _Job:
             f"a speed-up of {self.plan.budget.speedup:g} was reached in the search but not confirmed: {best:.2f}",
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
-
-    def _cut(
-        self, specialist: Specialist, material: Material, solutions: Mapping[str, UnitSolution], ratio: float
-    ) -> Cut:
-        dense = {name: s.unit.width for name, s in solutions.items()}
-        widths = uniform(dense, ratio, self.plan.target.channel_multiple).widths
-        if widths == dense:
-            return Cut(specialist.module, 1.0, dense, specialist.module, None, 0)
-        with self.progress.step("stitch the smaller model"):
-            stitched = stitch(specialist.module, solutions, widths)
-            teacher = make_teacher(specialist.module, material)
-            start = renormalise(stitched, teacher, material)
-        if self.options.recover_minutes == 0:
-            return Cut(start, ratio, widths, stitched, None, 0)
-        key = self._recovery_key(specialist, widths)
-        with self.progress.step("ask the teacher about augmented views") as advance:
-            bank = teacher_bank(teacher, material, self.options.recover_minutes, self.options.seed, advance)
-        minutes, seed = self.options.recover_minutes, self.options.seed
-        steps = self.rundir.json_step("recovery-steps", key, lambda: steps_for(start, bank, minutes, seed))
-
-        def train() -> Recovered:
-            with self.progress.step(f"recover by distillation ({minutes:g} min)", steps) as advance:
-                return distil(start, teacher, bank, steps, seed, lambda _step, _best: advance(1))
-
-        recovered = self._stored_recovery({**key, "steps": steps}, start, train)
-        with self.progress.step("re-estimate BatchNorm"):
-            module = renormalise(recovered.module, teacher, material)
-        return Cut(module, ratio, widths, stitched, recovered, steps)
-
-    def _stored_recovery(self, key: Mapping[str, Any], start: nn.Module, train: Callable[[], Recovered]) -> Recovered:
-        """Keep the recovered weights beside their facts, so that a killed run need not train again."""
-        file = self.rundir.step_file("recovered", key, ".safetensors")
-        made: list[Recovered] = []
-
-        def compute() -> dict[str, Any]:
-            made.append(train())
-            temporary = file.with_suffix(".tmp")
-            state = {key: tensor.contiguous() for key, tensor in made[0].module.state_dict().items()}
-            safetensors.torch.save_file(state, temporary)
-            temporary.replace(file)
-            facts = {f.name: getattr(made[0], f.name) for f in dataclasses.fields(Recovered) if f.name != "module"}
-            return {**facts, "sha256": sha256_of(file)}
-
-        facts = self.rundir.json_step("recovered", key, compute)
-        if made:
-            return made[0]
-        if not file.is_file() or sha256_of(file) != facts["sha256"]:
-            log.warning("the stored recovered weights are damaged; recovering again")
-            return train()
-        start.load_state_dict(safetensors.torch.load_file(file))
-        facts = {k: v for k, v in facts.items() if k != "sha256"}
-        return Recovered(**{**facts, "module": start, "history": tuple(map(tuple, facts["history"]))})
 
     def _time(self, dense_file: Path, artifact: Artifact) -> BenchResult:
         """Time dense, compressed and the fp32 baseline in one interleaved run; stored, so that it is taken once."""
@@ -265,11 +199,13 @@ class _Job:
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size
 
-    def _target_key(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self.plan.target), "run_threads": self.bench.threads}
-
-    def _recovery_key(self, specialist: Specialist, widths: Mapping[str, int]) -> dict[str, Any]:
+    def _recipe(self) -> Recipe:
+        """Say how to cut and recover, and on what the result depends."""
         asked = self.plan.asked()
         ours = ("pictures", "shots", "classes", "class_map_sha256", "head", "model", "weights_sha256", "seed")
-        key = {k: asked[k] for k in (*ours, "recover_minutes", "versions")}
-        return {**key, "head_fitted": specialist.head, "widths": dict(widths)}
+        depends = {key: asked[key] for key in (*ours, "evaluation", "recover_minutes", "versions")}
+        multiple = self.plan.target.channel_multiple
+        return Recipe(multiple, self.options.recover_minutes, self.options.seed, depends)
+
+    def _target_key(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self.plan.target), "run_threads": self.bench.threads}

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 MIN_STEPS = 10
 _WARM_UP = 20
-_TIMED_STEPS = 3
+_TIMED_STEPS = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,10 +75,12 @@ def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: R
     """
     trial = _Trainer(student, bank, options, steps=1000)
     trial.step(0)
-    begin = time.perf_counter()
+    taken = []
     for i in range(_TIMED_STEPS):
+        begin = time.perf_counter()
         trial.step(i + 1)
-    each = (time.perf_counter() - begin) / _TIMED_STEPS
+        taken.append(time.perf_counter() - begin)
+    each = sorted(taken)[1]  # one busy moment must not decide how long recovery lasts
     steps = int(seconds / (each * 1.08))  # the checks take about 8 %
     return steps if steps >= MIN_STEPS else 0
 

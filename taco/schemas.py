@@ -7,11 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from taco.bundle import Manifest
 from taco.files import write_atomically
 from taco.report.schema import Report
 
-MODELS = {"manifest.schema.json": Manifest, "report.schema.json": Report}
+MODELS: dict[str, type[BaseModel]] = {"manifest.schema.json": Manifest, "report.schema.json": Report}
 
 
 def render(name: str) -> str:

@@ -18,12 +18,14 @@ import safetensors.numpy
 import taco
 from taco.accuracy import Proportion, Score, paired_drop
 from taco.agent_pack import agent_bytes
-from taco.bundle import publish
+from taco.bundle import labels_file, publish
 from taco.pipeline import Finished
 from taco.report import schema
 from taco.size import measure_size
 from taco.timings import ModelTiming
 
+#: An interval of the median ratio wider than this share of it is called unstable.
+_STABLE_SPREAD = 0.1
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -82,7 +84,7 @@ def write_bundle(done: Finished, folder: Path, scratch: Path) -> None:
     plan = done.plan
     files: dict[str, Path | bytes] = {
         "model.onnx": done.artifact.path,
-        "labels.txt": ("\n".join(done.material.task.classes) + "\n").encode(),
+        "labels.txt": labels_file(done.material.task.classes),
         "preprocessing.json": (json.dumps(plan.generalist.preprocessing.to_dict(), indent=2) + "\n").encode(),
         "parity.safetensors": safetensors.numpy.save(
             {"input": done.judgement.parity_inputs, "logits": done.judgement.parity_logits}
@@ -238,11 +240,25 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")
+    found += _unstable(done)
     if units and done.cut.recovered is None and plan.options.recover_minutes > 0 and done.cut.ratio < 1:
         found.append("no recovery took place")
     if done.cut.recovered is not None and done.cut.recovered.steps == 0:
         found.append(f"{plan.options.recover_minutes:g} minutes were too short for any recovery step on this machine")
     return found
+
+
+def _unstable(done: Finished) -> list[str]:
+    """Warn when something else was running while the models were timed."""
+    if done.bench is None:
+        return []
+    ratio = done.bench.speedup("dense", "compressed")
+    if ratio.high - ratio.low <= _STABLE_SPREAD * ratio.value:
+        return []
+    return [
+        f"the machine was busy while it was measured: the speed-up lies between {ratio.low:.2f} and {ratio.high:.2f} "
+        f"({ratio.coverage:.0%} interval); stop other programs and run again into a new folder"
+    ]
 
 
 def _versions() -> dict[str, str]:

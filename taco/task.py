@@ -93,11 +93,19 @@ def list_pictures(source: Path, classes: Sequence[str] | None = None) -> Listing
     except OSError as error:
         raise TaskError(f"cannot read {source}: {error.strerror or error}", "Check its permissions") from error
     chosen = _choose(sorted(found) if classes is None else classes, found, source)
+    _check_names(chosen, source)
     unique, repeated = _once_each(chosen, found)
     if repeated:
         warnings.append(f"{repeated} pictures were listed more than once in {source.name} and are used once")
     pictures = (LabelledPicture(path, index) for index, paths in enumerate(unique) for path in paths)
     return Listing(source.name if source.is_dir() else source.stem, chosen, tuple(pictures), tuple(warnings))
+
+
+def _check_names(classes: Sequence[str], source: Path) -> None:
+    """Refuse names that `labels.txt` could not hold, before hours are spent on them."""
+    for name in classes:
+        if not name.isprintable() or not name.strip():
+            raise TaskError(f"{source}: the class name {name!r} is not printable text", "Rename it")
 
 
 def split(listing: Listing, readable: Collection[Path], options: SplitOptions, skipped: Iterable[Skipped] = ()) -> Task:

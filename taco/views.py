@@ -71,7 +71,7 @@ def augmented_views(pictures: Sequence[Pixels], views: int, preprocessing: Prepr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for i, picture in enumerate(pictures):
-            tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+            tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
             for k in range(views):
                 bank[i * views + k] = crop(tensor).permute(1, 2, 0).numpy()
     return bank

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+
+# Two workers share two cores: torch with a thread for each core in both is several times slower than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# The default deadline of 200 ms an example would make tests assert time on a busy machine.
+settings.register_profile("taco", deadline=None)
+settings.load_profile("taco")
 
 ROOT = Path(__file__).parent.parent
 

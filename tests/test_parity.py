@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taco.errors import GateError
@@ -102,6 +102,7 @@ def test_a_single_class_is_always_clear() -> None:
     assert (result.counted, result.argmax_agreement) == (2, 100.0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
 def test_within_the_tolerance_no_clear_answer_can_change(seed: int, log_scale: float) -> None:
     rng = np.random.default_rng(seed)

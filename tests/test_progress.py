@@ -25,6 +25,12 @@ def on_terminal() -> tuple[TerminalProgress, io.StringIO]:
     return TerminalProgress(Console(file=screen, width=100, force_terminal=True, color_system="standard")), screen
 
 
+def interrupted(progress: Progress) -> None:
+    with progress.step("fit", total=4) as advance:
+        advance(1)
+        raise KeyboardInterrupt
+
+
 BOTH = pytest.mark.parametrize("make", [plain, terminal])
 
 
@@ -76,9 +82,8 @@ def test_plain_lines_name_step_seconds_and_items(caplog: pytest.LogCaptureFixtur
         with progress.step("read", total=5) as advance:
             advance(2)
             advance(3)
-        with pytest.raises(KeyboardInterrupt), progress.step("fit", total=4) as advance:
-            advance(1)
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(progress)
         progress.say("100 % done: {x} [bold]")
     first, second, third = [record.getMessage() for record in caplog.records]
     assert first.startswith("read: 0.")

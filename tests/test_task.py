@@ -350,3 +350,11 @@ def test_picture_removed_meanwhile_is_an_error(tmp_path: Path) -> None:
     listing.pictures[0].path.unlink()
     with pytest.raises(TaskError, match=r"cannot read .*000.jpg: No such file"):
         divided(listing, shots=3)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "tab\there", "bad\udcffbytes"], ids=["newline", "tab", "not UTF-8"])
+def test_class_names_that_no_label_file_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    for folder_name in ("fox", name):
+        touch(tmp_path / folder_name / "1.jpg", "x")
+    with pytest.raises(TaskError, match="not printable"):
+        list_pictures(tmp_path)

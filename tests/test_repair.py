@@ -1,0 +1,132 @@
+"""BatchNorm and distillation on a small task of real files: each change is kept only where select pictures agree."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from taco import repair
+from taco.batchnorm import reestimate
+from taco.device.images import Preprocessing
+from taco.model import state_sha256
+from taco.pictures import BankOptions, PictureBank
+from taco.recover import objective
+from taco.specialise import Material
+from taco.task import SplitOptions, list_pictures, split
+
+SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    folder = tmp_path_factory.mktemp("task")
+    random = np.random.default_rng(0)
+    for label in ("hare", "deer"):
+        (folder / label).mkdir()
+        for i in range(8):
+            pixels = random.integers(0, 256, (5, 6, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+    listing = list_pictures(folder)
+    bank = PictureBank.read([p.path for p in listing.pictures], SIZE, BankOptions(folder, jobs=1))
+    return Material(split(listing, frozenset(bank.readable), SplitOptions(shots=8), bank.skipped), bank)
+
+
+def untrained() -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("test_efficientnet", num_classes=2)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def specialist(material: Material) -> nn.Module:
+    """Its statistics are those of the fit pictures."""
+    return reestimate(untrained(), material.batches(material.task.fit))
+
+
+@pytest.fixture(scope="module")
+def teacher(specialist: nn.Module, material: Material) -> repair.Teacher:
+    return repair.make_teacher(specialist, material)
+
+
+def test_the_teacher_sees_select_pictures_and_their_mirror_images(
+    teacher: repair.Teacher, material: Material, specialist: nn.Module
+) -> None:
+    half = len(material.task.select)
+    assert len(teacher.select.pixels) == 2 * half
+    expected = material.bank.pixels([p.path for p in material.task.select])
+    np.testing.assert_array_equal(teacher.select.pixels[:half], expected)
+    np.testing.assert_array_equal(teacher.select.pixels[half:], expected[:, :, ::-1])
+    assert teacher.module is not specialist
+    assert state_sha256(teacher.module) == state_sha256(specialist)
+
+
+def test_renormalise_keeps_the_renewed_statistics_where_they_help(
+    teacher: repair.Teacher, material: Material, specialist: nn.Module
+) -> None:
+    shifted = copy.deepcopy(specialist)
+    for module in shifted.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.add_(3.0)  # type: ignore[union-attr]
+    before = state_sha256(shifted)
+    better = repair.renormalise(shifted, teacher, material)
+    assert objective(better, teacher.select) < objective(shifted, teacher.select)
+    assert state_sha256(shifted) == before
+
+
+def test_renormalise_keeps_the_old_statistics_where_new_ones_hurt(material: Material) -> None:
+    model = untrained()
+    own = repair.make_teacher(model, material)  # agrees with itself perfectly
+    renewed = reestimate(model, material.batches(material.task.fit))
+    assert objective(renewed, own.select) > objective(model, own.select)
+    assert repair.renormalise(model, own, material) is model
+
+
+def test_renormalise_leaves_a_model_without_batchnorm(material: Material, teacher: repair.Teacher) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm(4))
+    assert repair.renormalise(model, teacher, material) is model
+
+
+def test_the_views_follow_from_minutes_and_pictures(
+    teacher: repair.Teacher, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = len(material.task.fit)
+    counts = [len(repair.teacher_bank(teacher, material, m, 0).pixels) for m in (0.1, 2.0, 60.0)]
+    assert counts == [4 * fit, 8 * fit, 16 * fit]
+    monkeypatch.setattr(repair, "_BANK_BYTES", 2 * fit * 32 * 32 * 6)
+    assert len(repair.teacher_bank(teacher, material, 2.0, 0).pixels) == 2 * fit  # memory comes first
+    monkeypatch.setattr(repair, "_BANK_BYTES", 1)
+    assert len(repair.teacher_bank(teacher, material, 2.0, 0).pixels) == fit
+
+
+def test_the_bank_repeats_with_its_seed(teacher: repair.Teacher, material: Material) -> None:
+    one, two, other = (repair.teacher_bank(teacher, material, 1.0, seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+    assert torch.equal(one.logits, two.logits)
+    assert (one.pixels != other.pixels).any()
+
+
+def test_distilling_never_ends_worse(teacher: repair.Teacher, material: Material, specialist: nn.Module) -> None:
+    student = copy.deepcopy(specialist)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(0.8)
+    bank = repair.teacher_bank(teacher, material, 1.0, 0)
+    result = repair.distil(student, teacher, bank, 6, seed=0)
+    assert objective(result.module, teacher.select) <= objective(student, teacher.select)
+    assert result.steps == 6
+
+
+def test_minutes_become_steps(
+    teacher: repair.Teacher, material: Material, specialist: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(repair, "plan_steps", lambda _s, _b, seconds, _o: asked.append(seconds) or 7)
+    bank = repair.teacher_bank(teacher, material, 0.1, 0)
+    assert repair.steps_for(specialist, bank, 2.5, seed=0) == 7
+    assert asked == [150.0]

