@@ -19,8 +19,10 @@ class FakeWorkers:
     def __init__(self, run_ms, broken=None):
         self.run_ms, self.broken = run_ms, broken
         self.log, self.killed = [], []
+        self.running, self.ran_beside = set(), set()
 
     def __call__(self, name, argv):
+        self.running.add(name)  # a process runs from its start
         return FakeWorker(self, name)
 
     def timed(self):
@@ -32,8 +34,15 @@ class FakeWorker:
     def __init__(self, all_workers, name):
         self.all, self.name = all_workers, name
 
+    def pause(self):
+        self.all.running.discard(self.name)
+
+    def resume(self):
+        self.all.running.add(self.name)
+
     def ask(self, command):
         self.all.log.append((self.name, command))
+        self.all.ran_beside |= self.all.running - {self.name}
         if command["cmd"] == "open":
             return {"provider": command["provider"], "cold_ms": 9.0}
         if self.name == self.all.broken:
@@ -63,6 +72,12 @@ def test_models_alternate_and_the_order_rotates(workers):
     fake = workers(a=10, b=10, c=10)
     bench(request("a", "b", "c", rounds=4))
     assert "".join(name for name, _ in fake.timed()) == "abc" + "bca" + "cab" + "abc"
+
+
+def test_only_the_model_whose_turn_it_is_runs(workers):
+    fake = workers(a=10, b=10, c=10)
+    bench(request("a", "b", "c", rounds=3))
+    assert fake.ran_beside == set(), "idle runtimes spin and slow the model that is timed"
 
 
 def test_every_round_warms_up_twice_and_lasts_about_as_long_as_asked(workers):

@@ -1,7 +1,11 @@
 """Tests of `taco.device.worker` and of the parent's end, `taco.device.child`."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 from device_models import is_running, write_conv
@@ -190,3 +194,45 @@ def test_a_stray_module_in_the_current_folder_is_not_imported(start, model, tmp_
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('the stray module was imported')")
     monkeypatch.chdir(tmp_path)
     assert start(worker_argv()).ask(opening(model))["provider"] == CPU
+
+
+def state_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_a_paused_worker_does_not_run_and_a_resumed_one_answers(start, model):
+    worker = start(worker_argv())
+    worker.ask(opening(model))
+    worker.pause()
+    deadline = time.monotonic() + 5
+    while state_of(worker.pid) != "T" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert state_of(worker.pid) == "T"
+    worker.resume()
+    assert len(worker.ask({"cmd": "time", "iterations": 3, "warmup": 0})["samples_ns"]) == 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_paused_worker_does_not_outlive_a_killed_parent(model):
+    code = (
+        "import sys, time; from taco.device.child import WorkerProcess, worker_argv;"
+        f"w = WorkerProcess('m', worker_argv()); w.ask({opening(model)!r}); w.pause();"
+        "print(w.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if state_of(pid) == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the paused worker outlived its parent")

@@ -2,7 +2,8 @@
 
 A shared or hot machine changes speed by tens of percent for seconds at a time. So every round visits every model, the
 order rotates from round to round, and the host compares models only within a round. Each model has its own process
-because the spinning threads of two sessions in one process disturb each other.
+because the spinning threads of two sessions in one process disturb each other, and is paused outside its turns because
+they go on spinning for milliseconds after the last run: left alone they doubled the time of the model that came next.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
     threads = asked.threads or physical_cores()
     before = probe()
     with contextlib.ExitStack() as stack:
-        workers = {name: _start(name, stack) for name in asked.models}
-        opened = {name: worker.ask(_open_command(asked, name, threads)) for name, worker in workers.items()}
+        workers: Dict[str, WorkerProcess] = {}
+        opened: Dict[str, Dict[str, Any]] = {}
+        for name in asked.models:  # one after the other, so that each is alone at its cold run
+            workers[name] = _start(name, stack)
+            opened[name] = _ask(workers[name], _open_command(asked, name, threads))
         samples = _rounds(asked, workers)
     rounds = min(len(rounds_ms) for rounds_ms in samples.values())
     return {
@@ -96,9 +100,17 @@ def _open_command(asked: BenchRequest, name: str, threads: int) -> Dict[str, Any
     }
 
 
+def _ask(worker: WorkerProcess, command: Dict[str, Any]) -> Dict[str, Any]:
+    """Ask one worker while all others are paused."""
+    worker.resume()
+    answer = worker.ask(command)
+    worker.pause()
+    return answer
+
+
 def _time(worker: WorkerProcess, iterations: int) -> List[float]:
     """Times of one model in milliseconds."""
-    answer = worker.ask({"cmd": "time", "iterations": iterations, "warmup": WARMUP_RUNS})
+    answer = _ask(worker, {"cmd": "time", "iterations": iterations, "warmup": WARMUP_RUNS})
     return [sample / 1e6 for sample in answer["samples_ns"]]
 
 

@@ -83,6 +83,19 @@ class WorkerProcess:
             raise DeviceError(f"model {self.name!r}: {answer['error']['what']}", answer["error"]["todo"])
         return answer
 
+    def pause(self) -> None:
+        """Stop the process: the threads of an idle runtime spin for milliseconds and would slow the next model."""
+        self._signal("SIGSTOP")
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        self._signal("SIGCONT")
+
+    def _signal(self, name: str) -> None:
+        number = getattr(signal, name, None)  # not every system has them
+        if number is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """End the process whatever it does; calling it again does nothing."""
         self._process.kill()
