@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from device_models import is_running, write_conv
@@ -197,11 +198,10 @@ def test_a_stray_module_in_the_current_folder_is_not_imported(start, model, tmp_
 
 
 def state_of(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-        return stat.read().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")
 def test_a_paused_worker_does_not_run_and_a_resumed_one_answers(start, model):
     worker = start(worker_argv())
     worker.ask(opening(model))
