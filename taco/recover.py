@@ -40,7 +40,7 @@ class RecoveryOptions:
         seed: Draws the batches.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     batch: int = 32
     checks: int = 8
     seed: int = 0
