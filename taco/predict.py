@@ -53,7 +53,7 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     for source in sources:
         if not source.exists():
             raise InputError(f"there is no file or folder {source}", "Check the path")
-        for path in picture_files(source) if source.is_dir() else [source]:
+        for path in sorted(picture_files(source)) if source.is_dir() else [source]:
             found[path] = None
     if not found:
         raise InputError(f"no pictures under {', '.join(map(str, sources))}", "Give picture files or a folder of them")

@@ -104,7 +104,9 @@ def test_the_instructions_hold_the_model_s_path_quoted(target):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("jetson")])
 def test_a_jetson_is_told_a_command_that_tensorrt_10_3_parses(name):
-    words = shlex.split(load_target(name).instructions("a b/model.onnx"))
+    sentence, _, command = load_target(name).instructions("a b/model.onnx").partition(": ")
+    assert sentence.startswith("Copy the folder")
+    words = shlex.split(command)
     assert words[0] == "/usr/src/tensorrt/bin/trtexec"
     assert {word.partition("=")[0] for word in words[1:]} == TRTEXEC_10_3
     assert "--onnx=a b/model.onnx" in words
