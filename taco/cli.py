@@ -250,7 +250,7 @@ def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
         outcome = EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_OK
-    except Exception as error:  # the one place that may catch all: logged, and shown with --debug
+    except Exception as error:  # the one place that may catch all: said in one line, raised with --debug
         if debug:
             raise
         printing.error(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from taco.agent_pack import agent_bytes
 from taco.device import wire
 from taco.errors import InputError, MeasurementError
+from taco.files import sha256_of
 from taco.timings import BenchResult, ModelTiming
 from taco.transport import Completed, Transport
 
@@ -143,8 +144,7 @@ def _send_models(transport: Transport, models: Mapping[str, Path], command: Sequ
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"the model {path} cannot be read: {error.strerror}") from error
 

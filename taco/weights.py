@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from taco.errors import WeightsError
+from taco.files import sha256_of
 
 #: timm name -> (pip package's module, its class). Same tensor order and shapes as timm's state_dict (RUNTIMES.md).
 PACKAGES = {
@@ -102,7 +102,7 @@ def find_weights(name: str, file: str | None, *, random_weights: bool) -> Weight
     if packaged is not None:
         path, package = packaged
         state, _ = _read_state(path)
-        return Weights(f"pip package {package}", _file_sha256(path), state, by_order=True)
+        return Weights(f"pip package {package}", sha256_of(path), state, by_order=True)
     _check_hub(name)
     return Weights("timm's hub", from_hub=True)
 
@@ -111,7 +111,7 @@ def _from_file(path: Path) -> Weights:
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}", "Check --weights")
     state, classes = _read_state(path)
-    return Weights(f"file {path.name}", _file_sha256(path), state, classes=classes)
+    return Weights(f"file {path.name}", sha256_of(path), state, classes=classes)
 
 
 def _read_state(path: Path) -> tuple[State, tuple[str, ...] | None]:
@@ -203,8 +203,3 @@ def _check_hub(name: str) -> None:
             f"no weights for {name}: no weight package has them and the hub cannot be reached ({error})",
             WAYS.format(name=name),
         ) from error
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from taco.errors import TacoError
+from taco.files import write_atomically
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
 from taco.report.schema import Report
@@ -41,21 +40,5 @@ def write_report(report: Report, folder: Path) -> ReportPaths:
         paths.html: render_html(report),
     }
     for path, text in texts.items():
-        _write_atomically(path, text)
+        write_atomically(path, text.encode())
     return paths
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise TacoError(
-            f"{path} cannot be written: {error.strerror or error}", "Free some space, or choose another --out."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
