@@ -11,7 +11,7 @@ from typing import Any
 
 from calib_data.known_set import CocoCameraTraps, ImageFolder, KnownSet, KnownSetError, PackageTable
 from taco.errors import TaskError
-from taco.task import list_pictures
+from taco.task import ListOptions, list_pictures
 
 Row = tuple[Path, str]
 
@@ -67,7 +67,7 @@ def _from_folder(known: KnownSet, load: ImageFolder, folder: Path) -> list[Row]:
     if name_of and not present:
         raise KnownSetError(f"{root} has none of the folders {', '.join(name_of)}", known.get)
     try:
-        listing = list_pictures(root, present or None)
+        listing = list_pictures(root, ListOptions(present or None))
     except TaskError as error:
         raise KnownSetError(error.what, known.get) from error
     folders = [listing.classes[picture.label_index] for picture in listing.pictures]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from taco.progress import PlainProgress, Progress
 from taco.report.read import read_report
 from taco.report.schema import Report
 from taco.report.write import ReportPaths, write_report
-from taco.rundir import RunDir
+from taco.rundir import RunDir, content_key
 from taco.summary import make_report, write_bundle
 
 __all__ = ["ExportOptions", "ExportResult", "classify", "export", "make_options", "make_plan", "redraw_report"]
@@ -57,27 +56,31 @@ def export(
         with progress.step("check the request"):
             plan = plan or make_plan(options)
         asked = plan.asked()
-        if rundir.asked() == json.loads(json.dumps(asked, default=str)):
-            finished = _finished(options.out)
-            if finished is not None:
-                return ExportResult(finished, options.out, already_done=True)
         rundir.remember_asked(asked)
+        request = content_key(asked)
+        finished = _finished(rundir, request)
+        if finished is not None:
+            return ExportResult(finished, options.out, already_done=True)
+        if options.from_run is not None and options.from_run.absolute() != options.out.absolute():
+            rundir.adopt(options.from_run)
         done = run(plan, rundir, progress)
-        with progress.step("write the bundle"):
-            write_bundle(done, options.out, rundir.private / "scratch")
         report = make_report(done, progress.seconds, command)
-        write_report(report, options.out)
+        with progress.step("write the bundle"):
+            manifest = write_bundle(done, options.out)
+            write_report(report, options.out)
+        rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
 
 
-def _finished(folder: Path) -> Report | None:
-    """Return the report of a finished, undamaged bundle; None when there is none."""
-    if not (folder / MANIFEST).is_file():
+def _finished(rundir: RunDir, request: str) -> Report | None:
+    """Return the report of a finished, undamaged bundle that answers this request; None when there is none."""
+    noted = rundir.finished()
+    if not isinstance(noted, dict) or noted.get("request") != request or not (rundir.path / MANIFEST).is_file():
         return None
     try:
-        Bundle(folder)
-        return read_report(folder)
+        manifest = Bundle(rundir.path).manifest
+        return read_report(rundir.path) if manifest.files["model.onnx"].sha256 == noted.get("model") else None
     except BundleError:
         return None
 

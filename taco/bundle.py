@@ -6,6 +6,8 @@ No torch here: a bundle opens with numpy, Pillow and one runtime.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -58,6 +60,13 @@ class Manifest(_Frozen):
     model_file: str = "model.onnx"
     input_name: str = "input"
     output: Literal["logits"] = "logits"
+    crop_margin: float | None = Field(
+        default=None, description="pictures are looked at in boxes with this margin on every side; null: whole frames"
+    )
+    blank_class: str | None = Field(default=None, description="the class of empty frames")
+    sure_from: float | None = Field(
+        default=None, ge=0, description="an answer of less probability is unsure: a person should look"
+    )
     allocation: dict[str, int] = Field(description="unit -> channels kept")
     seed: int
     files: dict[str, FileEntry]
@@ -163,24 +172,42 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
 
     Args:
         folder: The bundle's folder.
-        files: Name -> content, or a finished file on the same disk, which is moved.
+        files: Name -> content, or a finished file, which is copied.
         manifest: Every field of `Manifest` but `files`.
 
     Raises:
         TacoError: The folder cannot be written to.
     """
+    staged: dict[str, Path] = {}
     try:
+        for (
+            name,
+            content,
+        ) in files.items():  # everything that can fail for want of room comes before anything is replaced
+            staged[name] = folder / f".{name}.{os.getpid()}.tmp"
+            _stage(content, staged[name])
         (folder / MANIFEST).unlink(missing_ok=True)
-        for name, content in files.items():
-            if isinstance(content, bytes):
-                write_atomically(folder / name, content)
-            else:
-                content.replace(folder / name)
+        for name, temporary in staged.items():
+            temporary.replace(folder / name)
+        complete = Manifest(**manifest, files={name: entry_of(folder / name) for name in files})
     except OSError as error:
-        raise TacoError(f"{folder} cannot be written: {error.strerror}", "Choose another --out") from error
-    complete = Manifest(**manifest, files={name: entry_of(folder / name) for name in files})
+        raise TacoError(
+            f"{folder} cannot be written: {error.strerror}", "Free some space, or choose another --out"
+        ) from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
     write_atomically(folder / MANIFEST, (complete.model_dump_json(indent=2) + "\n").encode())
     return complete
+
+
+def _stage(content: Path | bytes, temporary: Path) -> None:
+    if isinstance(content, bytes):
+        temporary.write_bytes(content)
+    else:
+        shutil.copyfile(content, temporary)
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _preprocessing(path: Path) -> Preprocessing:

@@ -17,13 +17,17 @@ from typer.exceptions import TyperException
 
 import taco
 from taco import printing
+from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
+from taco.flags import described, typed
+from taco.options import ExportOptions, SplitBy, make_options
+from taco.request import make_request
+from taco.trouble import explain
 
 EXIT_HELP = (
     "Exit codes: 0 done; 2 wrong usage or input; 3 the budget cannot be reached (says what can); 4 a check failed, "
     "nothing was shipped; 5 a device, runtime or measurement is missing; 130 interrupted."
 )
-EXAMPLE = "for example: taco-export photos/ --target host-cpu --speedup 1.5 --out runs/trap1"
 
 app = typer.Typer(
     name="taco",
@@ -37,7 +41,9 @@ app = typer.Typer(
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
 
-_TASK, _MODEL, _SIZE, _RUN = "The task", "The model", "How small, how fast", "The run"
+_TASK, _MODEL, _SIZE, _RUN, _EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
+#: Only read for its defaults, so that the help cannot disagree with the options.
+_DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
 
 
 @app.callback()
@@ -51,49 +57,95 @@ def _root(
 
 @app.command(epilog=EXIT_HELP)
 def export(
+    context: typer.Context,
     task: Annotated[
         Path | None,
         typer.Argument(
-            help="Your pictures: a folder with one folder a class, or a CSV `path,label`.", show_default=False
+            help="Your pictures: a folder with one folder for each class, a CSV with the columns path,label, a COCO or "
+            "COCO Camera Traps JSON, or a Camtrap DP package. Not needed where taco.toml names it, or with --from.",
+            show_default=False,
         ),
     ] = None,
     target: Annotated[
         str, typer.Option(help="The device; `taco targets` lists them.", rich_help_panel=_RUN)
-    ] = "host-cpu",
+    ] = DEFAULT_TARGET,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the result. [default: runs/TARGET]", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the result.", show_default="runs/TARGET", rich_help_panel=_RUN),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Only these classes, separated by commas.", rich_help_panel=_TASK)
+        str | None,
+        typer.Option(help="Only these classes, separated by commas.", show_default="all", rich_help_panel=_TASK),
     ] = None,
-    shots: Annotated[int, typer.Option(help="Labelled pictures a class to learn from.", rich_help_panel=_TASK)] = 16,
+    shots: Annotated[
+        int, typer.Option(help="Labelled pictures a class to learn from.", rich_help_panel=_TASK)
+    ] = _DEFAULT.shots,
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            "--eval", help="Pictures to judge the result on. [default: what the shots leave]", rich_help_panel=_TASK
+            "--eval",
+            help="Pictures to judge the result on, in any form that TASK may have.",
+            show_default="what the shots leave",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the file names in a CSV or JSON start.",
+            show_default="the folder of that file",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="MegaDetector's JSON for these pictures. The model then learns from the animals, cut out of the "
+            "frames.",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    crop: Annotated[
+        bool | None,
+        typer.Option(
+            "--crop/--no-crop",
+            help="Look at the boxes around the animals, or at whole frames.",
+            show_default="boxes where there are any",
+            rich_help_panel=_TASK,
         ),
     ] = None,
     class_map: Annotated[
-        Path | None, typer.Option(help="JSON or CSV: class -> ImageNet index or synset.", rich_help_panel=_TASK)
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON or CSV: class -> ImageNet index or synset.", rich_help_panel=_TASK),
     ] = None,
-    model: Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=_MODEL)] = "tf_efficientnet_lite0",
+    sure: Annotated[
+        float,
+        typer.Option(
+            metavar="PERCENT",
+            help="How many percent of the model's sure answers should be right. The answers below are marked for you "
+            "to look at.",
+            rich_help_panel=_TASK,
+        ),
+    ] = _DEFAULT.sure,
+    model: Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=_MODEL)] = _DEFAULT.model,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Weights, .safetensors or .pth. [default: an installed weight package, else timm's hub]",
+            metavar="FILE",
+            help="Weights, .safetensors or .pth.",
+            show_default="an installed weight package, else timm's hub",
             rich_help_panel=_MODEL,
         ),
     ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=_MODEL)
-    ] = False,
     head: Annotated[
         Literal["auto", "imagenet", "fit", "keep"],
         typer.Option(
             help="auto: cut ImageNet's head to your classes if all are known, else fit. keep: your checkpoint's own.",
             rich_help_panel=_MODEL,
         ),
-    ] = "auto",
+    ] = _DEFAULT.head,
     speedup: Annotated[
         float | None,
         typer.Option(help="At least this many times as fast as the dense model, MEASURED.", rich_help_panel=_SIZE),
@@ -101,60 +153,89 @@ def export(
     macs: Annotated[
         float | None,
         typer.Option(
-            help="Keep this share of the multiply-accumulates (1 = cut nothing). [default: the target's own]",
+            help="Keep this share of the multiply-accumulates (1 = cut nothing).",
+            show_default="the target's own",
             rich_help_panel=_SIZE,
         ),
     ] = None,
     recover_minutes: Annotated[
         float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=_SIZE)
-    ] = 5.0,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the timed model. [default: every core]", rich_help_panel=_RUN)
+    ] = _DEFAULT.recover_minutes,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin from an earlier run: its pictures, its flags and its finished work, but for the flags given "
+            "now. Made for a second device: --from runs/a --target T2.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws shots, folds and views.", rich_help_panel=_RUN)] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings, one flag a line; flags given here win.",
+            show_default="taco.toml in TASK or beside it",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    dump: Annotated[
+        bool,
+        typer.Option(
+            "--dump-config", help="Print a taco.toml of the options in force, and do nothing.", rich_help_panel=_RUN
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.", rich_help_panel=_RUN)
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_RUN)] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel=_RUN)] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print report.json on stdout.", rich_help_panel=_RUN)
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.", rich_help_panel=_RUN)
+    split_by: Annotated[
+        SplitBy,
+        typer.Option(
+            metavar="WHAT",
+            help="location, sequence or image: what has no pictures both to learn from and to judge on, so that the "
+            "accuracy holds for new places or bursts. auto: the first of them that your pictures tell.",
+            rich_help_panel=_EXPERT,
+        ),
+    ] = _DEFAULT.split_by,
+    min_confidence: Annotated[
+        float,
+        typer.Option(help="Boxes that the detector is less sure of than this are no animals.", rich_help_panel=_EXPERT),
+    ] = _DEFAULT.min_confidence,
+    max_images: Annotated[
+        int, typer.Option(help="Read at most so many pictures of a class; 0 is all.", rich_help_panel=_EXPERT)
+    ] = _DEFAULT.max_images,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the timed model.", show_default="every core", rich_help_panel=_EXPERT)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws shots, folds and views.", rich_help_panel=_EXPERT)] = _DEFAULT.seed,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=_EXPERT)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_RUN)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_EXPERT)] = False,
 ) -> None:
     """Compress a large vision model for YOUR classes and YOUR device; export, measure and report it."""
-    del debug  # read from the command line by `_guarded`
-    if task is None:
-        raise InputError("no pictures were given", EXAMPLE)
-    values: dict[str, Any] = {
-        "task": task,
-        "target": target,
-        "out": out or Path("runs") / target,
-        "classes": _names(classes),
-        "shots": shots,
-        "evaluation": evaluation,
-        "class_map": class_map,
-        "model": model,
-        "weights": weights,
-        "random_weights": random_weights,
-        "head": head,
-        "speedup": speedup,
-        "macs": macs,
-        "recover_minutes": recover_minutes,
-        "threads": threads,
-        "seed": seed,
-    }
-    _export(values, quiet=quiet, verbose=verbose, json_output=json_output, dry_run=dry_run)
-
-
-def _export(values: dict[str, Any], *, quiet: bool, verbose: bool, json_output: bool, dry_run: bool) -> None:
+    request = make_request(typed(context, locals()), config)
     _log(quiet=quiet, verbose=verbose)
+    for text in () if quiet else request.notes:
+        printing.note(text)
+    if dump:
+        checked = make_options({"task": "photos", **request.values}).model_dump()
+        shown = checked if "task" in request.values else {**checked, "task": None}
+        typer.echo(dump_config(shown, described(context, _TASK)).encode(), nl=False)
+        return
+    request.check_task()
     progress = printing.progress(quiet=quiet)
     with printing.waking_up(quiet=quiet):
         from taco import api
-    options = api.make_options(values)
+    options = make_options(dict(request.values))
     if dry_run:
-        typer.echo(printing.plan(api.make_plan(options)))
+        typer.echo(printing.plan(api.make_plan(options), request.config))
         return
     result = api.export(options, progress, command=["taco", "export", *_arguments()])
     if json_output:
@@ -166,10 +247,26 @@ def _export(values: dict[str, Any], *, quiet: bool, verbose: bool, json_output: 
 @app.command(epilog=EXIT_HELP)
 def predict(
     bundle: Annotated[Path, typer.Argument(help="The --out folder of an export.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="How to write the result.")] = "csv",
-    output: Annotated[Path | None, typer.Option(help="File to write. [default: stdout]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the model. [default: every core]")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of them, or one Camtrap DP package.")],
+    form: Annotated[
+        Literal["csv", "json", "megadetector", "camtrap-dp"],
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="csv, json, megadetector (for Timelapse and others), or camtrap-dp (the observations of a package).",
+        ),
+    ] = "csv",
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="MegaDetector's JSON for these pictures, for a model that learned from boxes."
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="Boxes that the detector is less sure of than this are no animals.")
+    ] = _DEFAULT.min_confidence,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="stdout")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the model.", show_default="every core")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -178,21 +275,23 @@ def predict(
     _log(quiet=quiet, verbose=False)
     from taco.bundle import Bundle
     from taco.files import write_atomically
-    from taco.predict import find_images, render
+    from taco.formats.megadetector import read_boxes
+    from taco.predict import common_root, find_images, render
     from taco.predict import predict as classify
 
-    opened = Bundle(bundle)
-    found = find_images(images)
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):  # known before hours of work
+        raise InputError(f"--output {output} cannot be a file there", "Give a file in a folder that exists")
+    opened, found, root = Bundle(bundle), find_images(images), common_root(images)
+    detector = None if boxes is None else read_boxes(boxes, [root])
     with printing.progress(quiet=quiet).step("name the pictures", len(found)) as advance:
-        answers = list(classify(opened, found, threads, advance))
-    text = render(answers, opened.manifest.classes, form)
+        answers = list(classify(opened, found, threads, advance, detector, min_confidence))
+    text = render(answers, opened, form, root, detector)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_atomically(output, text.encode())
-    failed = [a for a in answers if a.failure]
-    if failed and not quiet:
-        printing.note(f"{len(failed)} of {len(answers)} pictures could not be read; they are listed with the reason")
+    if not quiet:
+        printing.answers(answers, len(found))
 
 
 @targets_app.callback()
@@ -253,19 +352,13 @@ def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
     except Exception as error:  # the one place that may catch all: said in one line, raised with --debug
         if debug:
             raise
-        printing.error(
-            f"{type(error).__name__}: {error}. This is a fault of taco-export: please report it with --debug"
-        )
+        known = explain(error)
+        fault = f"{type(error).__name__}: {error}. This is a fault of taco-export: please report it with --debug"
+        printing.error(fault if known is None else str(known))
         return TacoError.exit_code
     if outcome == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this value
         printing.error("interrupted; nothing was left half written. The same command goes on where this one stopped")
     return outcome if isinstance(outcome, int) else EXIT_OK
-
-
-def _names(classes: str | None) -> tuple[str, ...] | None:
-    if classes is None:
-        return None
-    return tuple(dict.fromkeys(name.strip() for name in classes.split(",") if name.strip()))
 
 
 def _arguments() -> list[str]:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import safetensors.torch
 from torch import nn
 
 from taco.allocate import uniform
 from taco.compress import UnitSolution, stitch
-from taco.files import sha256_of
+from taco.material import Material
 from taco.progress import Progress
 from taco.recover import Recovered
 from taco.repair import Teacher, distil, make_teacher, renormalise, steps_for, teacher_bank
-from taco.rundir import RunDir
-from taco.specialise import Material, Specialist
+from taco.specialise import Specialist
+from taco.stored import Store
 from taco.views import TeacherBank
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class Cutter:
     material: Material
     solutions: Mapping[str, UnitSolution]
     recipe: Recipe
-    rundir: RunDir
+    store: Store
     progress: Progress
 
     def cut(self, ratio: float) -> Cut:
@@ -99,37 +95,16 @@ class Cutter:
     def _recovered(self, start: nn.Module, widths: Mapping[str, int]) -> Recovered:
         """Recover, or take the stored weights of the same recovery."""
         recipe = self.recipe
-        key = {**recipe.depends_on, "head_fitted": self.specialist.head, "widths": dict(widths)}
-        steps = self.rundir.json_step(
-            "recovery-steps", key, lambda: steps_for(start, self._bank, recipe.minutes, recipe.seed)
-        )
+        key = {**recipe.depends_on, "minutes": recipe.minutes, "widths": dict(widths)}
+
+        def plan() -> int:
+            return steps_for(start, self._bank, recipe.minutes, recipe.seed)
+
+        steps = self.store.rundir.json_step("recovery-steps", key, plan, measured=True)
 
         def train() -> Recovered:
             bank, name = self._bank, f"recover by distillation ({recipe.minutes:g} min)"
             with self.progress.step(name, steps) as advance:
                 return distil(start, self._teacher, bank, steps, recipe.seed, lambda _step, _best: advance(1))
 
-        return self._stored({**key, "steps": steps}, start, train)
-
-    def _stored(self, key: Mapping[str, Any], start: nn.Module, train: Callable[[], Recovered]) -> Recovered:
-        file = self.rundir.step_file("recovered", key, ".safetensors")
-        made: list[Recovered] = []
-
-        def compute() -> dict[str, Any]:
-            made.append(train())
-            state = {name: tensor.contiguous() for name, tensor in made[0].module.state_dict().items()}
-            temporary = file.with_suffix(".tmp")
-            safetensors.torch.save_file(state, temporary)
-            temporary.replace(file)
-            facts = {f.name: getattr(made[0], f.name) for f in dataclasses.fields(Recovered) if f.name != "module"}
-            return {**facts, "sha256": sha256_of(file)}
-
-        facts = self.rundir.json_step("recovered", key, compute)
-        if made:
-            return made[0]
-        if not file.is_file() or sha256_of(file) != facts["sha256"]:
-            log.warning("the stored recovered weights are damaged; recovering again")
-            return train()
-        start.load_state_dict(safetensors.torch.load_file(file))
-        known = {name: value for name, value in facts.items() if name != "sha256"}
-        return Recovered(**{**known, "module": start, "history": tuple(map(tuple, facts["history"]))})
+        return self.store.recovered({**key, "steps": steps}, start, train)

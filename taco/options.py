@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from taco.errors import InputError
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
+SplitBy = Literal["auto", "location", "sequence", "image"]
 
 
 class ExportOptions(BaseModel):
     """Options of one export.
 
     Attributes:
-        task: Image folder (one folder a class) or CSV (`path,label`).
+        task: Image folder (one folder a class), CSV (`path,label`), COCO or COCO-CameraTraps JSON, Camtrap DP package.
         target: Name of a target.
         model: timm model.
         weights: Weight file; None looks for a pip package, then the hub.
@@ -26,13 +27,21 @@ class ExportOptions(BaseModel):
         class_map: JSON or CSV, class -> ImageNet label.
         head: auto, imagenet (cut to rows), fit, or keep.
         shots: Labelled pictures a class.
-        evaluation: Folder or CSV of evaluation pictures; None takes what the shots leave.
+        images: Where the file names of a CSV or JSON start; None is the folder of that file.
+        boxes: MegaDetector output: where the animals are.
+        crop: Look at the boxes only; None does so where the animals have boxes.
+        min_confidence: Least confidence of a detection that counts.
+        max_images: Pictures a class that are read at most; 0 is no limit.
+        split_by: What may not straddle the split; auto is the coarsest that the task tells.
+        evaluation: The same forms as `task`; None takes what the shots leave.
         speedup: Asked ratio of dense to compressed time, measured.
         macs: Share of the dense multiply-accumulates to keep.
         recover_minutes: Time for distillation; 0 is none.
         threads: Threads of the timed model; None is the target's own choice.
         seed: Draws shots, folds and views.
+        sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
+        from_run: Folder of another run whose finished steps are taken over where they fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -46,13 +55,21 @@ class ExportOptions(BaseModel):
     class_map: Path | None = None
     head: Literal["auto", "imagenet", "fit", "keep"] = "auto"
     shots: int = 16
+    images: Path | None = None
+    boxes: Path | None = None
+    crop: bool | None = None
+    min_confidence: float = 0.2
+    max_images: int = 2000
+    split_by: SplitBy = "auto"
     evaluation: Path | None = None
     speedup: float | None = None
     macs: float | None = None
     recover_minutes: float = 5.0
     threads: int | None = None
     seed: int = 0
+    sure: float = 95.0
     out: Path
+    from_run: Path | None = None
 
 
 def make_options(values: dict[str, object]) -> ExportOptions:
@@ -71,7 +88,7 @@ def make_options(values: dict[str, object]) -> ExportOptions:
 
 
 def _flag(field: str) -> str:
-    return {"task": "TASK", "evaluation": "--eval"}.get(field, "--" + field.replace("_", "-"))
+    return {"task": "TASK", "evaluation": "--eval", "from_run": "--from"}.get(field, "--" + field.replace("_", "-"))
 
 
 def _check(options: ExportOptions) -> None:
@@ -96,6 +113,13 @@ def _check(options: ExportOptions) -> None:
         (0 <= options.seed < 2**32, f"--seed {options.seed}: a whole number from 0 to {2**32 - 1}"),
         (options.threads is None or options.threads >= 1, f"--threads {options.threads}: at least 1"),
         (options.weights is None or not options.random_weights, "--weights and --random-weights exclude each other"),
+        (0 <= options.min_confidence <= 1, f"--min-confidence {options.min_confidence}: from 0 to 1"),
+        (
+            options.max_images == 0 or options.max_images >= options.shots,
+            f"--max-images {options.max_images}: at least the {options.shots} shots, or 0 for all",
+        ),
+        (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
+        (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
         (
             options.class_map is None or options.class_map.is_file(),

@@ -1,162 +1,214 @@
 """Many pictures read once: decoded in threads, kept as bytes at the model's input size, handed out as tensors.
 
 Only as many full-size pictures are in memory as there are cores: each thread decodes one, shrinks it and writes it into
-its row of the bank. A large bank lies in an unnamed temporary file, which disappears with the process.
+its row of the bank. A bank can lie in a file, which a later run opens again.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from taco.device.images import Preprocessing, UnreadableImage, read_rgb, resize_crop, to_tensor
+from taco.device.images import Preprocessing, UnreadableImage, crop_box, read_rgb, resize_crop, to_tensor
 from taco.device.resample import FILTERS
 from taco.errors import TaskError, UnreadableImageError
-from taco.task import Skipped
+from taco.facts import Facts, facts_of
+from taco.listing import Box, Skipped, View
 
 Pixels = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
 
+#: Added around a box on every side, as a fraction of its longer side; a model's own centre crop takes 0.06 away.
+CROP_MARGIN = 0.15
+
 
 @dataclass(frozen=True, slots=True)
 class BankOptions:
-    """How to read: `jobs` pictures at a time (-1 is one for each core), in `folder` above `memory_limit_bytes`.
+    """How to read.
 
-    `progress(done, total)` runs in the caller's thread.
+    Attributes:
+        file: Where the pixels are kept for a later run; None keeps them in memory.
+        jobs: Pictures at a time; -1 is one for each core.
+        progress: Called with (done, total) in the caller's thread.
     """
 
-    folder: Path
+    file: Path | None = None
     jobs: int = -1
     progress: Callable[[int, int], None] | None = None
-    memory_limit_bytes: int = 512 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureBank:
-    """Pictures at a model's input size; build it with `PictureBank.read`.
+    """Views at a model's input size; build it with `PictureBank.read`.
 
     Attributes:
         preprocessing: What the pictures were resized and cropped for.
-        readable: Paths of the pictures in the bank, in the order asked.
+        facts: What is known of every view in the bank, in the order asked.
         skipped: The others, with reasons.
     """
 
     preprocessing: Preprocessing
-    readable: tuple[Path, ...]
+    facts: Mapping[View, Facts]
     skipped: tuple[Skipped, ...]
     _pixels: Pixels
-    _row_of: Mapping[Path, int]
+    _row_of: Mapping[View, int]
+
+    @property
+    def readable(self) -> tuple[View, ...]:
+        """Every view in the bank."""
+        return tuple(self._row_of)
 
     @classmethod
-    def read(cls, paths: Iterable[Path], preprocessing: Preprocessing, options: BankOptions) -> PictureBank:
-        """Decode each picture once.
+    def read(cls, views: Iterable[View], preprocessing: Preprocessing, options: BankOptions) -> PictureBank:
+        """Decode each view once.
 
         Args:
-            paths: Pictures; a path that comes twice is read once.
+            views: What to read; a view that comes twice is read once.
             preprocessing: The model's input size, crop and interpolation.
             options: Where to keep them, how many threads, whom to tell.
 
         Raises:
-            TaskError: If the folder has no room for the bank.
+            TaskError: The disk has no room for the bank.
         """
-        unique = tuple(dict.fromkeys(paths))
+        unique = tuple(dict.fromkeys(views))
         _, height, width = preprocessing.input_size
-        pixels = _allocate((len(unique), height, width, 3), options)
+        pixels = _allocate((len(unique), height, width, 3), options.file)
 
-        def fill(row: int) -> str | None:
+        def fill(row: int) -> Facts | str:
             try:
-                pixels[row] = resize_crop(read_rgb(unique[row]), preprocessing)
+                pixels[row] = resize_crop(open_view(unique[row]), preprocessing)
             except UnreadableImage as error:
                 return error.reason
-            return None
+            return facts_of(pixels[row], unique[row].path)
 
-        reasons = _in_threads(fill, range(len(unique)), options)
+        found = _in_threads(fill, range(len(unique)), options)
+        if isinstance(pixels, np.memmap):
+            pixels.flush()
+        return cls._of(preprocessing, unique, found, pixels)
+
+    @classmethod
+    def _of(
+        cls, preprocessing: Preprocessing, views: Sequence[View], found: Sequence[Facts | str], pixels: Pixels
+    ) -> PictureBank:
         pixels.flags.writeable = False
-        row_of = {path: row for row, path in enumerate(unique) if reasons[row] is None}
-        skipped = tuple(Skipped(path, why) for path, why in zip(unique, reasons, strict=True) if why is not None)
-        return cls(preprocessing, tuple(row_of), skipped, pixels, row_of)
+        facts = {v: f for v, f in zip(views, found, strict=True) if isinstance(f, Facts)}
+        row_of = {v: row for row, v in enumerate(views) if v in facts}
+        skipped = tuple(Skipped(v.path, why) for v, why in zip(views, found, strict=True) if isinstance(why, str))
+        return cls(preprocessing, facts, skipped, pixels, row_of)
 
-    def pixels(self, paths: Sequence[Path]) -> Pixels:
-        """Return the pictures as uint8 (n, height, width, 3).
+    def index(self) -> list[Any]:
+        """Return everything but the pixels as JSON values; `open` reads it."""
+        rows: list[Any] = [None] * len(self._pixels)
+        for view, row in self._row_of.items():
+            facts = self.facts[view]
+            rows[row] = [str(view.path), view.box, facts.phash.hex(), facts.infrared, facts.taken]
+        reasons = iter(self.skipped)
+        return [row if row is not None else [str((s := next(reasons)).path), s.reason] for row in rows]
+
+    @classmethod
+    def open(cls, file: Path, index: Sequence[Any], preprocessing: Preprocessing) -> PictureBank:
+        """Open a bank that an earlier run left in `file`, described by its `index()`."""
+        views: list[View] = []
+        found: list[Facts | str] = []
+        for row in index:
+            views.append(View(Path(row[0]), Box(*row[1]) if isinstance(row[1], list) else None))
+            found.append(row[1] if len(row) == 2 else Facts(bytes.fromhex(row[2]), row[3], row[4]))
+        _, height, width = preprocessing.input_size
+        shape = (len(views), height, width, 3)
+        pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape) if views else np.zeros(shape, np.uint8)
+        return cls._of(preprocessing, views, found, pixels)
+
+    def pixels(self, views: Sequence[View]) -> Pixels:
+        """Return the views as uint8 (n, height, width, 3).
 
         Raises:
-            TaskError: If a picture is not in the bank.
+            TaskError: If a view is not in the bank.
         """
-        missing = [path for path in paths if path not in self._row_of]
+        missing = [view for view in views if view not in self._row_of]
         if missing:
-            raise TaskError(f"{missing[0]} is not among the pictures that were read", "Use paths of bank.readable")
-        pixels: Pixels = self._pixels[[self._row_of[path] for path in paths]]
+            raise TaskError(f"{missing[0].path} is not among the pictures that were read", "Use views of bank.readable")
+        pixels: Pixels = self._pixels[[self._row_of[view] for view in views]]
         return pixels
 
-    def tensor(self, paths: Sequence[Path]) -> npt.NDArray[np.float32]:
-        """Return the pictures normalised for the model, float32 (n, 3, height, width).
+    def tensor(self, views: Sequence[View]) -> npt.NDArray[np.float32]:
+        """Return the views normalised for the model, float32 (n, 3, height, width).
 
         Raises:
-            TaskError: If a picture is not in the bank.
+            TaskError: If a view is not in the bank.
         """
-        return to_tensor(self.pixels(paths), self.preprocessing)
+        return to_tensor(self.pixels(views), self.preprocessing)
 
-    def batches(self, paths: Sequence[Path], size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield `tensor` of at most `size` pictures at a time, in order.
+    def batches(self, views: Sequence[View], size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield `tensor` of at most `size` views at a time, in order.
 
         Raises:
             ValueError: If `size` is below 1.
-            TaskError: If a picture is not in the bank.
+            TaskError: If a view is not in the bank.
         """
         if size < 1:
             raise ValueError(f"a batch holds at least 1 picture, not {size}")
-        return (self.tensor(paths[start : start + size]) for start in range(0, len(paths), size))
+        return (self.tensor(views[start : start + size]) for start in range(0, len(views), size))
 
 
-def read_views(paths: Sequence[Path], short_side: int) -> list[Pixels]:
-    """Read pictures whole for augmentation, shrunk so that the shorter side is at most `short_side` pixels.
+def open_view(view: View) -> Image.Image:
+    """Decode a picture and cut out its box, if it has one.
+
+    Raises:
+        UnreadableImage: It cannot be decoded.
+    """
+    image = read_rgb(view.path)
+    return image if view.box is None else crop_box(image, view.box, CROP_MARGIN)
+
+
+def read_views(views: Sequence[View], short_side: int) -> list[Pixels]:
+    """Read views whole for augmentation, shrunk so that the shorter side is at most `short_side` pixels.
 
     Returns:
-        One uint8 array (height, width, 3) a path, in order; smaller pictures keep their size.
+        One uint8 array (height, width, 3) a view, in order; smaller pictures keep their size.
 
     Raises:
         UnreadableImageError: If one cannot be decoded; read a bank first to know which can.
     """
 
-    def view(row: int) -> Pixels:
+    def shrunk(row: int) -> Pixels:
         try:
-            image = read_rgb(paths[row])
+            image = open_view(views[row])
         except UnreadableImage as error:
-            raise UnreadableImageError(f"{paths[row]}: {error.reason}", "Remove it from the task") from error
+            what = f"{views[row].path} was readable when the run began and no longer is: {error.reason}"
+            raise UnreadableImageError(what, "Put it back and run the same command again, or leave it out") from error
         scale = short_side / min(image.size)
         if scale >= 1:
             return np.array(image)
         width, height = (max(1, round(side * scale)) for side in image.size)
         return np.array(image.resize((width, height), FILTERS["bicubic"]))
 
-    return _in_threads(view, range(len(paths)), BankOptions(Path()))
+    return _in_threads(shrunk, range(len(views)), BankOptions())
 
 
-def _allocate(shape: tuple[int, int, int, int], options: BankOptions) -> Pixels:
+def _allocate(shape: tuple[int, int, int, int], file: Path | None) -> Pixels:
     size_bytes = int(np.prod(shape))
-    if size_bytes <= options.memory_limit_bytes:
+    if file is None or size_bytes == 0:
         return np.zeros(shape, np.uint8)
     try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        free_bytes = shutil.disk_usage(options.folder).free
-        if free_bytes < size_bytes:  # writing past the end of a full disk would kill the process
-            raise TaskError(
-                f"the pictures need {size_bytes >> 20} MiB in {options.folder}, {free_bytes >> 20} MiB are free",
-                "Free some space, choose another folder, or give fewer pictures",
-            )
-        with tempfile.TemporaryFile(dir=options.folder) as stream:
-            return np.memmap(stream, np.uint8, "w+", shape=shape)
+        with file.open("wb") as stream:
+            # Blocks are reserved now: writing through a map to a disk that fills up would kill the process.
+            os.posix_fallocate(stream.fileno(), 0, size_bytes)
+        return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
-        raise TaskError(f"cannot write to {options.folder}: {error.strerror}", "Choose another folder") from error
+        file.unlink(missing_ok=True)
+        raise TaskError(
+            f"the pictures need {size_bytes / 1024**2:.0f} MiB in {file.parent}: {error.strerror}",
+            "Free some space, choose another --out, or give fewer pictures (--max-images)",
+        ) from error
 
 
 def _in_threads(work: Callable[[int], Result], rows: Sequence[int], options: BankOptions) -> list[Result]:

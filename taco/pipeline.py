@@ -1,7 +1,7 @@
 """The whole job: the only place that composes everything (ARCHITECTURE section 3).
 
-Results of long steps and all measurements are stored under content keys, so that a run that was killed goes on where it
-stopped and ends with the same bundle.
+The result of every step is stored under its content key, so that a run that was killed goes on after the last finished
+step and ends with the same bundle.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-import taco
-from taco.calibrate import calibrate
+from taco.calibrate import Moments, calibrate
 from taco.compress import UnitSolution, solve_units
 from taco.cutting import Cut, Cutter, Recipe
 from taco.errors import BudgetInfeasibleError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed, Exporter
 from taco.files import sha256_of
+from taco.head import Linear
 from taco.judge import Judgement, judge
+from taco.keys import Keys, versions
+from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist
 from taco.options import ExportOptions
+from taco.pictures import BankOptions, PictureBank
 from taco.progress import Progress
 from taco.rundir import RunDir, content_key
 from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
-from taco.specialise import Listings, Material, Specialist, find_pictures, read_material, specialise
+from taco.specialise import Specialist, make_head, specialise
+from taco.stored import Store
 from taco.targets.loading import Target, load_target
 from taco.timings import BenchResult
 from taco.units import UnitMap, find_units
@@ -55,13 +58,14 @@ class Plan:
 
     def asked(self) -> dict[str, Any]:
         """Identify the run: the same again is the same run."""
-        asked = self.options.model_dump(mode="json", exclude={"out"})
+        options = self.options.model_dump(mode="python", exclude={"out", "from_run"})
+        absolute = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in options.items()}
         return {
-            **asked,
+            "options": absolute,
             "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
             "pictures": content_key(self.listings.fingerprint()),
             "weights_sha256": self.generalist.weights_sha256,
-            "versions": {"taco": taco.__version__, "torch": torch.__version__},
+            "versions": versions(),
         }
 
 
@@ -113,39 +117,70 @@ class _Job:
     def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options = plan.options
+        self.store = Store(rundir)
+        self.keys = Keys.of(plan.asked(), plan.generalist.preprocessing.to_dict())
         self.bench = Bench(plan.target, plan.options.threads or plan.target.threads, scratch / "device")
 
     def run(self) -> Finished:
         material = self._read()
-        with self.progress.step("specialise the head"):
-            specialist = specialise(self.plan.generalist, material, self.options)
-        dense_file = self.scratch / "dense.onnx"
-        with self.progress.step("export the dense specialist"):
-            dense_artifact = self._export(specialist.module, dense_file)
+        specialist = self._specialise(material)
+        dense = self._export("dense", specialist.module, {}, "export the dense specialist")
         solutions = self._solve(specialist, material)
         searcher = Searcher(
-            specialist.module, solutions, self.plan.exporter, self.bench, dense_file, self._input_size()
+            dense=specialist.module,
+            solutions=solutions,
+            exporter=self.plan.exporter,
+            bench=self.bench,
+            dense_file=dense.path,
+            input_size=self._input_size(),
+            scratch=self.scratch,
+            rundir=self.rundir,
         )
-        found = self._search(searcher, dense_artifact)
+        found = self._search(searcher, dense)
         cut, artifact, bench = self._realise(specialist, material, searcher, found)
-        with self.progress.step("check the exported file on real pictures"):
-            judgement = judge(specialist.module, cut.module, cut.stitched, artifact.path, material)
-        return Finished(self.plan, material, specialist, cut, dense_artifact, artifact, judgement, bench)
+        judgement = self._judge(specialist, material, cut, artifact)
+        return Finished(self.plan, material, specialist, cut, dense, artifact, judgement, bench)
 
     def _read(self) -> Material:
-        listings = self.plan.listings
-        with self.progress.step("read the pictures", len(listings.paths)) as advance:
-            return read_material(listings, self.plan.generalist, self.options, self.scratch, advance)
+        listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
+
+        def read(path: Path) -> Any:
+            done = 0
+
+            def tell(now: int, _total: int) -> None:
+                nonlocal done
+                advance(now - done)
+                done = now
+
+            with self.progress.step("read the pictures", len(listings.views)) as advance:
+                return PictureBank.read(listings.views, preprocessing, BankOptions(path, progress=tell)).index()
+
+        file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
+        return divide(listings, PictureBank.open(file, index, preprocessing), self.options)
+
+    def _specialise(self, material: Material) -> Specialist:
+        def compute() -> Linear:
+            with self.progress.step("specialise the head"):
+                return make_head(self.plan.generalist, material, self.options)
+
+        return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
 
     def _solve(self, specialist: Specialist, material: Material) -> dict[str, UnitSolution]:
-        units, module = self.plan.units.units, specialist.module
+        units, module, fit = self.plan.units.units, specialist.module, material.task.fit
         if not units or self.plan.budget.macs == 1:
             return {}
-        consumers = [u.consumer for u in units]
-        with self.progress.step("calibrate on the task's pictures", len(material.task.fit)) as advance:
-            moments = calibrate(module, consumers, material.batches(material.task.fit), advance)
-        with self.progress.step("choose channels, layer by layer", len(units)) as advance:
-            return solve_units(module, units, moments, progress=advance)
+
+        def compute_moments() -> Mapping[str, Moments]:
+            with self.progress.step("calibrate on the task's pictures", len(fit)) as advance:
+                return calibrate(module, [u.consumer for u in units], material.batches(fit), advance)
+
+        def compute_orders() -> dict[str, UnitSolution]:
+            with self.progress.step("choose channels, layer by layer", len(units)) as advance:
+                return solve_units(module, units, moments, progress=advance)
+
+        key = self.keys.after_head()
+        moments = self.store.moments(key, compute_moments)
+        return self.store.solutions(key, units, moments, compute_orders)
 
     def _search(self, searcher: Searcher, dense: Artifact) -> dict[str, Any]:
         budget = self.plan.budget
@@ -156,7 +191,8 @@ class _Job:
             with self.progress.step(how) as advance:
                 return searcher.find(budget, advance)
 
-        found: dict[str, Any] = self.rundir.json_step("widths", depends, find)
+        measured = budget.speedup is not None
+        found: dict[str, Any] = self.rundir.json_step("widths", depends, find, measured=measured)
         return found
 
     def _realise(
@@ -165,11 +201,10 @@ class _Job:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
         best = 0.0
-        cutter = Cutter(specialist, material, searcher.solutions, self._recipe(), self.rundir, self.progress)
+        cutter = Cutter(specialist, material, searcher.solutions, self._recipe(), self.store, self.progress)
         for ratio in ratios:
             cut = cutter.cut(ratio)
-            with self.progress.step("export the compressed specialist"):
-                artifact = self._export(cut.module, self.scratch / "model.onnx")
+            artifact = self._export("model", cut.module, self._cut_key(cut), "export the compressed specialist")
             bench = self._time(searcher.dense_file, artifact) if self.plan.target.local else None
             asked = self.plan.budget.speedup
             reached = bench.speedup("dense", "compressed").value if bench else None
@@ -191,21 +226,35 @@ class _Job:
             with self.progress.step("time dense and compressed on this machine"):
                 return _BENCH.dump_python(self.bench.settle(models, self.plan.budget.speedup), mode="json")
 
-        return _BENCH.validate_python(self.rundir.json_step("latency", depends, compute))
+        return _BENCH.validate_python(self.rundir.json_step("latency", depends, compute, measured=True))
 
-    def _export(self, module: nn.Module, out: Path) -> Artifact:
-        return self.plan.exporter.export(Compressed(module, self._input_size()), self.plan.target, out)
+    def _judge(self, specialist: Specialist, material: Material, cut: Cut, artifact: Artifact) -> Judgement:
+        def compute() -> Judgement:
+            with self.progress.step("check the exported file on real pictures"):
+                return judge(specialist.module, cut.module, cut.stitched, artifact.path, material)
+
+        key = self.keys.after_head(model=artifact.sha256, **self._cut_key(cut))
+        return self.store.judgement(key, compute)
+
+    def _export(self, name: str, module: nn.Module, more: Mapping[str, Any], step: str) -> Artifact:
+        def export(path: Path) -> Artifact:
+            with self.progress.step(step):
+                return self.plan.exporter.export(Compressed(module, self._input_size()), self.plan.target, path)
+
+        return self.store.artifact(name, self.keys.after_head(target=self._target_key(), **more), export)
 
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size
 
     def _recipe(self) -> Recipe:
         """Say how to cut and recover, and on what the result depends."""
-        asked = self.plan.asked()
-        ours = ("pictures", "shots", "classes", "class_map_sha256", "head", "model", "weights_sha256", "seed")
-        depends = {key: asked[key] for key in (*ours, "evaluation", "recover_minutes", "versions")}
         multiple = self.plan.target.channel_multiple
-        return Recipe(multiple, self.options.recover_minutes, self.options.seed, depends)
+        return Recipe(multiple, self.options.recover_minutes, self.options.seed, self.keys.after_head())
+
+    def _cut_key(self, cut: Cut) -> dict[str, Any]:
+        """Say what made a cut: its widths and how it was recovered."""
+        steps = cut.recovered.steps if cut.recovered else 0
+        return {"widths": dict(cut.widths), "minutes": self.options.recover_minutes, "steps": steps}
 
     def _target_key(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self.plan.target), "run_threads": self.bench.threads}

@@ -14,6 +14,7 @@ from rich.text import Text
 from taco.progress import PlainProgress, Progress, TerminalProgress
 
 if TYPE_CHECKING:
+    from taco.answers.prediction import Prediction
     from taco.pipeline import Plan
     from taco.report.schema import Report
     from taco.targets.loading import Target
@@ -44,6 +45,16 @@ def note(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(Text(text), highlight=False)
 
 
+def answers(found: Sequence[Prediction], pictures: int) -> None:
+    """Note on stderr which answers of a prediction a person should look at."""
+    failed = len({answer.path for answer in found if answer.failure})
+    if failed:
+        note(f"{failed} of {pictures} pictures could not be read; they are listed with the reason")
+    unsure = sum(answer.sure is False for answer in found)
+    if unsure:
+        note(f"{unsure} of {len(found)} answers are not sure and marked so: look at those pictures yourself")
+
+
 def targets(found: Sequence[Target]) -> None:
     """Print one line a target."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -56,15 +67,22 @@ def targets(found: Sequence[Target]) -> None:
     Console(soft_wrap=False).print(table)
 
 
-def plan(found: Plan) -> str:
-    """Describe what a run will do."""
+def plan(found: Plan, config: Path | None = None) -> str:
+    """Describe what a run will do.
+
+    Args:
+        found: From `make_plan`.
+        config: The settings file that was used.
+    """
     options, budget = found.options, found.budget
     how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
     widths = sum(u.width for u in found.units.units)
     lines = [
-        f"task      {found.listings.task.name}: {len(found.listings.task.pictures)} pictures of "
-        f"{len(found.listings.task.classes)} classes, {options.shots} shots a class",
+        *([f"settings  {config}"] if config else []),
+        *([f"from      {options.from_run}"] if options.from_run else []),
+        *_planned_pictures(found),
         f"model     {found.generalist.name}, weights from {found.generalist.weights_source}",
+        *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
         f"head      {options.head}",
         f"target    {found.target.name}: {found.target.description}",
         f"budget    {how}",
@@ -74,9 +92,29 @@ def plan(found: Plan) -> str:
         f"out       {options.out}",
         "Nothing was done (--dry-run).",
     ]
-    if found.generalist.random_weights:
-        lines.insert(2, "WARNING   random weights: every accuracy will be meaningless")
     return "\n".join(lines)
+
+
+def _planned_pictures(found: Plan) -> list[str]:
+    options, task, evaluation = found.options, found.listings.task, found.listings.evaluation
+    looked = "boxes around the animals" if found.listings.cropped else "whole frames"
+    apart = {
+        "auto": "places kept apart where they are known, else bursts, else single pictures",
+        "location": "places kept apart",
+        "sequence": "bursts kept apart",
+        "image": "single pictures kept apart",
+    }
+    judged = f"{len(evaluation.pictures)} pictures of {evaluation.name}" if evaluation else "what the shots leave"
+    lines = [
+        f"task      {task.name}: {len(task.pictures)} pictures of {len(task.classes)} classes, "
+        f"{options.shots} shots a class",
+        f"views     {looked}",
+        f"judged on {judged}",
+        f"split     {apart[options.split_by]}",
+    ]
+    if skipped := len(task.skipped) + (len(evaluation.skipped) if evaluation else 0):
+        lines.append(f"skipped   {_counted(skipped, 'picture')}; the report will list them")
+    return lines
 
 
 def result(report: Report, folder: Path, *, already_done: bool) -> None:
@@ -96,7 +134,12 @@ def result(report: Report, folder: Path, *, already_done: bool) -> None:
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
-    lines = [("accuracy", _accuracy(report)), ("size", _size(report))]
+    lines = [
+        ("pictures", _pictures(report)),
+        ("accuracy", _accuracy(report)),
+        *_details(report),
+        ("size", _size(report)),
+    ]
     latency = report.latency_ms
     if latency is None or report.speedup is None:
         return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}")]
@@ -107,6 +150,60 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed)]
+
+
+def _pictures(report: Report) -> str:
+    task = report.task
+    parts = [f"{task.fit_images + task.select_images} shots, {task.eval_images} to judge on"]
+    if task.cropped:
+        parts.append("looked at in boxes around the animals")
+    if task.held_back:
+        parts.append(f"{task.held_back} held back")
+    if task.skipped:
+        parts.append(f"{len(task.skipped)} skipped, see report")
+    return "; ".join(parts)
+
+
+def _details(report: Report) -> list[tuple[str, str]]:
+    """Say what an accuracy hides: new places, empty frames, night, and how far sure answers can be trusted."""
+    accuracy, task = report.accuracy, report.task
+    lines = []
+    if accuracy.exported is None:
+        return []
+    if task.eval_images:
+        apart = {
+            "location": "no place is in both shots and evaluation",
+            "sequence": "no burst is in both shots and evaluation; places may be",
+            "image": "no picture is in both shots and evaluation; places and bursts may be",
+        }
+        lines.append(("split", apart[task.split_by]))
+    blank = accuracy.exported.per_class.get(accuracy.blank_class) if accuracy.blank_class else None
+    if blank is not None:
+        lines.append(("empty", f"{blank.percent:.1f} % of {_counted(blank.n, 'empty frame')} are named as such"))
+    if accuracy.by_light:
+        names = {"day": "by day", "infrared": "in infrared"}
+        each = (
+            f"{light.exported.percent:.1f} % {names[kind]} ({light.exported.n})"
+            for kind, light in accuracy.by_light.items()
+        )
+        lines.append(("light", ", ".join(each)))
+    return [*lines, ("sure", _sure(report))]
+
+
+def _sure(report: Report) -> str:
+    found = report.accuracy.abstention
+    on = "" if found.eval_sure else " on the select pictures"
+    share, right = (found.eval_sure, found.eval_right) if found.eval_sure else (found.select_sure, found.select_right)
+    if right is None:
+        return f"no answer{on} is sure: a person must look at every picture"
+    return (
+        f"{share.percent:.1f} % of the answers{on} (probability from {found.threshold:.2f}); "
+        f"{right.percent:.1f} % of them are right, {found.asked_percent:g} % asked"
+    )
+
+
+def _counted(n: int, name: str) -> str:
+    return f"{n} {name}" + ("" if n == 1 else "s")
 
 
 def _accuracy(report: Report) -> str:

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from taco.batchnorm import has_batchnorm, reestimate
+from taco.material import Material
 from taco.pictures import read_views
 from taco.recover import Recovered, RecoveryOptions, objective, plan_steps, recover
-from taco.specialise import Material
 from taco.views import TeacherBank, ask_teacher, augmented_views
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Teacher:
 def make_teacher(specialist: nn.Module, material: Material) -> Teacher:
     """Ask the dense specialist about the select pictures, in float32."""
     module = copy.deepcopy(specialist).to(memory_format=torch.channels_last).eval()
-    pixels = material.bank.pixels([p.path for p in material.task.select])
+    pixels = material.bank.pixels([p.view for p in material.task.select])
     both = np.concatenate([pixels, pixels[:, :, ::-1]])
     return Teacher(module, ask_teacher(module, both, material.bank.preprocessing, exact=True))
 
@@ -57,7 +57,7 @@ def teacher_bank(
     wanted = round(_VIEWS_A_MINUTE * minutes)
     fitting = _BANK_BYTES // (count * height * width * 6)
     views = max(1, min(max(_VIEWS_LEAST, min(_VIEWS_MOST, wanted)), fitting))
-    pictures = read_views([p.path for p in material.task.fit], short_side=round(1.3 * max(height, width)))
+    pictures = read_views([p.view for p in material.task.fit], short_side=round(1.3 * max(height, width)))
     pixels = augmented_views(pictures, views, preprocessing, seed)
     return ask_teacher(teacher.module, pixels, preprocessing, progress=progress)
 

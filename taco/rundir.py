@@ -1,7 +1,9 @@
 """The folder of one run: whose it is, one process at a time, and the results of finished steps.
 
-`DIR/.taco/` holds a lock, what was asked (`run.json`) and `steps/NAME-KEY.json|.safetensors`. A step's key is a hash of
-everything that its result depends on, so a changed argument redoes exactly what it touches.
+`DIR/.taco/` holds a lock, what was asked (`run.json`), `steps/NAME-KEY.*` and `measured/NAME-KEY.json`. A step's key is
+a hash of everything that its result depends on, so a changed argument redoes exactly what it touches. What a clock
+decided lies in `measured/` alone: copied into a new folder's `.taco/measured/`, it makes a second run end with the same
+bundle.
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from taco.errors import InputError
-from taco.files import write_atomically
+from taco.files import sha256_of, write_atomically
 
 log = logging.getLogger(__name__)
 
 _KEY_LENGTH = 16
+_REQUEST = "run.json"
 
 
 class RunDir:
@@ -38,6 +42,7 @@ class RunDir:
         self.path = path
         self.private = path / ".taco"
         self._steps = self.private / "steps"
+        self._measured = self.private / "measured"
         try:
             self._claim()
         except OSError as error:
@@ -51,6 +56,7 @@ class RunDir:
                 f"--out {self.path} exists and was not made by taco-export", "Give a folder that is new or empty"
             )
         self._steps.mkdir(parents=True, exist_ok=True)
+        self._measured.mkdir(exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,32 +77,93 @@ class RunDir:
                 raise InputError(
                     f"--out {self.path} cannot be locked: {error.strerror}", "Choose another --out"
                 ) from error
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing."""
+        for folder in (self.path, self.private, self._steps, self._measured):
+            for left in folder.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
 
     def asked(self) -> Any:
         """Return what the run in this folder was asked for; None when there is none."""
-        return _read_json(self.private / "run.json")
+        return _read_json(self.private / _REQUEST)
 
     def remember_asked(self, asked: Mapping[str, Any]) -> None:
         """Note what this run was asked for."""
-        write_atomically(self.private / "run.json", _dump(asked))
+        write_atomically(self.private / _REQUEST, _dump(asked))
 
-    def json_step(self, name: str, depends_on: Any, compute: Callable[[], Any]) -> Any:
+    def finished(self) -> Any:
+        """Return what `remember_finished` noted last; None when there is nothing."""
+        return _read_json(self.private / "finished.json")
+
+    def remember_finished(self, facts: Mapping[str, Any]) -> None:
+        """Note which request the files in this folder answer."""
+        write_atomically(self.private / "finished.json", _dump(facts))
+
+    def adopt(self, run: Path) -> None:
+        """Take over the finished steps of another run; those that are already here stay.
+
+        Raises:
+            InputError: `run` is not the folder of a run.
+        """
+        stored_request(run)
+        for folder in (self._steps, self._measured):
+            for source in sorted((run / ".taco" / folder.name).glob("[!.]*")):
+                if not (folder / source.name).exists():
+                    _link(source, folder / source.name)
+
+    def json_step(self, name: str, depends_on: Any, compute: Callable[[], Any], *, measured: bool = False) -> Any:
         """Return the stored result of a step, or compute and store it.
 
         Args:
             name: The step.
             depends_on: Everything the result depends on, as JSON values.
             compute: Gives JSON values; tuples come back as lists and keys as strings, the first time as well.
+            measured: A clock decides the result.
         """
         path = self.step_file(name, depends_on, ".json")
+        if measured:
+            path = self._measured / path.name
         stored, wanted = _read_json(path), json.loads(_dump(depends_on))
         if isinstance(stored, dict) and "result" in stored and stored.get("depends_on") == wanted:
-            log.info("%s: taken from the earlier run", name)
+            log.info("%s: taken from the earlier run", name.replace("-", " "))
             return stored["result"]
         result = json.loads(json.dumps(compute()))
         write_atomically(path, _dump({"depends_on": depends_on, "result": result}))
         return result
+
+    def file_step(self, name: str, depends_on: Any, suffix: str, compute: Callable[[Path], Any]) -> tuple[Path, Any]:
+        """Return the file of a step and what is known of it, stored or computed and then stored.
+
+        Args:
+            name: The step.
+            depends_on: Everything the result depends on, as JSON values.
+            suffix: Of the file.
+            compute: Writes the file to the path that it is given and returns JSON values.
+        """
+        file = self.step_file(name, depends_on, suffix)
+        made: list[bool] = []
+
+        def make() -> dict[str, Any]:
+            made.append(True)
+            temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+            try:
+                facts = compute(temporary)
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return {"facts": facts, "sha256": sha256_of(file)}
+
+        record = self.json_step(name, depends_on, make)
+        if not made and (not file.is_file() or sha256_of(file) != record["sha256"]):
+            log.warning("%s: the stored result is damaged and is made again", name)
+            self.step_file(name, depends_on, ".json").unlink()
+            record = self.json_step(name, depends_on, make)
+        return file, record["facts"]
 
     def step_file(self, name: str, depends_on: Any, suffix: str) -> Path:
         """Return where a step's result lies or will lie."""
@@ -112,6 +179,29 @@ class RunDir:
     def drop_scratch(self) -> None:
         """Remove the scratch folder."""
         shutil.rmtree(self.private / "scratch", ignore_errors=True)
+
+
+def stored_request(run: Path) -> dict[str, Any]:
+    """Return the options of the run in a folder: field of `ExportOptions` -> JSON value, paths absolute.
+
+    Raises:
+        InputError: There is no run.
+    """
+    asked = _read_json(run / ".taco" / _REQUEST)
+    options = asked.get("options") if isinstance(asked, dict) else None
+    if not isinstance(options, dict):
+        raise InputError(f"{run} holds no run of taco-export", "Give the --out folder of an earlier run")
+    return options
+
+
+def _link(source: Path, destination: Path) -> None:
+    """Share a file that nobody changes in place; copy it where the disk cannot."""
+    try:
+        destination.hardlink_to(source)
+    except OSError:
+        temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+        shutil.copyfile(source, temporary)
+        temporary.replace(destination)
 
 
 def content_key(value: Any) -> str:

@@ -14,9 +14,11 @@ from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, u
 from taco.compress import UnitSolution, stitch
 from taco.errors import InputError, MeasurementError, UnsupportedModuleError
 from taco.exporters.protocol import Compressed, Exporter
+from taco.files import sha256_of
 from taco.measure import MeasureOptions, measure
 from taco.options import ExportOptions
 from taco.progress import Advance
+from taco.rundir import RunDir
 from taco.size import count_macs
 from taco.targets.loading import Target
 from taco.timings import BenchResult, pooled
@@ -120,6 +122,8 @@ class Searcher:
     bench: Bench
     dense_file: Path
     input_size: tuple[int, int, int]
+    scratch: Path
+    rundir: RunDir
 
     def find(self, budget: Budget, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
@@ -146,20 +150,32 @@ class Searcher:
     def _measured(
         self, allocation: Allocation, threshold: float, trials: dict[float, float], advance: Advance
     ) -> float:
+        """Return the speed-up of one allocation; measured once, and stored for a run that goes on after a kill."""
         if allocation.ratio not in trials:
-            file = self.dense_file.with_name(f"trial-{allocation.ratio:.4f}.onnx")
-            module = stitch(self.dense, self.solutions, allocation.widths)
-            self.exporter.export(Compressed(module, self.input_size), self.bench.target, file)
-            models = {"dense": self.dense_file, "compressed": file}
-            ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
-            # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
-            trials[allocation.ratio] = min(ratio.value, ratio.low * MARGIN)
-            log.info(
-                "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
-                *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
-            )
+            depends = {
+                "dense": sha256_of(self.dense_file),
+                "widths": dict(allocation.widths),
+                "threshold": threshold,
+                "target": dataclasses.asdict(self.bench.target),
+                "threads": self.bench.threads,
+            }
+            found = self.rundir.json_step("trial", depends, lambda: self._try(allocation, threshold), measured=True)
+            trials[allocation.ratio] = float(found)
             advance(1)
         return trials[allocation.ratio]
+
+    def _try(self, allocation: Allocation, threshold: float) -> float:
+        file = self.scratch / f"trial-{allocation.ratio:.4f}.onnx"
+        module = stitch(self.dense, self.solutions, allocation.widths)
+        self.exporter.export(Compressed(module, self.input_size), self.bench.target, file)
+        models = {"dense": self.dense_file, "compressed": file}
+        ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
+        log.info(
+            "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
+            *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
+        )
+        # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
+        return min(ratio.value, ratio.low * MARGIN)
 
     def _macs(self, allocation: Allocation, trials: dict[float, float], advance: Advance) -> int:
         if allocation.ratio not in trials:

@@ -1,11 +1,10 @@
-"""Task + generalist -> the dense specialist: pictures read, shots split, head cut or fitted."""
+"""Task + generalist -> the dense specialist: the head cut to the task's classes, kept, or fitted on its pictures."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,92 +13,9 @@ from torch import nn
 
 from taco.errors import TaskError
 from taco.head import Linear, cut_head, fit_head, keep_head, plan_head, with_head
+from taco.material import Material
 from taco.model import Generalist
 from taco.options import ExportOptions
-from taco.pictures import BankOptions, PictureBank
-from taco.progress import Advance
-from taco.task import LabelledPicture, Listing, SplitOptions, Task, list_pictures, split
-
-_BATCH = 32
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Material:
-    """The task's pictures, decoded once."""
-
-    task: Task
-    bank: PictureBank
-
-    def batches(self, pictures: Iterable[LabelledPicture]) -> Iterator[torch.Tensor]:
-        """Yield float32 inputs, (at most 32, 3, H, W)."""
-        return (torch.from_numpy(b) for b in self.bank.batches([p.path for p in pictures], _BATCH))
-
-    @property
-    def shots(self) -> tuple[LabelledPicture, ...]:
-        """Fit and select pictures together."""
-        return (*self.task.fit, *self.task.select)
-
-    @property
-    def judged(self) -> tuple[LabelledPicture, ...]:
-        """The pictures that accuracies are computed on: evaluation, or select where none are left."""
-        return self.task.evaluation or self.task.select
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Listings:
-    """What was found before anything was decoded."""
-
-    task: Listing
-    evaluation: Listing | None
-
-    @property
-    def paths(self) -> list[Path]:
-        """Every picture."""
-        own = [p.path for p in self.task.pictures]
-        return own + ([p.path for p in self.evaluation.pictures] if self.evaluation else [])
-
-    def fingerprint(self) -> list[list[tuple[str, str, int, int]]]:
-        """Identify the task's and the evaluation's pictures by class, path, size and time, without reading them."""
-        return [_fingerprint(listing) for listing in (self.task, self.evaluation) if listing is not None]
-
-
-def _fingerprint(listing: Listing) -> list[tuple[str, str, int, int]]:
-    try:
-        found = [(p, p.path.stat()) for p in listing.pictures]
-    except OSError as error:
-        raise TaskError(f"{error.filename}: {error.strerror}", "Was it removed while the run began?") from error
-    return [(listing.classes[p.label_index], str(p.path), s.st_size, s.st_mtime_ns) for p, s in found]
-
-
-def find_pictures(options: ExportOptions) -> Listings:
-    """List the task's pictures and, with `--eval`, the evaluation pictures."""
-    task = list_pictures(options.task, options.classes)
-    evaluation = None if options.evaluation is None else list_pictures(options.evaluation, options.classes)
-    return Listings(task, evaluation)
-
-
-def read_material(
-    listings: Listings, generalist: Generalist, options: ExportOptions, folder: Path, advance: Advance
-) -> Material:
-    """Decode every picture once at the model's input size and divide them.
-
-    Args:
-        listings: From `find_pictures`.
-        generalist: Gives the preprocessing.
-        options: Shots and seed.
-        folder: Where large banks are kept.
-        advance: Called with the number of pictures done.
-    """
-    done = 0
-
-    def progress(now: int, _total: int) -> None:
-        nonlocal done
-        advance(now - done)
-        done = now
-
-    bank = PictureBank.read(listings.paths, generalist.preprocessing, BankOptions(folder, progress=progress))
-    how = SplitOptions(options.shots, options.seed, listings.evaluation)
-    return Material(split(listings.task, frozenset(bank.readable), how, bank.skipped), bank)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,20 +26,24 @@ class Specialist:
     head: str
 
 
-def specialise(generalist: Generalist, material: Material, options: ExportOptions) -> Specialist:
-    """Give the generalist a head for the task's classes.
+def make_head(generalist: Generalist, material: Material, options: ExportOptions) -> Linear:
+    """Cut, keep or fit the head for the task's classes.
 
     Raises:
         HeadError: See `taco.head.plan_head`.
+        TaskError: A head is to be fitted on fewer than two pictures of a class.
     """
     classes = material.task.classes
     choice, rows = plan_head(generalist, classes, options.head, options.class_map)
     if choice == "imagenet":
-        head = cut_head(generalist, [row for row in rows.values() if row is not None])
-    elif choice == "keep":
-        head = keep_head(generalist, classes)
-    else:
-        head = _fitted(generalist, material, options.seed)
+        return cut_head(generalist, [row for row in rows.values() if row is not None])
+    if choice == "keep":
+        return keep_head(generalist, classes)
+    return _fitted(generalist, material, options.seed)
+
+
+def specialise(generalist: Generalist, head: Linear) -> Specialist:
+    """Return the dense specialist: the generalist ending in `head`."""
     return Specialist(with_head(generalist.module, head), head.description)
 
 

@@ -16,9 +16,11 @@ import numpy.typing as npt
 import safetensors.numpy
 
 import taco
-from taco.accuracy import Proportion, Score, paired_drop
+from taco.abstain import Abstain, choose_threshold
+from taco.accuracy import Proportion, Score, paired_drop, wilson
 from taco.agent_pack import agent_bytes
-from taco.bundle import labels_file, publish
+from taco.bundle import Manifest, labels_file, publish
+from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
 from taco.report import schema
 from taco.size import measure_size
@@ -26,6 +28,7 @@ from taco.timings import ModelTiming
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
+BLANK = "blank"
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -47,10 +50,15 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
             select_images=len(task.select),
             eval_images=len(task.evaluation),
             skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
+            split_by=task.split_by,
+            held_back=task.held_back,
+            duplicates=task.duplicates,
+            cropped=plan.listings.cropped,
         ),
         model=_model(done),
         target=plan.target.name,
         target_description=plan.target.description,
+        local=plan.target.local,
         runtime=_runtime(done),
         accuracy=_accuracy(done),
         size=schema.SizeSection(
@@ -79,8 +87,8 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
     )
 
 
-def write_bundle(done: Finished, folder: Path, scratch: Path) -> None:
-    """Put the bundle's files in place; the report comes after, the manifest makes it a bundle."""
+def write_bundle(done: Finished, folder: Path) -> Manifest:
+    """Put the bundle's files in place, the manifest last."""
     plan = done.plan
     files: dict[str, Path | bytes] = {
         "model.onnx": done.artifact.path,
@@ -91,11 +99,11 @@ def write_bundle(done: Finished, folder: Path, scratch: Path) -> None:
         ),
     }
     if not plan.target.local and plan.target.runtime == "ort":
-        files |= _bench_kit(done, scratch)
-    publish(folder, files, _manifest(done))
+        files |= _bench_kit(done)
+    return publish(folder, files, _manifest(done))
 
 
-def _bench_kit(done: Finished, scratch: Path) -> dict[str, Path | bytes]:
+def _bench_kit(done: Finished) -> dict[str, Path | bytes]:
     """What a person needs to measure on a device that is not attached: the agent, its request, the dense model."""
     protocol = done.plan.target.benchmark
     request = {
@@ -107,7 +115,7 @@ def _bench_kit(done: Finished, scratch: Path) -> dict[str, Path | bytes]:
     return {
         "agent.pyz": agent_bytes(),
         "bench.json": (json.dumps(request, indent=2) + "\n").encode(),
-        "dense.onnx": scratch / "dense.onnx",
+        "dense.onnx": done.dense_artifact.path,
     }
 
 
@@ -122,6 +130,9 @@ def _manifest(done: Finished) -> dict[str, Any]:
         "target": plan.target.name,
         "runtime": plan.target.runtime,
         "precision": plan.target.precision,
+        "crop_margin": CROP_MARGIN if plan.listings.cropped else None,
+        "blank_class": _blank(done),
+        "sure_from": abstention(done).threshold,
         "allocation": dict(done.cut.widths),
         "seed": plan.options.seed,
     }
@@ -169,8 +180,54 @@ def _accuracy(done: Finished) -> schema.AccuracySection:
         exported=_score(exported),
         drop_points=drop.points,
         drop_ci95=(drop.low, drop.high),
+        by_light=_by_light(done),
+        blank_class=_blank(done),
+        abstention=_abstention(done),
         before_recovery_top1=before.top1.percent if done.cut.recovered else None,
     )
+
+
+def _blank(done: Finished) -> str | None:
+    return BLANK if BLANK in done.material.task.classes else None
+
+
+def _by_light(done: Finished) -> dict[Literal["day", "infrared"], schema.LightAccuracy]:
+    judged, bank = done.judgement, done.material.bank
+    infrared = np.array([bank.facts[p.view].infrared for p in done.material.judged])
+    kinds: tuple[tuple[Literal["day", "infrared"], npt.NDArray[np.bool_]], ...]
+    kinds = (("day", ~infrared), ("infrared", infrared))
+    return {
+        light: schema.LightAccuracy(
+            dense=_proportion(wilson(int((judged.dense == judged.labels)[here].sum()), int(here.sum()))),
+            exported=_proportion(wilson(int((judged.exported == judged.labels)[here].sum()), int(here.sum()))),
+        )
+        for light, here in kinds
+        if here.any()
+    }
+
+
+def abstention(done: Finished) -> Abstain:
+    """Return from which probability an answer is sure, chosen on the select pictures."""
+    judged = done.judgement
+    return choose_threshold(judged.select_shares, judged.select_labels, done.plan.options.sure)
+
+
+def _abstention(done: Finished) -> schema.Abstention:
+    chosen = abstention(done)
+    judged = chosen.on(done.judgement.exported_shares, done.judgement.labels)
+    unseen = bool(done.material.task.evaluation)
+    return schema.Abstention(
+        threshold=chosen.threshold,
+        asked_percent=chosen.asked_percent,
+        select_sure=_proportion(chosen.sure),
+        select_right=_maybe(chosen.right),
+        eval_sure=_proportion(judged.sure) if unseen else None,
+        eval_right=_maybe(judged.right) if unseen else None,
+    )
+
+
+def _maybe(p: Proportion | None) -> schema.Proportion | None:
+    return None if p is None else _proportion(p)
 
 
 def _score(score: Score) -> schema.ModelAccuracy:

@@ -21,19 +21,33 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"taco": "taco", "exporters": "taco.exporters", "targets": "taco.targets"}
 #: From the lowest layer to the highest. A package name stands for all of its modules.
 LAYERS = (
-    ("errors", "files", "device"),
+    ("errors", "files", "wording", "trouble", "device"),
     (
-        *("task", "pictures", "model", "weights", "classmap", "head", "units", "calibrate", "solvers"),
-        *("accuracy", "parity", "progress", "options"),
+        *(
+            "listing",
+            "task",
+            "split",
+            "thin",
+            "facts",
+            "pictures",
+            "model",
+            "weights",
+            "classmap",
+            "head",
+            "units",
+            "calibrate",
+            "solvers",
+        ),
+        *("accuracy", "abstain", "parity", "progress", "options"),
     ),
     (
-        *("specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate"),
+        *("material", "specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate"),
         *("database", "latency"),
     ),
     ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
-    ("search", "judge", "cutting", "summary", "pipeline", "predict", "report"),
+    ("keys", "search", "judge", "stored", "cutting", "summary", "pipeline", "answers", "predict", "report"),
     ("api", "testing"),
-    ("cli", "printing", "schemas"),
+    ("cli", "printing", "config", "request", "flags", "schemas"),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
 LIGHT = ("bundle", "allocate", "timings", "measure", "parity", "accuracy")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
 import logging
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 from taco import cli, printing
-from taco.predict import Prediction, render, softmax
+from taco.config import key_of
+from taco.options import ExportOptions
+from taco.predict import Format
+from taco.rundir import RunDir
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +59,32 @@ def test_every_flag_of_the_issue_is_in_the_help(
     monkeypatch.setenv("COLUMNS", "160")
     assert call(monkeypatch, "-h", entry="main_export") == 0
     text = capsys.readouterr().out
-    flags = "target model weights random-weights classes class-map head shots eval speedup macs recover-minutes threads"
-    for flag in [*flags.split(), *["seed", "out", "quiet", "verbose", "json", "debug", "dry-run"]]:
-        assert f"--{flag}" in text
-    assert "130 interrupted" in text
+    flags = {f"--{key_of(field)}" for field in ExportOptions.model_fields if field != "task"}
+    talk = ("--no-crop", "--config", "--dump-config", "--quiet", "--verbose", "--json", "--debug", "--dry-run")
+    for flag in (*flags, *talk):
+        assert f" {flag} " in text, flag
+    for said in ("130 interrupted", "[default: (runs/TARGET)]", "[default: 16]", "[default: 95.0]", "For experts"):
+        assert said in text
+
+
+def test_help_fits_a_terminal_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(monkeypatch, "-h", entry="main_export") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "…" in line]
+
+
+def test_flags_and_options_agree() -> None:
+    """The command has a parameter for every option, with its default; the choices are those of the options."""
+    hints, signature = get_type_hints(cli.export), inspect.signature(cli.export)
+    for field, info in ExportOptions.model_fields.items():
+        default = signature.parameters[field].default
+        assert default == {"task": None, "target": "host-cpu", "out": None}.get(field, info.default), field
+    assert hints["head"] == ExportOptions.model_fields["head"].annotation
+    assert get_type_hints(cli.predict)["form"] == Format
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -82,6 +111,10 @@ def test_prediction_does_not_import_torch() -> None:
         (("TASK", "--out", "OUT", "--weights", "none.pth"), 2, "none.pth"),
         (("TASK", "--out", "OUT", "--target", "jetson-orin", "--speedup", "2", *TINY), 5, "--macs"),
         (("TASK", "--out", "OUT", "--no-such-flag"), 2, "no-such-flag"),
+        (("TASK", "--out", "OUT", "--config", "none.toml"), 2, "none.toml cannot be read"),
+        (("TASK", "--out", "OUT", "--split-by", "camera"), 2, "location"),
+        (("TASK", "--out", "OUT", "--boxes", "b.json", "--no-crop"), 2, "exclude each other"),
+        (("TASK", "--out", "OUT", "--sure", "0"), 2, "--sure 0"),
     ],
 )
 def test_wrong_usage_gives_one_message_and_its_exit_code(
@@ -127,10 +160,18 @@ def test_json_is_all_of_stdout_and_predict_reads_the_bundle(
     table = tmp_path / "table.csv"
     assert call(monkeypatch, "predict", str(out), str(drawn_task), str(broken), "--output", str(table)) == 0
     lines = table.read_text().splitlines()
-    assert lines[0] == "path,label,probability,failure,p:ash,p:bay,p:cob"
+    assert lines[0].startswith("path,label,probability,")
     assert len(lines) == 1 + 24 + 1
     assert lines[-1].startswith(f"{broken},,,")
     assert "1 of 25 pictures could not be read" in capsys.readouterr().err
+
+    for form, key in (("json", "path"), ("megadetector", "images"), ("camtrap-dp", "observationID")):
+        assert call(monkeypatch, "predict", str(out), str(drawn_task), "--format", form, "--quiet") == 0
+        captured = capsys.readouterr()
+        assert key in captured.out
+        assert captured.err == ""
+    assert call(monkeypatch, "predict", str(out), str(drawn_task), "--boxes", "none.json") == 2
+    assert "none.json" in capsys.readouterr().err
 
 
 def test_interruption_exits_130_and_a_fault_exits_1(
@@ -147,6 +188,110 @@ def test_interruption_exits_130_and_a_fault_exits_1(
     assert "interrupted" in text
     assert "by design" in text
     assert "Traceback" not in text
+
+
+def test_a_full_disk_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out" / "model.onnx"))
+
+    monkeypatch.setattr("taco.api.export", fail)
+    assert call(monkeypatch, "export", str(tmp_path), "--out", str(tmp_path / "out")) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out' / 'model.onnx'}: No space left on device. Free some space" in said
+    assert "a fault of taco-export" not in said
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ExportOptions]:
+    """Export nothing; keep what was asked, in a folder without settings."""
+    monkeypatch.chdir(tmp_path)
+    found: list[ExportOptions] = []
+
+    def stop(options: ExportOptions, *_: object, **__: object) -> None:
+        found.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("taco.api.export", stop)
+    return found
+
+
+def test_only_flags_that_are_given_win_over_the_settings_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[ExportOptions]
+) -> None:
+    Path("taco.toml").write_text('task = "photos"\nshots = 5\nseed = 3\nhead = "fit"\ncrop = true\nsure = 80\n')
+    assert call(monkeypatch, "export", "--shots", "16", "--head", "auto", "--no-crop", "--classes", "fox, hare,") == 130
+    assert "settings from taco.toml" in capsys.readouterr().err
+    (options,) = asked
+    assert (options.shots, options.head, options.crop) == (16, "auto", False), "given, though they are the defaults"
+    assert (options.seed, options.sure, options.classes) == (3, 80.0, ("fox", "hare"))
+    assert options.task == Path("photos").absolute()
+    assert options.out == Path("runs/host-cpu")
+
+    assert call(monkeypatch, "export", "--quiet", "--config", "taco.toml") == 130
+    assert "settings from" not in capsys.readouterr().err
+    assert asked[1].crop is True
+
+
+def test_every_flag_reaches_its_option(monkeypatch: pytest.MonkeyPatch, asked: list[ExportOptions]) -> None:
+    given: dict[str, Any] = {
+        "eval": "val", "images": "pics", "boxes": "md.json", "min-confidence": 0.4, "max-images": 0, "sure": 90.0,
+        "split-by": "sequence", "model": "resnet18", "weights": "w.pth", "head": "fit", "speedup": 1.5, "shots": 4,
+        "recover-minutes": 0.5, "threads": 2, "seed": 9, "target": "intel-nuc", "out": "o",
+    }  # fmt: skip
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    assert call(monkeypatch, "photos", *words, "--crop", entry="main_export") == 130
+    (options,) = asked
+    found = options.model_dump(mode="json", exclude_unset=True)
+    assert {key_of(field): value for field, value in found.items()} == given | {"task": "photos", "crop": True}
+
+
+def test_a_second_device_takes_its_task_and_flags_from_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[ExportOptions]
+) -> None:
+    Path("taco.toml").write_text("shots = 7")
+    stored = {"task": "/photos", "target": "host-cpu", "shots": 5, "speedup": 1.5, "macs": None}
+    RunDir(Path("a")).remember_asked({"options": stored})
+    assert call(monkeypatch, "--from", "a", "--target", "jetson-orin", entry="main_export") == 130
+    assert "--speedup 1.5 cannot be measured for jetson-orin" in capsys.readouterr().err
+    (options,) = asked
+    assert (options.task, options.shots, options.speedup) == (Path("/photos"), 5, None)
+    assert (options.target, options.out, options.from_run) == ("jetson-orin", Path("runs/jetson-orin"), Path("a"))
+    assert call(monkeypatch, "--from", "none", entry="main_export") == 2
+    assert "none holds no run" in capsys.readouterr().err
+
+
+def test_a_dumped_config_asks_for_the_same_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[ExportOptions]
+) -> None:
+    Path("photos").mkdir()
+    Path("taco.toml").write_text("seed = 3")
+    words = ("photos", "--sure", "90", "--boxes", "md.json", "--macs", "0.5")
+    assert call(monkeypatch, *words, "--dump-config", entry="main_export") == 0
+    text = capsys.readouterr().out
+    written = tomllib.loads(text)
+    assert written == {
+        "task": str(Path("photos").absolute()), "seed": 3, "sure": 90.0, "boxes": str(Path("md.json").absolute()),
+        "macs": 0.5,
+    }  # fmt: skip
+    assert "# Labelled pictures a class to learn from.\n#shots = 16\n" in text
+    assert not asked
+    Path("photos/taco.toml").write_text(text)
+    assert call(monkeypatch, "photos", entry="main_export") == 130
+    assert call(monkeypatch, *words, "--seed", "3", "--config", "photos/taco.toml", entry="main_export") == 130
+    one, other = asked
+    assert one.model_dump(exclude={"task", "boxes"}) == other.model_dump(exclude={"task", "boxes"})
+
+
+def test_a_config_can_be_dumped_before_there_is_a_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[ExportOptions]
+) -> None:
+    assert call(monkeypatch, "--dump-config", entry="main_export") == 0
+    text = capsys.readouterr().out
+    assert tomllib.loads(text) == {}
+    assert '\n#task = "photos/"\n' in text
+    assert call(monkeypatch, "--dump-config", "--macs", "2", entry="main_export") == 2
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,32 +314,19 @@ def test_targets_are_listed_and_shown_with_their_sources(
     assert "raspberry-pi-5" in capsys.readouterr().err
 
 
+def test_predict_refuses_an_output_in_no_folder_before_it_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for output in (tmp_path, tmp_path / "no" / "table.csv"):
+        assert call(monkeypatch, "predict", str(tmp_path), str(tmp_path), "--output", str(output)) == 2
+        assert f"--output {output}" in capsys.readouterr().err
+
+
 def test_predict_refuses_what_is_no_bundle(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert call(monkeypatch, "predict", str(tmp_path), str(tmp_path)) == 2
     assert "not a bundle" in capsys.readouterr().err
-
-
-def test_rendered_predictions_survive_hostile_names() -> None:
-    import csv
-    import io
-
-    predictions = [
-        Prediction(Path('a,"b"\n.jpg'), "fox", 0.75, {"fox": 0.75, "hare, brown": 0.25}, None),
-        Prediction(Path("c.jpg"), None, None, None, "the file is empty"),
-    ]
-    rows = list(csv.reader(io.StringIO(render(predictions, ["fox", "hare, brown"], "csv"))))
-    assert rows[1] == ['a,"b"\n.jpg', "fox", "0.75", "", "0.75", "0.25"]
-    assert rows[2] == ["c.jpg", "", "", "the file is empty", "", ""]
-    assert json.loads(render(predictions, ["fox", "hare, brown"], "json"))[1]["failure"] == "the file is empty"
-
-
-def test_softmax_is_stable() -> None:
-    import numpy as np
-
-    shares = softmax(np.array([1000.0, 1000.0, -1000.0]))
-    assert shares == pytest.approx([0.5, 0.5, 0.0])
 
 
 def test_nothing_is_printed_by_quiet_progress(capsys: pytest.CaptureFixture[str]) -> None:

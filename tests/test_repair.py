@@ -14,11 +14,12 @@ from torch import nn
 from taco import repair
 from taco.batchnorm import reestimate
 from taco.device.images import Preprocessing
+from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures import BankOptions, PictureBank
 from taco.recover import objective
-from taco.specialise import Material
-from taco.task import SplitOptions, list_pictures, split
+from taco.split import SplitOptions, split
+from taco.task import list_pictures
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 
@@ -33,8 +34,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
             pixels = random.integers(0, 256, (5, 6, 3), np.uint8).repeat(9, 0).repeat(9, 1)
             Image.fromarray(pixels).save(folder / label / f"{i}.png")
     listing = list_pictures(folder)
-    bank = PictureBank.read([p.path for p in listing.pictures], SIZE, BankOptions(folder, jobs=1))
-    return Material(split(listing, frozenset(bank.readable), SplitOptions(shots=8), bank.skipped), bank)
+    bank = PictureBank.read([p.view for p in listing.pictures], SIZE, BankOptions(jobs=1))
+    return Material(split(listing, bank.facts, SplitOptions(shots=8), bank.skipped), bank)
 
 
 def untrained() -> nn.Module:
@@ -59,7 +60,7 @@ def test_the_teacher_sees_select_pictures_and_their_mirror_images(
 ) -> None:
     half = len(material.task.select)
     assert len(teacher.select.pixels) == 2 * half
-    expected = material.bank.pixels([p.path for p in material.task.select])
+    expected = material.bank.pixels([p.view for p in material.task.select])
     np.testing.assert_array_equal(teacher.select.pixels[:half], expected)
     np.testing.assert_array_equal(teacher.select.pixels[half:], expected[:, :, ::-1])
     assert teacher.module is not specialist

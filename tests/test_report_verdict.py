@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from make_report import CLASSES, make_accuracy, make_model, make_report, make_size, make_slower, make_unmeasured
+from make_report import (
+    CLASSES,
+    make_accuracy,
+    make_model,
+    make_no_accuracy,
+    make_report,
+    make_size,
+    make_slower,
+    make_unmeasured,
+)
 
 from taco.report.page import Card, Tone
-from taco.report.schema import AccuracySection, ModelSize, Report
+from taco.report.schema import ModelSize, Report
 from taco.report.verdict import actions, banner, cards, verdict
 
-NO_ACCURACY = AccuracySection(
-    evaluated_on="none",
-    balanced=False,
-    dense=None,
-    compressed=None,
-    exported=None,
-    drop_points=None,
-    drop_ci95=None,
-    before_recovery_top1=None,
-)
+NO_ACCURACY = make_no_accuracy()
 
 
 def plain(text: str) -> str:
@@ -106,7 +106,9 @@ def test_unmeasured_promises_nothing_and_shows_the_next_step() -> None:
 
 
 def test_a_device_is_named() -> None:
-    assert verdict(make_report(target="raspberry-pi-5")).text.startswith("On the raspberry-pi-5 the small model")
+    assert verdict(make_report(target="raspberry-pi-5", local=False)).text.startswith(
+        "On the raspberry-pi-5 the small model"
+    )
 
 
 def test_a_missed_speedup_is_said() -> None:

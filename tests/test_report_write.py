@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 from make_report import make_accuracy, make_report, make_unmeasured
+from pydantic import ValidationError
 
 from taco.errors import BundleError, TacoError
 from taco.report.html import render_html
@@ -36,6 +38,15 @@ def test_json_keeps_nulls(tmp_path: Path) -> None:
     stored = json.loads(write_report(make_unmeasured(), tmp_path).json.read_text(encoding="utf-8"))
     assert stored["latency_ms"] is stored["speedup"] is stored["measured_on"] is None
     assert stored["latency_source"] == "none"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_refused(bad: float) -> None:
+    for changes in ({"speedup": bad}, {"speedup_rounds": [1.5, bad]}, {"recovery": {"loss": bad}}):
+        with pytest.raises(ValidationError, match="finite number"):
+            make_report(**changes)
+    with pytest.raises(ValidationError, match="finite number"):
+        make_accuracy(["a"], drop_ci95=(bad, 1.0))
 
 
 def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:

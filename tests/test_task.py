@@ -1,7 +1,10 @@
-"""Listing labelled pictures and dividing them. Nothing is decoded here, so a file of any bytes is a picture."""
+"""Listing labelled pictures. Nothing is decoded here, so a file of any bytes is a picture."""
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import TaskError
-from taco.task import LabelledPicture, Listing, Skipped, SplitOptions, Task, list_pictures, split
+from taco.listing import Listing
+from taco.task import ListOptions, list_pictures
 
 
 def touch(path: Path, content: str = "") -> Path:
@@ -29,14 +33,6 @@ def folder(root: Path, **counts: int) -> Path:
 
 def names(listing: Listing) -> list[tuple[str, str]]:
     return [(p.path.name, listing.classes[p.label_index]) for p in listing.pictures]
-
-
-def divided(listing: Listing, **options: object) -> Task:
-    return split(listing, {p.path for p in listing.pictures}, SplitOptions(**options))  # type: ignore[arg-type]
-
-
-def of_class(pictures: tuple[LabelledPicture, ...], index: int) -> list[str]:
-    return [p.path.name for p in pictures if p.label_index == index]
 
 
 # --- folders -------------------------------------------------------------------------------------------------------
@@ -57,7 +53,7 @@ def test_folder_is_listed_recursively_in_order(tmp_path: Path) -> None:
 
 
 def test_asked_classes_keep_their_order_and_leave_others_out(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path, fox=2, hare=2, owl=2), ["owl", "fox"])
+    listing = list_pictures(folder(tmp_path, fox=2, hare=2, owl=2), ListOptions(["owl", "fox"]))
     assert listing.classes == ("owl", "fox")
     assert {label for _, label in names(listing)} == {"owl", "fox"}
 
@@ -75,7 +71,7 @@ def test_link_loops_end_and_links_are_followed(tmp_path: Path) -> None:
     (root / "fox/self.jpg").symlink_to(root / "fox/self.jpg")
     listing = list_pictures(root)
     assert [n for n, label in names(listing) if label == "fox"] == ["000.jpg", "001.jpg", "self.jpg"]
-    assert len(of_class(listing.pictures, 1)) == 3
+    assert sum(label == "hare" for _, label in names(listing)) == 3
 
 
 # --- CSV files -----------------------------------------------------------------------------------------------------
@@ -107,6 +103,8 @@ PLAIN = [("a.jpg", "fox"), ("b.jpg", "hare")]
 )
 def test_csv_is_read(case: GoodCsv, tmp_path: Path) -> None:
     (tmp_path / "site.CSV").write_bytes(case.content)
+    touch(tmp_path / "b.jpg")  # one picture has to be there
+    touch(tmp_path / "sub/b.jpg")
     listing = list_pictures(tmp_path / "site.CSV")
     assert listing.name == "site"
     assert names(listing) == case.expected
@@ -115,6 +113,7 @@ def test_csv_is_read(case: GoodCsv, tmp_path: Path) -> None:
 
 def test_csv_takes_absolute_paths_and_drops_repeats(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"path,label\n/there/a.jpg,fox\n{tmp_path}/b.jpg,hare\nb.jpg,hare\n./b.jpg,hare\n")
+    touch(tmp_path / "b.jpg")
     listing = list_pictures(tmp_path / "t.csv")
     assert [p.path for p in listing.pictures] == [Path("/there/a.jpg"), tmp_path / "b.jpg"]
     assert listing.warnings == ("2 pictures were listed more than once in t.csv and are used once",)
@@ -132,7 +131,31 @@ class BadSource:
 
 
 def csv_with(text: str) -> Callable[[Path], Path]:
-    return lambda root: touch(root / "t.csv", text)
+    return lambda root: touch(touch(root / "a.jpg").parent / "t.csv", text)
+
+
+def file_with(name: str, content: bytes) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        (root / name).write_bytes(content)
+        return root / name
+
+    return make
+
+
+def huge(root: Path) -> Path:
+    with (root / "huge.json").open("wb") as stream:
+        stream.truncate(2 << 30)  # sparse: nothing is written
+    return root / "huge.json"
+
+
+def pipe(root: Path) -> Path:
+    os.mkfifo(root / "a.json")
+    return root / "a.json"
+
+
+def json_folder(root: Path) -> Path:
+    (root / "x.json").mkdir()
+    return root / "x.json"
 
 
 def linked_twice(root: Path) -> Path:
@@ -170,13 +193,65 @@ def loose(root: Path) -> Path:
         BadSource("short row", csv_with("path,label\na.jpg,fox\nb.jpg\n"), "line 3 lacks a path or a label"),
         BadSource("nul", csv_with("path,label\na\0.jpg,fox\n"), "line 2 lacks a path or a label|not a CSV file"),
         BadSource("huge field", csv_with("path,label\n" + "a" * 200_000 + ",fox\n"), "is not a CSV file: field larger"),
-        BadSource("a picture", lambda root: touch(root / "a.jpg"), "neither a folder nor a CSV file"),
+        BadSource("a picture", lambda root: touch(root / "a.jpg"), "neither a folder, a CSV file nor a JSON file"),
+        BadSource(
+            "nothing there", csv_with("path,label\nx.jpg,fox\ny.jpg,hare\n"), r"none of the 2 .*x\.jpg.*--images"
+        ),
+        BadSource("empty file", file_with("t.csv", b""), r"t\.csv is empty"),
+        BadSource(
+            "blank class twice", lambda root: folder(root, Empty=1, fox=1), "asked for twice", ("empty", "blank")
+        ),
+        BadSource("utf-16, damaged", file_with("t.csv", b"\xff\xfep\0a\0t"), r"is damaged: .* \(utf-16\)"),
+        BadSource("2 GB of JSON", huge, r"has 2\.0 GiB, more than the 1 GiB that are read\. Divide it"),
+        BadSource("a pipe", pipe, "is not a regular file"),
+        BadSource("a folder named x.json", json_folder, r"x\.json is empty\. Give a folder"),
+        BadSource("no JSON in .json", file_with("a.json", b"path,label\n"), r"begins with neither \{ nor \["),
+        BadSource(
+            "a detector's output",
+            file_with("a.JSON", b'{"images": [], "info": {}, "detection_categories": {"1": "animal"}}'),
+            r"it holds boxes, not labels\. Give the labels as TASK and this file with --boxes",
+        ),
+        BadSource("other JSON", file_with("a.json", b'{"instances": []}'), "holds instances, which is not a form"),
+        BadSource("no keys", file_with("a.json", b"{}"), "holds nothing, which is not a form"),
+        BadSource("a list", file_with("a.json", b"[]"), "holds a list at the top, not an object"),
     ],
     ids=lambda c: c.id,
 )
 def test_bad_sources_are_explained(case: BadSource, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=case.says):
-        list_pictures(case.make(tmp_path), case.classes)
+        list_pictures(case.make(tmp_path), ListOptions(case.classes))
+
+
+def test_images_must_be_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"--images .*/no: there is no such folder"):
+        list_pictures(folder(tmp_path, fox=2, hare=2), ListOptions(images=tmp_path / "no"))
+
+
+def test_images_is_where_relative_names_start(tmp_path: Path) -> None:
+    touch(tmp_path / "there/a.jpg")
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,fox\nb.jpg,hare\n")
+    listing = list_pictures(tmp_path / "t.csv", ListOptions(images=tmp_path / "there"))
+    assert [p.path for p in listing.pictures] == [tmp_path / "there/a.jpg", tmp_path / "there/b.jpg"]
+
+
+def test_empty_and_blank_are_one_class_in_folders_and_in_what_is_asked(tmp_path: Path) -> None:
+    root = folder(tmp_path, Empty=1, BLANK=2, fox=2, owl=1)
+    assert list_pictures(root).classes == ("blank", "fox", "owl")
+    listing = list_pictures(root, ListOptions(["fox", "EMPTY"]))
+    assert listing.classes == ("fox", "blank")
+    assert [label for _, label in names(listing)] == ["fox"] * 2 + ["blank"] * 3
+
+
+def test_the_form_is_told_by_content_rather_than_by_suffix(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+        "annotations": [{"id": n, "image_id": n, "category_id": n} for n in (1, 2)],
+        "categories": [{"id": 1, "name": "fox"}, {"id": 2, "name": "hare"}],
+    }
+    for name in ("labels.JSON", "labels.csv", "labels.txt", "labels"):
+        touch(tmp_path / name, json.dumps(content))
+        assert names(list_pictures(tmp_path / name)) == PLAIN
 
 
 def test_forbidden_folder_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,173 +263,34 @@ def test_forbidden_folder_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
         list_pictures(tmp_path)
 
 
-# --- splitting -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Counts:
-    pictures: int
-    shots: int
-    fit: int
-    select: int
-    rest: int
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Counts(20, 16, 12, 4, 4),
-        Counts(2, 16, 1, 1, 0),
-        Counts(3, 2, 1, 1, 1),
-        Counts(5, 5, 4, 1, 0),
-        Counts(9, 6, 4, 2, 3),
-    ],
-    ids=str,
-)
-def test_each_class_is_divided(case: Counts, tmp_path: Path) -> None:
-    task = divided(list_pictures(folder(tmp_path, fox=case.pictures, hare=case.pictures)), shots=case.shots)
-    for index in (0, 1):
-        parts = [of_class(part, index) for part in (task.fit, task.select, task.evaluation)]
-        assert [len(part) for part in parts] == [case.fit, case.select, case.rest]
-        assert len({name for part in parts for name in part}) == case.pictures
-
-
-@given(st.integers(2, 12), st.integers(2, 12), st.integers(2, 10), st.integers(0, 5))
-def test_a_class_does_not_depend_on_the_others(foxes: int, hares: int, shots: int, seed: int) -> None:
-    nothing = Listing("nothing", (), ())  # nothing is evaluated, so the pictures need not exist
-
-    def listing(**counts: int) -> Listing:
-        pictures = [
-            LabelledPicture(Path(f"/{name}/{number}.jpg"), index)
-            for index, (name, count) in enumerate(counts.items())
-            for number in range(count)
-        ]
-        return Listing("t", tuple(counts), tuple(reversed(pictures)))
-
-    one = divided(listing(fox=foxes, hare=hares), shots=shots, seed=seed, evaluation=nothing)
-    other = divided(listing(owl=3, fox=foxes), shots=shots, seed=seed, evaluation=nothing)
-    assert of_class(one.fit, 0) == of_class(other.fit, 1)
-    assert of_class(one.select, 0) == of_class(other.select, 1)
-
-
-def test_split_depends_on_neither_other_classes_nor_order_nor_place(tmp_path: Path) -> None:
-    small = list_pictures(folder(tmp_path / "a", fox=20, hare=5))
-    large = list_pictures(folder(tmp_path / "b", fox=20, hare=9, ape=7))
-    turned = Listing(large.name, large.classes, large.pictures[::-1])
-    expected = divided(small, shots=8)
-    for task, index in ((divided(large, shots=8), 1), (divided(turned, shots=8), 1)):
-        assert of_class(task.fit, index) == of_class(expected.fit, 0)
-        assert of_class(task.select, index) == of_class(expected.select, 0)
-
-
-def test_seed_changes_the_shots_and_more_shots_keep_the_earlier(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path, fox=40, hare=40))
-
-    def shots(count: int, seed: int) -> set[str]:
-        task = divided(listing, shots=count, seed=seed)
-        return set(of_class(task.fit + task.select, 0))
-
-    assert shots(8, 0) != shots(8, 1)
-    assert shots(8, 0) == shots(8, 0)
-    assert shots(8, 0) < shots(16, 0)
-
-
-def test_classes_do_not_draw_the_same_positions(tmp_path: Path) -> None:
-    task = divided(list_pictures(folder(tmp_path, fox=40, hare=40)), shots=8)
-    assert of_class(task.fit, 0) != of_class(task.fit, 1)
-
-
-def test_unreadable_pictures_are_left_out_and_passed_on(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path, fox=4, hare=4))
-    bad = listing.pictures[0].path
-    skipped = Skipped(bad, "cut short")
-    task = split(listing, [p.path for p in listing.pictures[1:]], SplitOptions(4), [skipped])
-    assert bad not in {p.path for p in task.fit + task.select + task.evaluation}
-    assert task.skipped == (skipped,)
-
-
-def test_class_with_one_readable_picture_is_an_error(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path, fox=4, hare=4))
-    with pytest.raises(TaskError, match="class 'hare' has 1 readable pictures, at least 2"):
-        split(listing, [p.path for p in listing.pictures[:5]], SplitOptions())
-
-
-def test_one_shot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="1 shots a class are too few"):
-        divided(list_pictures(folder(tmp_path, fox=4, hare=4)), shots=1)
-
-
-def test_few_pictures_and_none_for_evaluation_are_warned_of(tmp_path: Path) -> None:
-    task = divided(list_pictures(folder(tmp_path, fox=3, hare=9)), shots=5)
-    assert task.warnings == (
-        "fewer readable pictures than the 5 shots asked, all of them used: fox (3)",
-        "no picture left for evaluation: fox",
-    )
-
-
-def test_long_warnings_are_shortened(tmp_path: Path) -> None:
-    task = divided(list_pictures(folder(tmp_path, **{f"c{n}": 2 for n in range(12)})), shots=2)
-    assert task.warnings == ("no picture left for evaluation: c0, c1, c10, c11, c2, c3, c4, c5 and 4 more",)
-
-
-# --- evaluation from elsewhere ------------------------------------------------------------------------------------
-
-
-def test_evaluation_listing_replaces_the_rest_and_is_relabelled(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path / "a", fox=9, hare=9, owl=9))
-    evaluation = list_pictures(folder(tmp_path / "b", hare=3, owl=2))
-    readable = {p.path for p in (*listing.pictures, *evaluation.pictures)} - {evaluation.pictures[0].path}
-    task = split(listing, readable, SplitOptions(4, evaluation=evaluation))
-    assert [(p.path.parent.name, task.classes[p.label_index]) for p in task.evaluation] == [
-        *[("hare", "hare")] * 2,
-        *[("owl", "owl")] * 2,
-    ]
-    assert task.warnings == ("no picture left for evaluation: fox",)
-
-
-def test_copies_of_shots_are_not_evaluated(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path / "a", fox=4, hare=4))
-    shots = divided(listing, shots=4)
-    root = folder(tmp_path / "b", fox=2, hare=2)
-    (root / "fox/copy.jpg").write_bytes(shots.fit[0].path.read_bytes())
-    (root / "fox/link.jpg").symlink_to(shots.select[0].path)
-    same_size = "x" * shots.fit[0].path.stat().st_size
-    touch(root / "hare/other.jpg", same_size)
-    evaluation = list_pictures(root)
-    readable = {p.path for p in (*listing.pictures, *evaluation.pictures)}
-    task = split(listing, readable, SplitOptions(4, evaluation=evaluation))
-    kept = {p.path.name for p in task.evaluation}
-    assert {"copy.jpg", "link.jpg"}.isdisjoint(kept)
-    assert "other.jpg" in kept
-    assert "2 evaluation pictures are copies of shots and were left out of the evaluation" in task.warnings
-
-
-def test_copies_within_one_folder_are_not_evaluated(tmp_path: Path) -> None:
-    root = folder(tmp_path, hare=8)
-    for number in range(8):
-        touch(root / f"fox/{number}.jpg", "the same picture")
-    task = divided(list_pictures(root), shots=4)
-    assert of_class(task.evaluation, 0) == []
-    assert len(of_class(task.evaluation, 1)) == 4
-
-
-def test_unknown_evaluation_label_is_an_error(tmp_path: Path) -> None:
-    evaluation = list_pictures(folder(tmp_path / "b", foxes=3, hare=2))
-    listing = list_pictures(folder(tmp_path / "a", fox=4, hare=4))
-    with pytest.raises(TaskError, match=r"evaluation class 'foxes' is not a class of the task\. Did you mean 'fox'"):
-        divided(listing, evaluation=evaluation)
-
-
-def test_picture_removed_meanwhile_is_an_error(tmp_path: Path) -> None:
-    listing = list_pictures(folder(tmp_path, fox=4, hare=4))
-    listing.pictures[0].path.unlink()
-    with pytest.raises(TaskError, match=r"cannot read .*000.jpg: No such file"):
-        divided(listing, shots=3)
-
-
 @pytest.mark.parametrize("name", ["two\nlines", "tab\there", "bad\udcffbytes"], ids=["newline", "tab", "not UTF-8"])
 def test_class_names_that_no_label_file_can_hold_are_refused(tmp_path: Path, name: str) -> None:
     for folder_name in ("fox", name):
         touch(tmp_path / folder_name / "1.jpg", "x")
     with pytest.raises(TaskError, match="not printable"):
         list_pictures(tmp_path)
+
+
+@given(
+    st.sampled_from(["a.csv", "a.json", "datapackage.json", "media.csv", "observations.csv", "md.json"]),
+    st.binary(max_size=60) | st.text(st.sampled_from('{}[]",:\n path,label1'), max_size=60).map(str.encode),
+    st.sampled_from([b"", b"path,label\na.jpg,fox\n", b'{"images": [{"id": 1, "file_name": ', b'{"resources": [']),
+)
+def test_no_bytes_raise_anything_but_a_task_error(name: str, content: bytes, before: bytes) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = folder(Path(place, "site"), fox=1, hare=1)
+        tables = {"deployments": "deploymentID\n", "media": "mediaID,deploymentID,timestamp,filePath\n"}
+        tables["observations"] = "deploymentID,mediaID,observationType,scientificName\n"
+        for table, header in tables.items():
+            (root / f"{table}.csv").write_text(header)
+        resources = [{"name": table, "path": f"{table}.csv"} for table in tables]
+        (root / "datapackage.json").write_text(json.dumps({"resources": resources}))
+        file = root / name
+        file.write_bytes(before + content if file.suffix == ".json" or name == "a.csv" else file.read_bytes() + content)
+        boxes = file if name == "md.json" else None
+        if boxes is not None:
+            (root / "datapackage.json").unlink()
+        source = file if name.startswith("a.") else root
+        with pytest.raises(TaskError) as caught:
+            list_pictures(source, ListOptions(boxes=boxes))
+        assert "\n" not in str(caught.value)

@@ -120,6 +120,29 @@ def read_rgb(path: Union[str, "os.PathLike[str]"]) -> Image.Image:
     return upright
 
 
+def crop_box(image: Image.Image, box: Sequence[float], margin: float) -> Image.Image:
+    """Cut out the square around a box, so that later resizing keeps the animal's proportions.
+
+    Args:
+        image: An upright picture.
+        box: (left, top, width, height) as fractions of the picture.
+        margin: Added on every side, as a fraction of the box's longer side.
+
+    Returns:
+        The square, moved inside the picture where it would leave it, and cut where it is larger than the picture.
+    """
+    left, top, width, height = (f * side for f, side in zip(box, image.size * 2))  # noqa: B905 - Python 3.8
+    side = max(1.0, max(width, height) * (1 + 2 * margin))
+    edges = []
+    for start, length, whole in ((left, width, image.size[0]), (top, height, image.size[1])):
+        span = min(side, whole)
+        begin = min(max(0.0, start + length / 2 - span / 2), whole - span)
+        first = min(round(begin), whole - 1)
+        edges.append((first, min(whole, max(first + 1, round(begin + span)))))
+    (x0, x1), (y0, y1) = edges
+    return image.crop((x0, y0, x1, y1))
+
+
 def resize_crop(image: Image.Image, preprocessing: Preprocessing) -> "npt.NDArray[np.uint8]":
     """Resize and crop an RGB picture as timm's evaluation transform does.
 

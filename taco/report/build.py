@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import record, results
+from taco.report import camera, record, results
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -19,6 +19,9 @@ def build_page(report: Report) -> Page:
         warnings=tuple(report.warnings),
         sections=(
             results.accuracy_section(report),
+            *camera.light_sections(report),
+            camera.abstention_section(report),
+            camera.split_section(report),
             results.speed_section(report),
             results.size_section(report),
             results.widths_section(report),

@@ -21,12 +21,19 @@ _MOST_LETTERS = 24
 
 
 def shown_classes(report: Report) -> list[str]:
-    """The classes that the picture of recalls shows: those with pictures, the worst exported recall first."""
+    """The classes that the picture of recalls shows: those with pictures, the worst exported recall first.
+
+    Where not all fit, empty frames keep their place.
+    """
     exported = report.accuracy.exported
     if exported is None:
         return []
     recalls = {name: recall for name, recall in exported.per_class.items() if recall is not None}
-    return sorted(recalls, key=lambda name: recalls[name].percent)[:MOST_CLASSES]
+    worst_first = sorted(recalls, key=lambda name: recalls[name].percent)
+    blank = report.accuracy.blank_class
+    if blank is not None and blank in worst_first[MOST_CLASSES:]:
+        return [*worst_first[: MOST_CLASSES - 1], blank]
+    return worst_first[:MOST_CLASSES]
 
 
 def timed_models(report: Report) -> list[tuple[str, Latency]]:
@@ -99,7 +106,7 @@ def _named_bars(report: Report) -> str:
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=10.5,
+            fontsize=11.5,
             color=QUIET,
             annotation_clip=False,
         )

@@ -17,7 +17,7 @@ _RED = "\N{LARGE RED SQUARE}"
 def render_markdown(report: Report) -> str:
     """Write the report as GitHub-flavoured Markdown; a pure function of the report."""
     page = build_page(report)
-    parts = [*_top(page), *_warnings(page)]
+    parts = [*_top(page), *_warnings(page), _cards(page)]
     for section in page.sections:
         parts += _section(section)
     parts += ["Pictures: see `report.html`.", f"_{escape(page.footer)}_"]
@@ -35,13 +35,17 @@ def _top(page: Page) -> list[str]:
     if page.banner:
         parts.append(f"> [!CAUTION]\n> {_RED} **{escape(page.banner)}** {_RED}")
     parts.append(f"**{_toned(page.verdict)}**")
-    parts += [f"> {_toned(action)}" for action in page.actions]
-    rows = tuple((card.label, card.value, card.detail) for card in page.cards)
-    return [*parts, _table(Table(("", "value", "detail"), rows, numeric=False))]
+    return parts + [f"> {_toned(action)}" for action in page.actions]
 
 
 def _warnings(page: Page) -> list[str]:
     return ["## Warnings", _list(page.warnings)] if page.warnings else []
+
+
+def _cards(page: Page) -> str:
+    rows = tuple((card.label, card.value, card.detail) for card in page.cards)
+    heading = "## Key figures\n\n" if page.warnings else ""
+    return heading + _table(Table(("", "value", "detail"), rows, numeric=False))
 
 
 def _section(section: Section) -> list[str]:

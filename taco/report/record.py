@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from taco.report import wording
+from taco.report.figures import MOST_CLASSES
 from taco.report.page import Block, Code, Folded, Lines, Note, Section, Table, Tone
 from taco.report.schema import Parity, Report
 
@@ -77,13 +78,10 @@ def recovery_section(report: Report) -> Section:
 def material_section(report: Report) -> Section:
     """Pictures, classes, weights and their licence."""
     task, model = report.task, report.model
+    folded = len(task.classes) > MOST_CLASSES
     rows = (
         ("task", task.name),
-        ("classes", f"{len(task.classes)}: {', '.join(task.classes)}"),
-        ("labelled pictures a class asked for", str(task.shots)),
-        ("pictures to fit with", wording.amount(task.fit_images)),
-        ("pictures to make choices with", wording.amount(task.select_images)),
-        ("pictures for this report only", wording.amount(task.eval_images)),
+        ("classes", str(len(task.classes)) if folded else f"{len(task.classes)}: {', '.join(task.classes)}"),
         ("model", model.name),
         ("head", model.head),
         ("weights from", model.weights_source),
@@ -93,6 +91,8 @@ def material_section(report: Report) -> Section:
     blocks: list[Block] = [Table((), rows, numeric=False)]
     if model.random_weights:
         blocks.insert(0, Note("RANDOM WEIGHTS: this model has learnt nothing.", Tone.BAD))
+    if folded:
+        blocks.append(Folded(f"The {len(task.classes)} classes", Lines(tuple(task.classes))))
     if task.skipped:
         pictures = wording.counted(len(task.skipped), "picture")
         blocks.append(Folded(f"{pictures} could not be used", Lines(tuple(task.skipped))))

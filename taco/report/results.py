@@ -6,7 +6,7 @@ from functools import partial
 
 from taco.report import figures, wording
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
-from taco.report.schema import Latency, ModelAccuracy, ModelSize, Proportion, Report
+from taco.report.schema import Latency, ModelAccuracy, ModelSize, Report
 
 
 def accuracy_section(report: Report) -> Section:
@@ -72,7 +72,7 @@ def widths_section(report: Report) -> Section:
         )
         caption = "Channels of each unit in the order of the network; the whole bar is the dense width."
         blocks.append(Picture(partial(figures.width_bars, report), caption))
-        table = Table(("unit", "kind", "dense, channels", "kept, channels", "kept"), rows)
+        table = Table(("unit", "kind", "dense", "kept", "share"), rows, "Widths are numbers of channels.")
         blocks.append(Folded(f"Table of {wording.counted(len(rows), 'unit')}", table))
     else:
         blocks.append(Note("No unit was cut."))
@@ -124,7 +124,9 @@ def _class_blocks(report: Report, exported: ModelAccuracy) -> list[Block]:
     shown = figures.shown_classes(report)
     caption = "Share named right (dot) and 95 % interval (line); the worst class of the exported model comes first."
     if len(shown) < len(exported.per_class):
-        caption += f" Only the worst {len(shown)} of {len(exported.per_class)} classes are drawn; the table has all."
+        kept = f", with {blank} in any case" if (blank := report.accuracy.blank_class) in shown else ""
+        of_all = f"the worst {len(shown)} of {len(exported.per_class)} classes are drawn{kept}"
+        caption += f" Only {of_all}; the table has all."
     blocks: list[Block] = []
     if shown:
         blocks.append(Picture(partial(figures.recall_dots, report), wording.marked(caption, report)))
@@ -138,26 +140,26 @@ def _class_blocks(report: Report, exported: ModelAccuracy) -> list[Block]:
 
 def _class_table(report: Report, exported: ModelAccuracy) -> Table:
     dense = report.accuracy.dense.per_class if report.accuracy.dense else {}
+    blank = report.accuracy.blank_class
     rows = tuple(
-        (name, wording.proportion(dense.get(name)), wording.proportion(recall), _pictures(recall))
-        for name, recall in exported.per_class.items()
+        (
+            f"{name} (empty frames)" if name == blank else name,
+            wording.proportion(dense.get(name)),
+            wording.proportion(recall),
+            wording.pictures(recall.n if recall else 0),
+        )
+        for name, recall in sorted(exported.per_class.items(), key=lambda item: item[0] != blank)
     )
     few = any(recall is not None and recall.n < wording.FEW_PICTURES for recall in exported.per_class.values())
     caption = "In brackets: 95 % interval."
     if few:
-        caption += f" Classes with fewer than {wording.FEW_PICTURES} pictures are too few to judge one by one."
+        caption += f" Few: fewer than {wording.FEW_PICTURES} pictures of a class are {wording.TOO_FEW}."
     return Table(
         ("class", "dense, right", "exported, right", "pictures"),
         rows,
         wording.marked(caption, report),
         tone=_tone(report),
     )
-
-
-def _pictures(recall: Proportion | None) -> str:
-    if recall is None:
-        return "0"
-    return f"{recall.n} (few)" if recall.n < wording.FEW_PICTURES else str(recall.n)
 
 
 def _tone(report: Report) -> Tone:

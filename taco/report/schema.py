@@ -1,7 +1,7 @@
 """`report.json`: everything the report page shows, so that the page can be drawn again from this file alone.
 
 ARCHITECTURE section 8 defines every number. Accuracies are percent (0-100). Times are milliseconds. What was not
-measured is null, never filled in.
+measured is null, never filled in; NaN and infinity, which JSON cannot hold, are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class TaskSection(_Frozen):
@@ -27,6 +27,12 @@ class TaskSection(_Frozen):
     select_images: int
     eval_images: int = Field(description="pictures used for nothing but this report; 0 in true few-shot")
     skipped: list[str] = Field(description="pictures that could not be used, each 'path: reason'")
+    split_by: Literal["location", "sequence", "image"] = Field(
+        description="what may not have pictures among the shots and in the evaluation"
+    )
+    held_back: int = Field(description="pictures used for nothing, because a shot's place, burst or copy is in them")
+    duplicates: int = Field(description="pictures that are copies or near copies of another one")
+    cropped: bool = Field(description="the model looks at boxes around the animals, not at whole frames")
 
 
 class ModelSection(_Frozen):
@@ -66,6 +72,24 @@ class ModelAccuracy(_Frozen):
     per_class: dict[str, Proportion | None] = Field(description="recall; null where a class has no evaluation picture")
 
 
+class LightAccuracy(_Frozen):
+    """Accuracy (all pictures alike, never balanced) on the evaluation pictures of one kind of light."""
+
+    dense: Proportion
+    exported: Proportion
+
+
+class Abstention(_Frozen):
+    """From which probability an answer counts as sure; others are marked for a person to look at."""
+
+    threshold: float = Field(description="least softmax probability of a sure answer, chosen on the select pictures")
+    asked_percent: float = Field(description="how many percent of the sure answers should be right")
+    select_sure: Proportion = Field(description="share of sure answers on the select pictures")
+    select_right: Proportion | None = Field(description="how many of them are right; null where none is sure")
+    eval_sure: Proportion | None = Field(description="the same on the evaluation pictures; null without any")
+    eval_right: Proportion | None
+
+
 class AccuracySection(_Frozen):
     """Dense specialist, compressed torch model and exported file on the same pictures."""
 
@@ -78,6 +102,11 @@ class AccuracySection(_Frozen):
     exported: ModelAccuracy | None
     drop_points: float | None = Field(description="dense minus exported, percent points; positive is a loss")
     drop_ci95: tuple[float, float] | None = Field(description="paired 95 % interval of drop_points")
+    by_light: dict[Literal["day", "infrared"], LightAccuracy] = Field(
+        description="kinds of light that occur among the judged pictures"
+    )
+    blank_class: str | None = Field(description="the class of empty frames, whose recall is told apart; null without")
+    abstention: Abstention
     before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
 
 
@@ -153,6 +182,7 @@ class Report(_Frozen):
     model: ModelSection
     target: str
     target_description: str
+    local: bool = Field(description="the target is the machine that made this report, not a device elsewhere")
     runtime: RuntimeSection
     accuracy: AccuracySection
     size: SizeSection

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
-WIDTH = 460
+WIDTH = 400
 """Drawing width in CSS pixels: small enough to stay readable on a telephone, where the page scales it to fit."""
 
 DPI = 72

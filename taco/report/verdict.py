@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from taco.report import wording
+from taco.report import camera, wording
 from taco.report.page import Card, Note, Tone
 from taco.report.schema import ModelAccuracy, Report
 
-LOCAL_TARGETS = "host-"
 _NO_PICTURES = "no labelled pictures were left for it"
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -56,8 +55,9 @@ def actions(report: Report) -> tuple[Note, ...]:
 
 
 def cards(report: Report) -> tuple[Card, ...]:
-    """Accuracy, drop, speed-up and size."""
-    return (_accuracy_card(report), _drop_card(report), _speed_card(report), _size_card(report))
+    """Accuracy, drop, empty frames where there is a class of them, speed-up and size."""
+    accuracies = (_accuracy_card(report), _drop_card(report), *camera.blank_card(report))
+    return (*accuracies, _speed_card(report), _size_card(report))
 
 
 def _is_doubtful(report: Report) -> bool:
@@ -77,7 +77,7 @@ def _missed(report: Report) -> bool:
 
 
 def _place(report: Report) -> str:
-    return "on this machine" if report.target.startswith(LOCAL_TARGETS) else f"on the {report.target}"
+    return "on this machine" if report.local else f"on the {report.target}"
 
 
 def _capital(text: str) -> str:
@@ -93,7 +93,7 @@ def _times(report: Report) -> str:
 
 def _unmeasured(report: Report) -> Note:
     share = 100 * report.size.compressed.macs / report.size.dense.macs if report.size.dense.macs else 100.0
-    where = "this machine" if report.target.startswith(LOCAL_TARGETS) else f"the {report.target}"
+    where = "this machine" if report.local else f"the {report.target}"
     return Note(
         f"Not measured: nothing was timed on {where}, so nobody knows yet whether the small model is faster there. "
         f"It does {wording.percent(share)} of the arithmetic of the dense model, which is no promise of speed, "

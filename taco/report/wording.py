@@ -12,6 +12,7 @@ _GAP = "\N{NO-BREAK SPACE}"
 NOT_MEASURED = "not measured"
 FEW_PICTURES = 30
 """Below this many evaluation pictures a class's recall is only a hint (ARCHITECTURE section 8)."""
+TOO_FEW = "too few to tell"
 
 
 def percent(value: float) -> str:
@@ -106,6 +107,11 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str, many: str = "") -> str:
     """`1 picture`, `320 pictures`, `8 classes`."""
     return f"{amount(n)} {noun if n == 1 else many or noun + 's'}"
+
+
+def pictures(n: int) -> str:
+    """A number of pictures for a table: `320`, or `12 (few)` where it is too small to tell."""
+    return f"{amount(n)} (few)" if 0 < n < FEW_PICTURES else amount(n)
 
 
 def accuracy_mark(report: Report) -> str:

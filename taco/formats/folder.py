@@ -1,0 +1,69 @@
+"""One folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from taco.errors import TaskError
+from taco.formats.names import canonical
+from taco.formats.rows import Found, Row
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+
+
+def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
+    """List the pictures of an image folder.
+
+    Args:
+        source: It holds one folder a class.
+        classes: Canonical names; folders of others are not looked into. None is all.
+
+    Raises:
+        TaskError: There are no class folders, or one that is asked for holds no picture.
+        OSError: A folder cannot be read.
+    """
+    entries = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    loose = sum(_is_picture(entry.name) for entry in entries if not entry.is_dir())
+    if not names:
+        what = f"{source} holds {loose} pictures but no class folders" if loose else f"{source} is empty"
+        layout = "Give a folder with one folder of pictures for each class, or a CSV file with the header path,label"
+        raise TaskError(what, f"{layout}, such as {source.name}/fox/1.jpg and {source.name}/hare/1.jpg")
+    found = Found(one_label=True)
+    wanted = [name for name in names if classes is None or canonical(name) in classes]
+    for name in wanted:
+        pictures = picture_files(source / name)
+        if not pictures:
+            what = f"{source / name} holds no picture ({' '.join(sorted(PICTURE_SUFFIXES))})"
+            raise TaskError(what, "Fill it, remove it, or use --classes")
+        found.rows += [Row(canonical(name), path) for path in pictures]
+    found.unused = tuple(sorted({canonical(name) for name in names}))
+    if loose:
+        found.warnings.append(f"{loose} pictures beside the class folders of {source.name} are not used")
+    return found
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures under a folder, in depth; hidden files are ignored, loops of links are safe."""
+    pictures: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in visited:  # a link back into the tree
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        pictures += [Path(parent, name) for name in files if _is_picture(name)]
+    return pictures
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES

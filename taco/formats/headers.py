@@ -1,0 +1,33 @@
+"""The upright size of a picture, from its header alone."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+from taco.device.images import FORMATS
+
+_ORIENTATION_TAG = 0x0112
+_TURNED = frozenset({5, 6, 7, 8})
+#: What Pillow raises on damaged headers; the picture itself is read, and its damage told, elsewhere.
+_DAMAGED = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+def upright_size(path: Path) -> tuple[float, float] | None:
+    """Return (width, height) in pixels of a picture after its EXIF rotation; None where its header cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures: none is decoded here
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
+    except _DAMAGED:
+        return None
+    return (float(height), float(width)) if turned else (float(width), float(height))

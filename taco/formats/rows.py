@@ -1,0 +1,127 @@
+"""What every form gives: one row for each label of each picture, and what could not be used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from taco.errors import TaskError
+from taco.formats.boxes import BoxReader
+from taco.listing import Box, Skipped
+
+_VIDEOS = frozenset({".mp4", ".avi", ".mov", ".m4v", ".mkv", ".wmv", ".mpg"})
+#: CSV columns of a box, in lower case: ours, and Camtrap DP's.
+BOX_COLUMNS = (
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("bboxx", "bboxy", "bboxwidth", "bboxheight"),
+)
+
+
+class Row(NamedTuple):
+    """One label of one picture; the fields are those of `LabelledPicture`, with the class by its canonical name."""
+
+    label: str
+    path: Path
+    box: Box | None = None
+    location: str | None = None
+    sequence: str | None = None
+    taken: float | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What a source holds.
+
+    Attributes:
+        rows: Every label of every picture, in the source's order.
+        unused: Classes that it knows beside those of the rows.
+        warnings: What a person should know.
+        skipped: Pictures that cannot be used.
+        one_label: A picture with two labels is a mistake of a person rather than a picture of two species.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    unused: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    one_label: bool = False
+
+
+def locate(root: Path, name: object, where: str) -> Path:
+    """Return the place of a picture that a source names; it need not exist.
+
+    Args:
+        root: Where relative names start.
+        name: As the source writes it; backslashes divide folders where no file has them in its name.
+        where: Names the entry in messages.
+
+    Raises:
+        TaskError: It is no name of a file.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise TaskError(f"{where} names no file", "Complete or remove it")
+    if "\0" in name or not _encodable(name):
+        raise TaskError(f"{where}: {name!r} cannot be the name of a file", "Correct or remove it")
+    if _is_on_the_web(name):
+        return Path(name)
+    path = root / name
+    return root / name.replace("\\", "/") if "\\" in name and not path.exists() else path
+
+
+def unusable(name: object) -> str | None:
+    """Return why what a name stands for cannot be a picture here; None where it may be one."""
+    if not isinstance(name, str):
+        return None
+    if _is_on_the_web(name):
+        return "it is on the web: download it first"
+    return "it is a video" if PurePath(name).suffix.lower() in _VIDEOS else None
+
+
+def box_columns(columns: Mapping[str, str], file: Path) -> Sequence[str] | None:
+    """Return the names of a CSV's columns of boxes; None where it has none.
+
+    Raises:
+        TaskError: It has some of the four.
+    """
+    for names in BOX_COLUMNS:
+        if missing := [name for name in names if name not in columns]:
+            if len(missing) < len(names):
+                what = f"the first line of {file} lacks the column {missing[0]}"
+                raise TaskError(what, f"A box needs {', '.join(names)}: fractions of the picture from its upper left")
+        else:
+            return names
+    return None
+
+
+def box_of(cells: Mapping[str, str], names: Sequence[str] | None, where: str, boxes: BoxReader) -> Box | None:
+    """Read a box from a row of a CSV; None where its cells are empty.
+
+    Raises:
+        TaskError: They are no box.
+    """
+    texts = [cells[name] for name in names or ()]
+    if not any(texts):
+        return None
+    return boxes.read([_number(text) for text in texts], where)
+
+
+def _is_on_the_web(name: str) -> bool:
+    return "://" in name[:12]
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Steps whose results are tensors: computed once, stored as safetensors, read back on the next run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from taco.calibrate import Moments
+from taco.compress import UnitSolution
+from taco.exporters.protocol import Artifact
+from taco.head import Linear
+from taco.judge import Judgement
+from taco.parity import ParityResult
+from taco.recover import Recovered
+from taco.rundir import RunDir
+from taco.solvers.channels import ChannelOrder
+from taco.units import Unit
+
+Key = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Store:
+    """Typed access to the steps of one run; every method takes the step's key and how to compute it."""
+
+    rundir: RunDir
+
+    def head(self, key: Key, compute: Callable[[], Linear]) -> Linear:
+        """Return the specialist's head."""
+
+        def save(path: Path) -> str:
+            head = compute()
+            _save(path, {"weight": head.weight, "bias": head.bias})
+            return head.description
+
+        file, description = self.rundir.file_step("head", key, ".safetensors", save)
+        tensors = safetensors.torch.load_file(file)
+        return Linear(tensors["weight"], tensors["bias"], description)
+
+    def moments(self, key: Key, compute: Callable[[], Mapping[str, Moments]]) -> dict[str, Moments]:
+        """Return the second moments of every calibrated layer's input."""
+
+        def save(path: Path) -> dict[str, int]:
+            found = compute()
+            _save(path, {f"{n}|{part}": getattr(m, part) for n, m in found.items() for part in ("second", "mean")})
+            return {name: m.n for name, m in found.items()}
+
+        file, counts = self.rundir.file_step("moments", key, ".safetensors", save)
+        tensors = safetensors.torch.load_file(file)
+        return {name: Moments(tensors[f"{name}|second"], tensors[f"{name}|mean"], n) for name, n in counts.items()}
+
+    def solutions(
+        self,
+        key: Key,
+        units: tuple[Unit, ...],
+        moments: Mapping[str, Moments],
+        compute: Callable[[], Mapping[str, UnitSolution]],
+    ) -> dict[str, UnitSolution]:
+        """Return the removal order of every unit."""
+
+        def save(path: Path) -> None:
+            found = compute()
+            parts = ("removed", "loss")
+            _save(path, {f"{n}|{part}": getattr(s.order, part) for n, s in found.items() for part in parts})
+
+        file, _ = self.rundir.file_step("channel-order", key, ".safetensors", save)
+        tensors = safetensors.torch.load_file(file)
+        orders = {u.name: ChannelOrder(tensors[f"{u.name}|removed"], tensors[f"{u.name}|loss"]) for u in units}
+        return {u.name: UnitSolution(u, moments[u.consumer], orders[u.name]) for u in units}
+
+    def artifact(self, name: str, key: Key, export: Callable[[Path], Artifact]) -> Artifact:
+        """Return an exported file."""
+
+        def save(path: Path) -> dict[str, Any]:
+            facts = dataclasses.asdict(export(path))
+            del facts["path"]
+            return facts
+
+        file, facts = self.rundir.file_step(name, key, ".onnx", save)
+        return Artifact(path=file, **facts)
+
+    def recovered(self, key: Key, start: torch.nn.Module, compute: Callable[[], Recovered]) -> Recovered:
+        """Return a recovered model; the weights are loaded into `start`."""
+
+        def save(path: Path) -> dict[str, Any]:
+            found = compute()
+            _save(path, found.module.state_dict())
+            return {f.name: getattr(found, f.name) for f in dataclasses.fields(Recovered) if f.name != "module"}
+
+        file, facts = self.rundir.file_step("recovered", key, ".safetensors", save)
+        start.load_state_dict(safetensors.torch.load_file(file))
+        return Recovered(**{**facts, "module": start, "history": tuple(map(tuple, facts["history"]))})
+
+    def judgement(self, key: Key, compute: Callable[[], Judgement]) -> Judgement:
+        """Return the answers of every stage on the judged pictures."""
+
+        def save(path: Path) -> dict[str, Any]:
+            found = compute()
+            arrays: dict[str, npt.NDArray[Any]] = {n: getattr(found, n) for n in _names(Judgement, "parity")}
+            path.write_bytes(safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()}))
+            return dataclasses.asdict(found.parity)
+
+        file, parity = self.rundir.file_step("judgement", key, ".safetensors", save)
+        return Judgement(**safetensors.numpy.load_file(file), parity=ParityResult(**parity))
+
+
+def _names(kind: type[Judgement], *without: str) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind) if f.name not in without]
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors; a full disk is an OSError, which the library's own writer hides."""
+    path.write_bytes(safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))

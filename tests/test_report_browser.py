@@ -1,0 +1,164 @@
+"""The page in a real browser: fits a telephone, readable in light, dark and grey, pictures drawn, silent console."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from browser import look
+from make_report import (
+    LEAK,
+    make_accuracy,
+    make_layers,
+    make_model,
+    make_no_accuracy,
+    make_report,
+    make_task,
+    make_trap,
+    make_unmeasured,
+)
+from PIL import Image, ImageColor
+
+from taco.report.html import render_html
+
+PHONE, DESK = 390, 1280
+LEAST_CONTRAST = 4.5
+"""WCAG 2, level AA."""
+LEAST_LETTERS = 10.0
+"""CSS pixels on the screen, within pictures too."""
+LEAST_GREY_STEP = 40
+HOSTILE = [
+    *(f"{'Panthera-pardus-orientalis-of-the-far-east-' * 2}{number}" for number in range(13)),
+    *(f'<b>class</b> & "{number}" | キツネ' for number in range(13)),
+    *(f"$x_{number}$ `a`_{'underscored_' * 6}" for number in range(13)),
+    "blank",
+]
+REPORTS = {
+    "measured": make_report(),
+    "unmeasured": make_unmeasured(),
+    "no accuracy": make_report(accuracy=make_no_accuracy()),
+    "40 hostile classes": make_report(
+        task=make_task(classes=HOSTILE, split_by="image"),
+        accuracy=make_accuracy(HOSTILE, each=24, blank_class="blank"),
+        warnings=[LEAK, "x" * 200],
+        layers=make_layers(60),
+    ),
+    "one layer": make_report(layers=make_layers(1)),
+    "random weights": make_trap(model=make_model(random_weights=True)),
+    "camera trap": make_trap(warnings=[LEAK]),
+}
+PICTURES = {"unmeasured": 2, "no accuracy": 2}
+schemes = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+
+
+@cache
+def page_of(name: str) -> str:
+    return render_html(REPORTS[name])
+
+
+def faults(frame: dict[str, Any]) -> list[str]:
+    """What a person would stumble over in one frame."""
+    found = [f"sideways scrolling: {frame['scrollWidth']}"] if frame["scrollWidth"] > frame["width"] else []
+    found += [f"beyond the edge: {element[:80]}" for element in frame["outside"]]
+    found += [f"{frame['scrolling']} tables or codes scroll sideways"] if frame["scrolling"] else []
+    found += ["empty image" for width in frame["images"] if not width]
+    for text in frame["texts"]:
+        found += [f"pale: {text}"] if text["contrast"] < LEAST_CONTRAST else []
+        found += [f"tiny: {text}"] if text["size"] < LEAST_LETTERS else []
+    for picture in frame["pictures"]:
+        found += picture_faults(picture)
+    return found
+
+
+def picture_faults(picture: dict[str, Any]) -> list[str]:
+    """Cut or overlapping letters, or no size."""
+    label, edge, texts = picture["label"], picture["box"], picture["texts"]
+    found = [f"small: {label}"] if min(edge["right"] - edge["left"], edge["bottom"] - edge["top"]) < 60 else []
+    found += [
+        f"cut: {text['text']!r} in {label}"
+        for text in texts
+        if min(text["box"]["left"] - edge["left"], edge["right"] - text["box"]["right"]) < -1
+        or min(text["box"]["top"] - edge["top"], edge["bottom"] - text["box"]["bottom"]) < -1
+    ]
+    pairs = ((one, other) for index, one in enumerate(texts) for other in texts[:index])
+    return found + [f"{one['text']!r} over {other['text']!r} in {label}" for one, other in pairs if overlap(one, other)]
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    a, b = one["box"], other["box"]
+    across = min(a["right"], b["right"]) - max(a["left"], b["left"])
+    down = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
+    return min(across, down) > 1
+
+
+@schemes
+def test_every_report_fits_a_telephone_and_a_desk_and_can_be_read(dark: bool, tmp_path: Path) -> None:
+    shown = [(name, width) for name in REPORTS for width in (PHONE, DESK)]
+    seen = look([(page_of(name), width) for name, width in shown], tmp_path, dark=dark)
+    assert seen.console == []
+    found = []
+    for (name, width), frame in zip(shown, seen.frames, strict=True):
+        assert (frame["width"], frame["dark"]) == (width, dark)
+        assert len(frame["texts"]) > 100
+        assert len(frame["pictures"]) == PICTURES.get(name, 3)
+        found += [f"{name}, {width} px: {fault}" for fault in faults(frame)]
+    assert found == []
+
+
+def test_the_checks_find_what_a_person_would_stumble_over(tmp_path: Path) -> None:
+    page = """<!DOCTYPE html><body style="margin:0"><div style="width:500px">wide</div>
+        <p style="color:#999;background:#fff">pale</p><p style="font-size:6px">tiny</p><img src="data:,">
+        <div style="overflow-x:auto"><div style="width:900px">boxed</div></div>
+        <svg aria-label="s" viewBox="0 0 100 100" width="100" height="100" style="color:black"><text x="80" y="50"
+        >cut text</text><text x="5" y="90">one</text><text x="8" y="92">two</text></svg>
+        <script>console.warn("heard")</script>"""
+    seen = look([(page, PHONE)], tmp_path)
+    assert seen.console == ["heard"]
+    found = "\n".join(faults(seen.frames[0]))
+    words = ["sideways scrolling: 500", "beyond the edge: DIV", "1 tables or codes", "empty image", "pale: ", "tiny: "]
+    for word in [*words, "cut: 'cut text'", "'two' over 'one'"]:
+        assert word in found
+    assert "boxed" not in found
+
+
+@pytest.mark.slow
+@schemes
+@pytest.mark.parametrize("name", ["camera trap", "40 hostile classes", "one layer"])
+def test_pictures_are_drawn_and_told_apart_in_grey(name: str, dark: bool, tmp_path: Path) -> None:
+    page = page_of(name)
+    seen = look([(page, PHONE), (page, DESK)], tmp_path, dark=dark, shot=True)
+    assert seen.shot is not None
+    for frame, left in zip(seen.frames, seen.lefts, strict=True):
+        whole = seen.shot.crop((left, 0, left + frame["width"], int(frame["bodyHeight"])))
+        middle = float(np.asarray(whole.convert("L")).mean())
+        assert middle < 60 if dark else middle > 195
+        for picture in frame["pictures"]:
+            box = picture["box"]
+            greys = series_greys(whole.crop((box["left"], box["top"], box["right"], box["bottom"])), frame, picture)
+            steps = np.diff(sorted(greys))
+            assert steps.min() >= LEAST_GREY_STEP, f"{picture['label']}: {greys}"
+
+
+def series_greys(shot: Image.Image, frame: dict[str, Any], picture: dict[str, Any]) -> list[float]:
+    """Grey values of the paper, the dense and the small model as they were really drawn."""
+    colours = {name: np.array(ImageColor.getrgb(text), float) for name, text in frame["colours"].items()}
+    dense = colours["dense"]
+    if picture["label"].startswith("Channels"):
+        dense = 0.45 * dense + 0.55 * colours["paper"]  # what was taken away is drawn pale
+    grey = np.asarray(shot.convert("L"), float)
+    greys = []
+    for colour in (colours["paper"], dense, colours["small"]):
+        drawn = near(shot, colour)
+        assert drawn.sum() >= 40, f"{picture['label']}: hardly a pixel of {colour}"
+        greys.append(float(grey[drawn].mean()))
+    return greys
+
+
+def near(shot: Image.Image, colour: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which pixels have this colour but for the smoothing of edges."""
+    close: npt.NDArray[np.bool_] = np.abs(np.asarray(shot, float) - colour).max(axis=2) <= 8
+    return close
