@@ -56,11 +56,11 @@ def export(
         with progress.step("check the request"):
             plan = plan or make_plan(options)
         asked = plan.asked()
-        rundir.remember_asked(asked)
         request = content_key(asked)
         finished = _finished(rundir, request)
         if finished is not None:
             return ExportResult(finished, options.out, already_done=True)
+        rundir.remember_asked(asked)
         if options.from_run is not None and options.from_run.absolute() != options.out.absolute():
             rundir.adopt(options.from_run)
         done = run(plan, rundir, progress)

@@ -23,6 +23,7 @@ from taco.errors import TaskError
 #: One label a picture; pictures with equal labels belong together.
 Labels = npt.NDArray[np.intp]
 
+HASH_BYTES = 32
 SAME_BITS, NEAR_BITS, DOUBTFUL_BITS = 6, 60, 84
 #: A picture that more others resemble than this shows what all frames of a camera show, such as darkness and a banner.
 MOST_ALIKE = 50
@@ -65,7 +66,7 @@ def near_copies(hashes: npt.NDArray[np.uint8]) -> Labels:
     """Label pictures by look: the connected parts of the graph of near copies.
 
     Args:
-        hashes: (n, 32) uint8. 20,000 take seconds and some 20 MB beyond the pairs found.
+        hashes: (n, HASH_BYTES) uint8. 20,000 take seconds and some 20 MB beyond the pairs found.
     """
     labels = np.arange(len(hashes), dtype=np.intp)
     set_bits = np.bitwise_count(hashes).sum(1, dtype=np.int64)

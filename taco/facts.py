@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from taco.device.images import FORMATS
+from taco.device.images import DECODE_ERRORS, FORMATS
 
 HASH_SIDE = 16
 _DATE_TAGS = (0x9003, 0x9004, 0x0132)  # DateTimeOriginal, DateTimeDigitized, DateTime
@@ -77,7 +77,7 @@ def taken_at(path: Path) -> float | None:
         with Image.open(path, formats=FORMATS) as image:
             exif = image.getexif()
             texts = [exif.get_ifd(_EXIF_FOLDER).get(tag) or exif.get(tag) for tag in _DATE_TAGS]
-    except Exception:  # noqa: BLE001 - damaged EXIF raises anything; the picture itself is read elsewhere
+    except DECODE_ERRORS:  # damaged EXIF raises as damaged pictures do; the picture itself is read elsewhere
         return None
     return next((t for text in texts if (t := _seconds(text)) is not None), None)
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from taco.duplicates import Labels, exact_copies, labels_of, near_copies, sets_of, together
+from taco.duplicates import HASH_BYTES, Labels, exact_copies, labels_of, near_copies, sets_of, together
 from taco.errors import TaskError
 from taco.facts import Facts
 from taco.listing import LabelledPicture, View
@@ -49,9 +49,8 @@ def find_copies(pictures: Sequence[LabelledPicture], facts: Mapping[View, Facts]
     Raises:
         TaskError: A file is no longer there.
     """
-    hashes = b"".join(facts[p.view].phash for p in pictures)
-    look = near_copies(np.frombuffer(hashes, np.uint8).reshape(len(pictures), -1))
-    return Copies(exact_copies([p.path for p in pictures]), look)
+    hashes = np.array([list(facts[p.view].phash) for p in pictures], np.uint8).reshape(len(pictures), HASH_BYTES)
+    return Copies(exact_copies([p.path for p in pictures]), near_copies(hashes))
 
 
 def sequences(pictures: Sequence[LabelledPicture], facts: Mapping[View, Facts]) -> Labels:

@@ -99,7 +99,7 @@ def split(
     drawn = _draw(pictures, groups, level, classes, options)
     fit, select = (tuple(pictures[p] for of_class in part for p in of_class) for part in (drawn.fit, drawn.select))
     if elsewhere is None:
-        evaluation, held_back = _left(pictures, groups, drawn)
+        evaluation, held_back = _left(pictures, groups, drawn, level)
         warnings += _straddling((*fit, *select), evaluation, facts, level, options.split_by)
     else:
         candidates, _, more = _usable(_relabel(elsewhere, classes), classes, facts)
@@ -123,11 +123,11 @@ def _usable(
     against: dict[int, LabelledPicture] = {}
     same = labels_of([(content, p.box) for content, p in zip(copies.exact.tolist(), readable, strict=True)])
     for members in sets_of(same).values():
-        for position in members:
-            label = readable[position].label_index
-            other = next((m for m in members if readable[m].label_index != label), None)
-            if other is not None:
-                against[position] = readable[other]
+        one_of = {readable[member].label_index: readable[member] for member in reversed(members)}
+        if len(one_of) > 1:
+            for position in members:
+                label = readable[position].label_index
+                against[position] = next(other for index, other in sorted(one_of.items()) if index != label)
     skipped = [
         Skipped(
             readable[position].path,
@@ -156,12 +156,12 @@ def _draw(pictures: _Pictures, groups: Labels, level: Level, classes: Sequence[s
     return draw(lots, options.shots, spare=options.evaluation is None, whole=level != "image")
 
 
-def _left(pictures: _Pictures, groups: Labels, drawn: Drawn) -> tuple[_Pictures, int]:
+def _left(pictures: _Pictures, groups: Labels, drawn: Drawn, level: Level) -> tuple[_Pictures, int]:
     """Return the pictures of untouched groups, and how many are of neither side."""
     shots = [position for part in (*drawn.fit, *drawn.select) for position in part]
     untouched = np.flatnonzero(~np.isin(groups, groups[shots]))
-    sides = len(np.unique(groups[shots])), len(np.unique(groups[untouched]))
-    _log.info("%d groups (places, bursts or pictures with their copies) for the shots, %d for the evaluation", *sides)
+    sides = (len(np.unique(groups[side])) for side in (shots, untouched))
+    _log.info("split by %s: %d %ss for the shots, %d for the evaluation", level, next(sides), PLACE[level], next(sides))
     return tuple(pictures[p] for p in untouched), len(pictures) - len(shots) - len(untouched)
 
 

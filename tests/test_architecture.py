@@ -25,7 +25,11 @@ LAYERS = (
     (
         *(
             "listing",
+            "formats",
             "task",
+            "duplicates",
+            "groups",
+            "drawing",
             "split",
             "thin",
             "facts",

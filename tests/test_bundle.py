@@ -89,13 +89,13 @@ def test_class_names_with_unusual_separators_survive(tmp_path: Path) -> None:
     assert Bundle(tmp_path).manifest.classes == classes
 
 
-def test_finished_files_are_moved(tmp_path: Path) -> None:
+def test_finished_files_are_copied(tmp_path: Path) -> None:
     model = tmp_path / "scratch.onnx"
     model.write_bytes(b"large")
     target = tmp_path / "bundle"
     target.mkdir()
     manifest = publish(target, contents(CLASSES) | {"model.onnx": model}, facts(CLASSES))
-    assert not model.exists()
+    assert model.read_bytes() == b"large", "the stored step must survive"
     assert manifest.files["model.onnx"] == entry_of(target / "model.onnx")
     assert manifest.files["model.onnx"].bytes == 5
 
@@ -113,20 +113,32 @@ class Killed(BaseException):
 
 
 def test_publishing_that_is_killed_half_way_leaves_no_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+    def dying(path: Path) -> None:
+        raise Killed
 
-    def dying(path: Path, content: bytes) -> None:
-        if len(written) == 2:
-            raise Killed
-        written.append(path.name)
-        path.write_bytes(content)
-
-    monkeypatch.setattr(bundle_module, "write_atomically", dying)
+    monkeypatch.setattr(bundle_module, "entry_of", dying)  # called after the files were replaced
     with pytest.raises(Killed):
         publish(folder, contents(["new", "names"]), facts(["new", "names"]))
-    assert written == ["model.onnx", "labels.txt"]
     with pytest.raises(BundleError, match=r"is not a bundle: no readable manifest\.json"):
         Bundle(folder)
+
+
+def test_publishing_that_fails_for_want_of_room_leaves_the_old_bundle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, staged = bundle_module._stage, []
+
+    def full(content: Path | bytes, temporary: Path) -> None:
+        if len(staged) == 2:
+            raise OSError(28, "No space left on device")
+        staged.append(temporary)
+        real(content, temporary)
+
+    monkeypatch.setattr(bundle_module, "_stage", full)
+    with pytest.raises(TacoError, match="No space left on device"):
+        publish(folder, contents(["new", "names"]), facts(["new", "names"]))
+    assert Bundle(folder).manifest.classes == CLASSES
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_publishing_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_split_by_picture_recognises_the_places_and_says_so(backgrounds: Path,
     accuracy = result.report.accuracy.exported
     assert accuracy is not None
     assert result.report.task.split_by == "image"
-    assert accuracy.top1.percent > 80
+    assert accuracy.top1.low > 100 / CLASSES + 10
     assert len(leaking(result)) == 1
     assert "--split-by location" in leaking(result)[0]
     assert "same place" in (result.folder / "report.html").read_text().replace("\u00a0", " ")

@@ -63,7 +63,7 @@ def test_batches_are_normalised_pictures_in_order(drawn_task: Path, tiny: Genera
     assert [len(b) for b in batches] == [32, 16]
     assert batches[0].shape[1:] == (3, 160, 160)
     assert batches[0].dtype == torch.float32
-    assert np.array_equal(torch.cat(batches)[24:].numpy(), material.bank.tensor([p.path for p in material.shots]))
+    assert np.array_equal(torch.cat(batches)[24:].numpy(), material.bank.tensor([p.view for p in material.shots]))
 
 
 def test_without_evaluation_pictures_the_select_shots_judge(drawn_task: Path, tiny: Generalist, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_evaluation_pictures_come_from_their_own_folder(drawn_task: Path, tiny: 
     other = draw_task(tmp_path / "other", count=3, seed=9)
     options = options_for(drawn_task, shots=8, evaluation=other)
     material = material_of(options, tiny)
-    assert len(find_pictures(options).paths) == 24 + 9
+    assert len(find_pictures(options).views) == 24 + 9
     assert {p.path.parent.parent for p in material.task.evaluation} == {other}
     assert len(material.task.evaluation) == 9
 

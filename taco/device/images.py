@@ -34,7 +34,7 @@ _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> Pillow transpose method
 # What Pillow's plug-ins raise on damaged files, gathered by feeding them damaged files.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
     *(SyntaxError, TypeError, ValueError, Warning, struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -114,7 +114,7 @@ def read_rgb(path: Union[str, "os.PathLike[str]"]) -> Image.Image:
             _check_size(image.size)
             image.load()
             upright = _upright(_to_rgb(image), _orientation(image))
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise UnreadableImage(_in_words(error)) from error
     upright.info = {}  # the rotation is done: nobody must find the tag and do it again
     return upright
@@ -250,7 +250,7 @@ def _orientation(image: Image.Image) -> int:
     # Asked after load(): PNG may carry the tag behind the pixels, and TIFF has been turned by Pillow itself.
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return 1  # a damaged tag is no reason to lose a good picture
     return value if isinstance(value, int) else 1
 
