@@ -61,6 +61,7 @@ def is_infrared(pixels: npt.NDArray[np.uint8]) -> bool:
         pixels: (H, W, 3) uint8.
     """
     channels = pixels.reshape(-1, 3).astype(np.float32)
+    full = channels.max(1) > _FULL  # there a tint fades
     colours = channels[:, [0, 2]] - channels[:, [1]]
     even = _coloured(colours - np.median(colours, axis=0))
     brightness = channels.mean(1, keepdims=True)

@@ -150,7 +150,6 @@ def test_one_picture_in_four_formats_and_one_scene_two_weeks_apart_stay_together
     paths = sorted((traps / "speciesnet_test_data").glob("*.jpg")) + sorted((traps / "zamba_assets").rglob("*.jpg"))
     paths = [path for path in paths if "truncated" not in path.name]
     found = clusters([hash_of(read_rgb(path)) for path in paths])
-    print([[paths[n].name for n in f] for f in found])
     assert [paths[n].name for n in found[0]] == [
         "african_elephants.jpg",
         "african_elephants_bw.jpg",
