@@ -6,6 +6,8 @@ STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
 DEVICES := host-cpu jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+# slow tests in which nothing is judged by a measurement: they may share the cores
+UNTIMED := tests/test_survives.py tests/test_hostile.py tests/test_report_browser.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types schemas bench clean $(DEVICES)
@@ -31,7 +33,8 @@ test: setup ## the tests (a few minutes on two cores)
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
 
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n auto -m "slow and not gpu" $(UNTIMED)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(addprefix --ignore=,$(UNTIMED))
 
 lint: setup ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

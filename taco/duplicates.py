@@ -1,10 +1,12 @@
 """Which pictures are copies of each other: the same bytes, or nearly the same look.
 
-A near copy is told by the Hamming distance of two 256-bit perceptual hashes (`taco.facts.Facts`). Measured on 6,036
-real pictures (photographs of 79 species, camera-trap frames, solar cells): re-encoded, resized, grey, brighter or noisy
-copies differ in at most 52 bits, crops of 4 % in at most 52, and all pairs of photographs at up to 60 bits were one
-scene; unrelated pictures differ in 90 and more. Where the range between is full the hash does not tell copies from
-pictures of one kind, and only a distance that nothing but a re-encoding gives counts.
+A near copy is told by the Hamming distance of two 256-bit perceptual hashes (`taco.facts.Facts`). Measured on real
+photographs at 224 pixels: re-encoded, resized, grey, brighter, darker, noisy copies of 263 differ in at most 52 bits,
+centred crops of 4 % too, corner crops of 2 % in up to 66 (99 of 100 in up to 60); of crops of 8 % 4 in 10 are found. Of
+the 5.8 million pairs of 3,412 photographs 9 differ in up to 60 bits and 23 in up to 84, where unrelated ones begin.
+Where the range from 60 to 84 is full the hash does not tell copies from pictures of one kind, and only a distance that
+nothing but a re-encoding gives counts. Of 2,624 solar cells 552 are held together all the same: in the 22 pairs looked
+at, both show the same grain; some are one cell photographed twice, others seem to be cut from one block.
 """
 
 from __future__ import annotations

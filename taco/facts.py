@@ -61,7 +61,6 @@ def is_infrared(pixels: npt.NDArray[np.uint8]) -> bool:
         pixels: (H, W, 3) uint8.
     """
     channels = pixels.reshape(-1, 3).astype(np.float32)
-    full = channels.max(1) > _FULL  # there a tint fades
     colours = channels[:, [0, 2]] - channels[:, [1]]
     even = _coloured(colours - np.median(colours, axis=0))
     brightness = channels.mean(1, keepdims=True)
@@ -69,7 +68,7 @@ def is_infrared(pixels: npt.NDArray[np.uint8]) -> bool:
     if even < _COLOURED_SHARE or not lit.any():
         return even < _COLOURED_SHARE
     growing = colours - brightness * np.median(colours[lit] / brightness[lit], axis=0)
-    full = channels.max(1) >= _FULL
+    full = channels.max(1) >= _FULL  # there the tint fades
     if full.any():
         growing[full] = colours[full] - np.median(colours[full], axis=0)
     return _coloured(growing) < _COLOURED_SHARE

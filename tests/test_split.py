@@ -445,6 +445,17 @@ def test_everything_but_evaluation_may_be_at_one_place_where_that_comes_from_els
     )
 
 
+def test_no_class_gives_all_of_its_places_to_the_select_shots(tmp_path: Path) -> None:
+    where = (("a", "b"), ("b", "c"), ("c", "d"))
+    rows = [Row(c, location=place) for c, two in enumerate(where) for place in two for _ in range(4)]
+    made, evaluation = told(tmp_path / "a", rows), told(tmp_path / "b", [Row(0, look=99), Row(1, look=98)], "b")
+    facts = {**made.facts, **evaluation.facts}
+    for seed in range(12):
+        task = divided(made.listing, facts, shots=8, seed=seed, evaluation=evaluation.listing)
+        assert not [warning for warning in task.warnings if "learnt from" in warning]
+        assert places(task.fit).isdisjoint(places(task.select))
+
+
 # --- laws ----------------------------------------------------------------------------------------------------------
 
 

@@ -173,15 +173,16 @@ def test_the_second_of_two_processes_is_refused(task: Path, finished: Path, tmp_
 
 
 class Deleting(PlainProgress):
-    """Deletes a picture when a step begins."""
+    """Deletes pictures when a step begins."""
 
-    def __init__(self, step: str, picture: Path) -> None:
+    def __init__(self, step: str, *pictures: Path) -> None:
         super().__init__()
-        self._step, self._picture = step, picture
+        self._step, self._pictures = step, pictures
 
     def step(self, name: str, total: int | None = None):  # type: ignore[no-untyped-def]
         if name == self._step:
-            self._picture.unlink()
+            for picture in self._pictures:
+                picture.unlink()
         return super().step(name, total)
 
 
@@ -198,6 +199,6 @@ def test_a_picture_deleted_meanwhile(step: str, tmp_path: Path) -> None:
         assert report.task.skipped == [f"{task / 'ash' / '03.png'}: there is no such file"]
         return
     with pytest.raises(UnreadableImageError, match="no longer is: there is no such file") as caught:
-        api.export(options, Deleting(step, task / "ash" / "03.png"))
+        api.export(options, Deleting(step, *sorted((task / "ash").iterdir())))
     assert "run the same command again" in caught.value.todo
     assert not (tmp_path / "out" / "manifest.json").exists()
