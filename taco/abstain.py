@@ -96,6 +96,14 @@ def choose_threshold(probabilities: NDArray[np.floating], labels: NDArray[np.int
     return Abstain(threshold, asked_percent, 0, 0, 0).on(probabilities, labels)
 
 
+def softmax(logits: NDArray[np.floating]) -> _Floats:
+    """Return exp(x) / sum exp(x) over the last axis, (..., classes) float64."""
+    x = logits.astype(np.float64)
+    shifted: _Floats = np.exp(x - x.max(-1, keepdims=True))
+    shares: _Floats = shifted / shifted.sum(-1, keepdims=True)
+    return shares
+
+
 def is_sure(probability: float, threshold: float | None) -> bool | None:
     """Tell whether an answer is sure; None where the bundle names no threshold.
 

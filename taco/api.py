@@ -55,7 +55,7 @@ def export(
     with rundir.locked():
         with progress.step("check the request"):
             plan = plan or make_plan(options)
-        asked = plan.asked()
+        asked = plan.asked
         request = content_key(asked)
         finished = _finished(rundir, request)
         if finished is not None:

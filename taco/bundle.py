@@ -6,7 +6,6 @@ No torch here: a bundle opens with numpy, Pillow and one runtime.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from taco.device.images import Preprocessing
 from taco.errors import BundleError, TacoError
-from taco.files import sha256_of, write_atomically
+from taco.files import sha256_of, sync, temporary_for, write_atomically
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -180,11 +179,9 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
     """
     staged: dict[str, Path] = {}
     try:
-        for (
-            name,
-            content,
-        ) in files.items():  # everything that can fail for want of room comes before anything is replaced
-            staged[name] = folder / f".{name}.{os.getpid()}.tmp"
+        # All that can fail for want of room comes before anything is replaced.
+        for name, content in files.items():
+            staged[name] = temporary_for(folder / name)
             _stage(content, staged[name])
         (folder / MANIFEST).unlink(missing_ok=True)
         for name, temporary in staged.items():
@@ -206,8 +203,7 @@ def _stage(content: Path | bytes, temporary: Path) -> None:
         temporary.write_bytes(content)
     else:
         shutil.copyfile(content, temporary)
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
+    sync(temporary)
 
 
 def _preprocessing(path: Path) -> Preprocessing:

@@ -5,7 +5,6 @@ The hash is ImageHash's pHash (256 bits): re-encoded, resized and slightly shift
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from taco.device.images import DECODE_ERRORS, FORMATS
+from taco.formats.dates import clock, exif_date
 
 HASH_SIDE = 16
 _DATE_TAGS = (0x9003, 0x9004, 0x0132)  # DateTimeOriginal, DateTimeDigitized, DateTime
@@ -91,10 +91,5 @@ def taken_at(path: Path) -> float | None:
 
 
 def _seconds(text: object) -> float | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S")
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=datetime.UTC).timestamp()
+    moment = exif_date(text.strip("\0 ")) if isinstance(text, str) else None
+    return None if moment is None else clock(moment)

@@ -9,6 +9,20 @@ from pathlib import Path
 
 from taco.errors import TacoError
 
+#: Matches every name that `temporary_for` gives: what a killed process leaves behind.
+TEMPORARIES = ".*.tmp"
+
+
+def temporary_for(path: Path) -> Path:
+    """Return the name, in the same folder, under which this process writes a file before it is renamed to `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def sync(path: Path) -> None:
+    """Wait until a written file has reached the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`; an interruption leaves the old file or the new one, never half.
@@ -16,12 +30,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         TacoError: The disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_bytes(content)
+        sync(temporary)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)

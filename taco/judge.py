@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from taco.abstain import softmax
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import RunOptions
 from taco.listing import LabelledPicture
@@ -91,13 +92,6 @@ def exported_logits(file: Path, material: Material, pictures: Sequence[LabelledP
     session = load_exporter("ort").open(file, RunOptions(threads=os.cpu_count() or 1))
     views = [p.view for p in pictures]
     return np.concatenate([session.run(batch) for batch in material.bank.batches(views, 1)])
-
-
-def softmax(logits: Logits) -> Shares:
-    """Return exp(x) / sum exp(x) of every row, (n, classes) float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    shares: Shares = shifted / shifted.sum(1, keepdims=True)
-    return shares
 
 
 def _labels(pictures: Sequence[LabelledPicture]) -> Labels:

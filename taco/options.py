@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from taco.errors import InputError
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
+#: Least confidence of a detection that counts.
+MIN_CONFIDENCE = 0.2
 SplitBy = Literal["auto", "location", "sequence", "image"]
 
 
@@ -58,7 +60,7 @@ class ExportOptions(BaseModel):
     images: Path | None = None
     boxes: Path | None = None
     crop: bool | None = None
-    min_confidence: float = 0.2
+    min_confidence: float = MIN_CONFIDENCE
     max_images: int = 2000
     split_by: SplitBy = "auto"
     evaluation: Path | None = None

@@ -6,6 +6,7 @@ its row of the bank. A bank can lie in a file, which a later run opens again.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,26 +47,36 @@ class BankOptions:
     progress: Callable[[int, int], None] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PictureBank:
     """Views at a model's input size; build it with `PictureBank.read`.
 
     Attributes:
         preprocessing: What the pictures were resized and cropped for.
-        facts: What is known of every view in the bank, in the order asked.
-        skipped: The others, with reasons.
     """
 
     preprocessing: Preprocessing
-    facts: Mapping[View, Facts]
-    skipped: tuple[Skipped, ...]
+    _found: Mapping[View, Facts | str]  # in the order of the rows of _pixels; a text is why the view is not there
     _pixels: Pixels
-    _row_of: Mapping[View, int]
+
+    @functools.cached_property
+    def facts(self) -> Mapping[View, Facts]:
+        """What is known of every view in the bank, in the order asked."""
+        return {view: found for view, found in self._found.items() if isinstance(found, Facts)}
 
     @property
     def readable(self) -> tuple[View, ...]:
         """Every view in the bank."""
-        return tuple(self._row_of)
+        return tuple(self.facts)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The others, with reasons."""
+        return tuple(Skipped(view.path, found) for view, found in self._found.items() if isinstance(found, str))
+
+    @functools.cached_property
+    def _row_of(self) -> Mapping[View, int]:
+        return {view: row for row, view in enumerate(self._found) if view in self.facts}
 
     @classmethod
     def read(cls, views: Iterable[View], preprocessing: Preprocessing, options: BankOptions) -> PictureBank:
@@ -93,39 +104,26 @@ class PictureBank:
         found = _in_threads(fill, range(len(unique)), options)
         if isinstance(pixels, np.memmap):
             pixels.flush()
-        return cls._of(preprocessing, unique, found, pixels)
-
-    @classmethod
-    def _of(
-        cls, preprocessing: Preprocessing, views: Sequence[View], found: Sequence[Facts | str], pixels: Pixels
-    ) -> PictureBank:
         pixels.flags.writeable = False
-        facts = {v: f for v, f in zip(views, found, strict=True) if isinstance(f, Facts)}
-        row_of = {v: row for row, v in enumerate(views) if v in facts}
-        skipped = tuple(Skipped(v.path, why) for v, why in zip(views, found, strict=True) if isinstance(why, str))
-        return cls(preprocessing, facts, skipped, pixels, row_of)
+        return cls(preprocessing, dict(zip(unique, found, strict=True)), pixels)
 
     def index(self) -> list[Any]:
         """Return everything but the pixels as JSON values; `open` reads it."""
-        rows: list[Any] = [None] * len(self._pixels)
-        for view, row in self._row_of.items():
-            facts = self.facts[view]
-            rows[row] = [str(view.path), view.box, facts.phash.hex(), facts.infrared, facts.taken]
-        reasons = iter(self.skipped)
-        return [row if row is not None else [str((s := next(reasons)).path), s.reason] for row in rows]
+        return [
+            [str(view.path), view.box, found if isinstance(found, str) else [found.phash.hex(), *found[1:]]]
+            for view, found in self._found.items()
+        ]
 
     @classmethod
     def open(cls, file: Path, index: Sequence[Any], preprocessing: Preprocessing) -> PictureBank:
         """Open a bank that an earlier run left in `file`, described by its `index()`."""
-        views: list[View] = []
-        found: list[Facts | str] = []
-        for row in index:
-            views.append(View(Path(row[0]), Box(*row[1]) if isinstance(row[1], list) else None))
-            found.append(row[1] if len(row) == 2 else Facts(bytes.fromhex(row[2]), row[3], row[4]))
+        found: dict[View, Facts | str] = {}
+        for path, box, told in index:
+            view = View(Path(path), None if box is None else Box(*box))
+            found[view] = told if isinstance(told, str) else Facts(bytes.fromhex(told[0]), *told[1:])
         _, height, width = preprocessing.input_size
-        shape = (len(views), height, width, 3)
-        pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape) if views else np.zeros(shape, np.uint8)
-        return cls._of(preprocessing, views, found, pixels)
+        shape = (len(found), height, width, 3)
+        return cls(preprocessing, found, np.memmap(file, np.uint8, "r", shape=shape))
 
     def pixels(self, views: Sequence[View]) -> Pixels:
         """Return the views as uint8 (n, height, width, 3).

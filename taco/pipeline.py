@@ -7,7 +7,7 @@ step and ends with the same bundle.
 from __future__ import annotations
 
 import dataclasses
-import logging
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,11 @@ from taco.targets.loading import Target, load_target
 from taco.timings import BenchResult
 from taco.units import UnitMap, find_units
 
-log = logging.getLogger(__name__)
-
 _BENCH = TypeAdapter(BenchResult)
 _SECOND_LOOKS = 3
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What a run will do; everything cheap has been checked."""
 
@@ -56,8 +54,9 @@ class Plan:
     generalist: Generalist
     units: UnitMap
 
+    @functools.cached_property
     def asked(self) -> dict[str, Any]:
-        """Identify the run: the same again is the same run."""
+        """What identifies the run: the same again is the same run. Files are looked at once."""
         options = self.options.model_dump(mode="python", exclude={"out", "from_run"})
         absolute = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in options.items()}
         return {
@@ -118,7 +117,7 @@ class _Job:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options = plan.options
         self.store = Store(rundir)
-        self.keys = Keys.of(plan.asked(), plan.generalist.preprocessing.to_dict())
+        self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
         self.bench = Bench(plan.target, plan.options.threads or plan.target.threads, scratch / "device")
 
     def run(self) -> Finished:
@@ -131,7 +130,7 @@ class _Job:
             solutions=solutions,
             exporter=self.plan.exporter,
             bench=self.bench,
-            dense_file=dense.path,
+            dense_artifact=dense,
             input_size=self._input_size(),
             scratch=self.scratch,
             rundir=self.rundir,
@@ -185,7 +184,7 @@ class _Job:
     def _search(self, searcher: Searcher, dense: Artifact) -> dict[str, Any]:
         budget = self.plan.budget
         how = f"find the widths for --speedup {budget.speedup:g}" if budget.speedup else "find the widths by MACs"
-        depends = {"dense": dense.sha256, "budget": dataclasses.asdict(budget), "target": self._target_key()}
+        depends = {"dense": dense.sha256, "budget": dataclasses.asdict(budget), "target": self.bench.key()}
 
         def find() -> dict[str, Any]:
             with self.progress.step(how) as advance:
@@ -205,7 +204,7 @@ class _Job:
         for ratio in ratios:
             cut = cutter.cut(ratio)
             artifact = self._export("model", cut.module, self._cut_key(cut), "export the compressed specialist")
-            bench = self._time(searcher.dense_file, artifact) if self.plan.target.local else None
+            bench = self._time(searcher.dense_artifact, artifact) if self.plan.target.local else None
             asked = self.plan.budget.speedup
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
@@ -217,10 +216,10 @@ class _Job:
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
 
-    def _time(self, dense_file: Path, artifact: Artifact) -> BenchResult:
+    def _time(self, dense: Artifact, artifact: Artifact) -> BenchResult:
         """Time dense, compressed and the fp32 baseline in one interleaved run; stored, so that it is taken once."""
-        depends = {"model": artifact.sha256, "dense": sha256_of(dense_file), "target": self._target_key()}
-        models = {"dense": dense_file, "compressed": artifact.path, "baseline_fp32": dense_file}
+        depends = {"model": artifact.sha256, "dense": dense.sha256, "target": self.bench.key()}
+        models = {"dense": dense.path, "compressed": artifact.path, "baseline_fp32": dense.path}
 
         def compute() -> Any:
             with self.progress.step("time dense and compressed on this machine"):
@@ -241,7 +240,7 @@ class _Job:
             with self.progress.step(step):
                 return self.plan.exporter.export(Compressed(module, self._input_size()), self.plan.target, path)
 
-        return self.store.artifact(name, self.keys.after_head(target=self._target_key(), **more), export)
+        return self.store.artifact(name, self.keys.after_head(target=self.bench.key(), **more), export)
 
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size
@@ -255,6 +254,3 @@ class _Job:
         """Say what made a cut: its widths and how it was recovered."""
         steps = cut.recovered.steps if cut.recovered else 0
         return {"widths": dict(cut.widths), "minutes": self.options.recover_minutes, "steps": steps}
-
-    def _target_key(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self.plan.target), "run_threads": self.bench.threads}

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from taco.abstain import DECIMALS, is_sure
+from taco.abstain import DECIMALS, is_sure, softmax
 from taco.answers.camtrap_dp import to_camtrap_dp
 from taco.answers.media import media_of, package_folder
 from taco.answers.megadetector import to_megadetector
-from taco.answers.prediction import BLANK, Prediction
+from taco.answers.prediction import Prediction
 from taco.answers.table import to_csv, to_json
 from taco.bundle import Bundle
 from taco.device.images import UnreadableImage, crop_box, read_rgb, resize_crop, to_tensor
@@ -27,9 +26,10 @@ from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError
 from taco.formats.folder import picture_files
 from taco.formats.megadetector import ANIMAL, Detection, DetectorOutput
+from taco.formats.names import BLANK
+from taco.options import MIN_CONFIDENCE
 
 Format = Literal["csv", "json", "megadetector", "camtrap-dp"]
-MIN_CONFIDENCE = 0.2
 log = logging.getLogger(__name__)
 
 __all__ = ["Format", "Prediction", "common_root", "find_images", "predict", "render", "softmax"]
@@ -188,7 +188,7 @@ class _Judge:
             logits: Any = self.session.run(to_tensor(resize_crop(image, preprocessing), preprocessing))[0]
         except DeviceError as error:
             raise MeasurementError(str(error)) from error
-        shares = softmax(np.asarray(logits, np.float64))
+        shares = softmax(np.asarray(logits))
         best = int(shares.argmax())
         named = {name: round(float(p), DECIMALS) for name, p in zip(manifest.classes, shares, strict=True)}
         label = manifest.classes[best]
@@ -202,13 +202,6 @@ def _why_whole(path: Path, boxes: DetectorOutput) -> str:
     if boxes.ambiguous(path):
         return f"several entries of {boxes.file.name} fit it: judged as a whole frame"
     return f"{boxes.file.name} does not list it: judged as a whole frame"
-
-
-def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return exp(x) / sum exp(x), (classes,)."""
-    shifted: npt.NDArray[np.float64] = np.exp(logits - logits.max())
-    shares: npt.NDArray[np.float64] = shifted / shifted.sum()
-    return shares
 
 
 def render(

@@ -13,14 +13,13 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from taco.errors import InputError
-from taco.files import sha256_of, write_atomically
+from taco.files import TEMPORARIES, sha256_of, sync, temporary_for, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ class RunDir:
     def _sweep(self) -> None:
         """Remove what a killed process was writing."""
         for folder in (self.path, self.private, self._steps, self._measured):
-            for left in folder.glob(".*.tmp"):
+            for left in folder.glob(TEMPORARIES):
                 left.unlink(missing_ok=True)
 
     def asked(self) -> Any:
@@ -148,11 +147,10 @@ class RunDir:
 
         def make() -> dict[str, Any]:
             made.append(True)
-            temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+            temporary = temporary_for(file)
             try:
                 facts = compute(temporary)
-                with temporary.open("rb") as written:
-                    os.fsync(written.fileno())
+                sync(temporary)
                 temporary.replace(file)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -199,7 +197,7 @@ def _link(source: Path, destination: Path) -> None:
     try:
         destination.hardlink_to(source)
     except OSError:
-        temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+        temporary = temporary_for(destination)
         shutil.copyfile(source, temporary)
         temporary.replace(destination)
 

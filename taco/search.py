@@ -13,8 +13,7 @@ from torch import nn
 from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, uniform
 from taco.compress import UnitSolution, stitch
 from taco.errors import InputError, MeasurementError, UnsupportedModuleError
-from taco.exporters.protocol import Compressed, Exporter
-from taco.files import sha256_of
+from taco.exporters.protocol import Artifact, Compressed, Exporter
 from taco.measure import MeasureOptions, measure
 from taco.options import ExportOptions
 from taco.progress import Advance
@@ -84,6 +83,10 @@ class Bench:
     threads: int | None
     folder: Path
 
+    def key(self) -> dict[str, Any]:
+        """Return what a measurement depends on beside the models, as JSON values."""
+        return {**dataclasses.asdict(self.target), "run_threads": self.threads}
+
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
         protocol = self.target.benchmark
@@ -120,7 +123,7 @@ class Searcher:
     solutions: Mapping[str, UnitSolution]
     exporter: Exporter
     bench: Bench
-    dense_file: Path
+    dense_artifact: Artifact
     input_size: tuple[int, int, int]
     scratch: Path
     rundir: RunDir
@@ -153,11 +156,10 @@ class Searcher:
         """Return the speed-up of one allocation; measured once, and stored for a run that goes on after a kill."""
         if allocation.ratio not in trials:
             depends = {
-                "dense": sha256_of(self.dense_file),
+                "dense": self.dense_artifact.sha256,
                 "widths": dict(allocation.widths),
                 "threshold": threshold,
-                "target": dataclasses.asdict(self.bench.target),
-                "threads": self.bench.threads,
+                "target": self.bench.key(),
             }
             found = self.rundir.json_step("trial", depends, lambda: self._try(allocation, threshold), measured=True)
             trials[allocation.ratio] = float(found)
@@ -168,7 +170,7 @@ class Searcher:
         file = self.scratch / f"trial-{allocation.ratio:.4f}.onnx"
         module = stitch(self.dense, self.solutions, allocation.widths)
         self.exporter.export(Compressed(module, self.input_size), self.bench.target, file)
-        models = {"dense": self.dense_file, "compressed": file}
+        models = {"dense": self.dense_artifact.path, "compressed": file}
         ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
         log.info(
             "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",

@@ -160,8 +160,9 @@ def _left(pictures: _Pictures, groups: Labels, drawn: Drawn, level: Level) -> tu
     """Return the pictures of untouched groups, and how many are of neither side."""
     shots = [position for part in (*drawn.fit, *drawn.select) for position in part]
     untouched = np.flatnonzero(~np.isin(groups, groups[shots]))
-    sides = (len(np.unique(groups[side])) for side in (shots, untouched))
-    _log.info("split by %s: %d %ss for the shots, %d for the evaluation", level, next(sides), PLACE[level], next(sides))
+    # Where nothing but copies holds pictures together, the pictures are counted and not their groups.
+    counts = [len(side if level == "image" else np.unique(groups[side])) for side in (shots, untouched)]
+    _log.info("split by %s: %d %ss for the shots, %d for the evaluation", level, counts[0], PLACE[level], counts[1])
     return tuple(pictures[p] for p in untouched), len(pictures) - len(shots) - len(untouched)
 
 

@@ -20,6 +20,7 @@ from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.bundle import Manifest, labels_file, publish
+from taco.formats.names import BLANK
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
 from taco.report import schema
@@ -28,7 +29,6 @@ from taco.timings import ModelTiming
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
-BLANK = "blank"
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
 
 

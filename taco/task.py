@@ -19,6 +19,7 @@ from taco.formats.table import read_table
 from taco.formats.text import check_file, first_character
 from taco.formats.views import CropOptions, Views, choose_views
 from taco.listing import LabelledPicture, Listing
+from taco.options import MIN_CONFIDENCE
 from taco.wording import nearest, some
 
 __all__ = ["ListOptions", "list_pictures", "picture_files"]
@@ -45,7 +46,7 @@ class ListOptions:
     images: Path | None = None
     boxes: Path | None = None
     crop: bool | None = None
-    min_confidence: float = 0.2
+    min_confidence: float = MIN_CONFIDENCE
 
 
 _DEFAULTS = ListOptions()

@@ -35,6 +35,21 @@ def draw_task(folder: Path, classes: tuple[str, ...] = ("ash", "bay", "cob"), co
     return folder
 
 
+def touch(path: Path, content: str = "") -> Path:
+    """Write a file of any bytes, which is a picture to whoever only lists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content or str(path))
+    return path
+
+
+def folder(root: Path, **counts: int) -> Path:
+    """Make an image folder with so many files a class."""
+    for name, count in counts.items():
+        for number in range(count):
+            touch(root / name / f"{number:03}.jpg")
+    return root
+
+
 @pytest.fixture
 def drawn_task(tmp_path: Path) -> Path:
     return draw_task(tmp_path / "site")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import folder, touch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,19 +20,6 @@ from taco.facts import Facts
 from taco.listing import Box, LabelledPicture, Listing, Skipped, View
 from taco.split import SplitOptions, Task, split
 from taco.task import list_pictures
-
-
-def touch(path: Path, content: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content or str(path))
-    return path
-
-
-def folder(root: Path, **counts: int) -> Path:
-    for name, count in counts.items():
-        for number in range(count):
-            touch(root / name / f"{number:03}.jpg")
-    return root
 
 
 def look(key: object) -> bytes:

@@ -10,25 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import folder, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import TaskError
 from taco.listing import Listing
 from taco.task import ListOptions, list_pictures
-
-
-def touch(path: Path, content: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content or str(path))
-    return path
-
-
-def folder(root: Path, **counts: int) -> Path:
-    for name, count in counts.items():
-        for number in range(count):
-            touch(root / name / f"{number:03}.jpg")
-    return root
 
 
 def names(listing: Listing) -> list[tuple[str, str]]:

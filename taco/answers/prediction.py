@@ -13,8 +13,6 @@ from taco.listing import Box
 
 #: What an answer is about; `other` is a detector's category that is none of these.
 Kind = Literal["animal", "blank", "human", "vehicle", "other"]
-#: The label of an empty frame where the bundle has no class for it.
-BLANK = "blank"
 _HUMAN = frozenset({"human", "person", "homo sapiens"})
 
 

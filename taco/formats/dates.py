@@ -39,12 +39,16 @@ def clock(moment: datetime.datetime) -> float:
     return moment.replace(tzinfo=datetime.UTC).timestamp()
 
 
-def _parse(text: str) -> datetime.datetime | None:
-    try:
-        return datetime.datetime.fromisoformat(text)
-    except ValueError:
-        pass
+def exif_date(text: str) -> datetime.datetime | None:
+    """Return the moment that a text names in the way of EXIF; None where it names none."""
     try:
         return datetime.datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
     except ValueError:
         return None
+
+
+def _parse(text: str) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return exif_date(text)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 from PIL import Image
 
-from taco.device.images import FORMATS
+from taco.device.images import DECODE_ERRORS, FORMATS
 
 _ORIENTATION_TAG = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})
-#: What Pillow raises on damaged headers; the picture itself is read, and its damage told, elsewhere.
-_DAMAGED = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
-    *(TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError),
-)
 
 
 def upright_size(path: Path) -> tuple[float, float] | None:
@@ -28,6 +21,6 @@ def upright_size(path: Path) -> tuple[float, float] | None:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
-    except _DAMAGED:
+    except DECODE_ERRORS:  # the picture itself is read, and its damage told, elsewhere
         return None
     return (float(height), float(width)) if turned else (float(width), float(height))
