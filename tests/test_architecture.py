@@ -40,6 +40,7 @@ LAYERS = (
             "head",
             "units",
             "calibrate",
+            "levels",
             "solvers",
         ),
         *("accuracy", "abstain", "parity", "progress", "options"),
