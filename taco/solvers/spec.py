@@ -77,7 +77,7 @@ class Spec:
         return cls("channels", size=group, keep=keep)
 
     @classmethod
-    def quantize(cls, bits: int, symmetric: bool = True, per_channel: bool = True) -> Spec:  # noqa: FBT001, FBT002
+    def quantize(cls, bits: int, symmetric: bool = True, per_channel: bool = True) -> Spec:
         """All weights stay, on an integer grid."""
         if not 2 <= bits <= 16:
             raise SolverError(f"{bits} bits are not supported", "Give 2 to 16 bits")
