@@ -66,6 +66,11 @@ class Problem:
         return inverse
 
     @functools.cached_property
+    def upper(self) -> torch.Tensor:
+        """Upper Cholesky factor U of H^-1 = U^T U, (groups, cols, cols)."""
+        return upper_of_inverse(self.H, self.damping)
+
+    @functools.cached_property
     def WH(self) -> torch.Tensor:
         """W H, (groups, rows, cols)."""
         return self.W @ self.H
@@ -85,11 +90,31 @@ def cholesky(A: torch.Tensor, damping: float) -> torch.Tensor:
     factor: torch.Tensor
     factor, info = torch.linalg.cholesky_ex(A)
     if info.any() or not factor.isfinite().all():
-        raise SolverError(
-            f"second moments of {A.shape[-1]} columns are not positive definite at damping {damping:g}",
-            f"Raise the damping to {max(10 * damping, 1e-4):g}",
-        )
+        raise indefinite(A.shape[-1], damping)
     return factor
+
+
+def upper_of_inverse(H: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return the upper triangular U of H^-1 = U^T U for a batch (b, n, n).
+
+    H with its columns turned round is L L^T, so that H = R R^T with an upper R, and U = R^-1: one factorisation, and H^-1
+    is never formed.
+
+    Raises:
+        SolverError: One is not positive definite; names a damping to try.
+    """
+    R = cholesky(H.flip(1, 2), damping).flip(1, 2)
+    unit = torch.eye(H.shape[-1], dtype=H.dtype).expand_as(H)
+    U: torch.Tensor = torch.linalg.solve_triangular(R, unit, upper=True)
+    return U
+
+
+def indefinite(columns: int, damping: float) -> SolverError:
+    """Return the error of a failed factorisation; it names a damping to try."""
+    return SolverError(
+        f"second moments of {columns} columns are not positive definite at damping {damping:g}",
+        f"Raise the damping to {max(10 * damping, 1e-4):g}",
+    )
 
 
 def _check(W: torch.Tensor, H: torch.Tensor, damping: float) -> None:
