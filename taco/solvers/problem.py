@@ -97,8 +97,8 @@ def cholesky(A: torch.Tensor, damping: float) -> torch.Tensor:
 def upper_of_inverse(H: torch.Tensor, damping: float) -> torch.Tensor:
     """Return the upper triangular U of H^-1 = U^T U for a batch (b, n, n).
 
-    H with its columns turned round is L L^T, so that H = R R^T with an upper R, and U = R^-1: one factorisation, and H^-1
-    is never formed.
+    H with its columns turned round is L L^T, so that H = R R^T with an upper R, and U = R^-1: one factorisation, and
+    H^-1 is never formed.
 
     Raises:
         SolverError: One is not positive definite; names a damping to try.
