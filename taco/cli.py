@@ -16,11 +16,11 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import printing
+from taco import arguments, printing
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
 from taco.flags import described, typed
-from taco.options import ExportOptions, SplitBy, make_options
+from taco.options import ExportOptions, make_options
 from taco.request import make_request
 from taco.trouble import explain
 
@@ -41,7 +41,6 @@ app = typer.Typer(
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
 
-_TASK, _MODEL, _SIZE, _RUN, _EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
 
@@ -58,166 +57,37 @@ def _root(
 @app.command(epilog=EXIT_HELP)
 def export(
     context: typer.Context,
-    task: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Your pictures: a folder with one folder for each class, a CSV with the columns path,label, a COCO or "
-            "COCO Camera Traps JSON, or a Camtrap DP package. Not needed where taco.toml names it, or with --from.",
-            show_default=False,
-        ),
-    ] = None,
-    target: Annotated[
-        str, typer.Option(help="The device; `taco targets` lists them.", rich_help_panel=_RUN)
-    ] = DEFAULT_TARGET,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the result.", show_default="runs/TARGET", rich_help_panel=_RUN),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Only these classes, separated by commas.", show_default="all", rich_help_panel=_TASK),
-    ] = None,
-    shots: Annotated[
-        int, typer.Option(help="Labelled pictures a class to learn from.", rich_help_panel=_TASK)
-    ] = _DEFAULT.shots,
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(
-            "--eval",
-            help="Pictures to judge the result on, in any form that TASK may have.",
-            show_default="what the shots leave",
-            rich_help_panel=_TASK,
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the file names in a CSV or JSON start.",
-            show_default="the folder of that file",
-            rich_help_panel=_TASK,
-        ),
-    ] = None,
-    boxes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="MegaDetector's JSON for these pictures. The model then learns from the animals, cut out of the "
-            "frames.",
-            rich_help_panel=_TASK,
-        ),
-    ] = None,
-    crop: Annotated[
-        bool | None,
-        typer.Option(
-            "--crop/--no-crop",
-            help="Look at the boxes around the animals, or at whole frames.",
-            show_default="boxes where there are any",
-            rich_help_panel=_TASK,
-        ),
-    ] = None,
-    class_map: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON or CSV: class -> ImageNet index or synset.", rich_help_panel=_TASK),
-    ] = None,
-    sure: Annotated[
-        float,
-        typer.Option(
-            metavar="PERCENT",
-            help="How many percent of the model's sure answers should be right. The answers below are marked for you "
-            "to look at.",
-            rich_help_panel=_TASK,
-        ),
-    ] = _DEFAULT.sure,
-    model: Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=_MODEL)] = _DEFAULT.model,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Weights, .safetensors or .pth.",
-            show_default="an installed weight package, else timm's hub",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    head: Annotated[
-        Literal["auto", "imagenet", "fit", "keep"],
-        typer.Option(
-            help="auto: cut ImageNet's head to your classes if all are known, else fit. keep: your checkpoint's own.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = _DEFAULT.head,
-    speedup: Annotated[
-        float | None,
-        typer.Option(help="At least this many times as fast as the dense model, MEASURED.", rich_help_panel=_SIZE),
-    ] = None,
-    macs: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep this share of the multiply-accumulates (1 = cut nothing).",
-            show_default="the target's own",
-            rich_help_panel=_SIZE,
-        ),
-    ] = None,
-    recover_minutes: Annotated[
-        float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=_SIZE)
-    ] = _DEFAULT.recover_minutes,
-    from_run: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="RUN",
-            help="Begin from an earlier run: its pictures, its flags and its finished work, but for the flags given "
-            "now. Made for a second device: --from runs/a --target T2.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Settings, one flag a line; flags given here win.",
-            show_default="taco.toml in TASK or beside it",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    dump: Annotated[
-        bool,
-        typer.Option(
-            "--dump-config", help="Print a taco.toml of the options in force, and do nothing.", rich_help_panel=_RUN
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.", rich_help_panel=_RUN)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_RUN)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel=_RUN)] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print report.json on stdout.", rich_help_panel=_RUN)
-    ] = False,
-    split_by: Annotated[
-        SplitBy,
-        typer.Option(
-            metavar="WHAT",
-            help="location, sequence or image: what has no pictures both to learn from and to judge on, so that the "
-            "accuracy holds for new places or bursts. auto: the first of them that your pictures tell.",
-            rich_help_panel=_EXPERT,
-        ),
-    ] = _DEFAULT.split_by,
-    min_confidence: Annotated[
-        float,
-        typer.Option(help="Boxes that the detector is less sure of than this are no animals.", rich_help_panel=_EXPERT),
-    ] = _DEFAULT.min_confidence,
-    max_images: Annotated[
-        int, typer.Option(help="Read at most so many pictures of a class; 0 is all.", rich_help_panel=_EXPERT)
-    ] = _DEFAULT.max_images,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the timed model.", show_default="every core", rich_help_panel=_EXPERT)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Draws shots, folds and views.", rich_help_panel=_EXPERT)] = _DEFAULT.seed,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=_EXPERT)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_EXPERT)] = False,
+    task: arguments.Task = None,
+    target: arguments.Target = DEFAULT_TARGET,
+    out: arguments.Out = None,
+    classes: arguments.Classes = None,
+    shots: arguments.Shots = _DEFAULT.shots,
+    evaluation: arguments.Evaluation = None,
+    images: arguments.Images = None,
+    boxes: arguments.Boxes = None,
+    crop: arguments.Crop = None,
+    class_map: arguments.ClassMap = None,
+    sure: arguments.Sure = _DEFAULT.sure,
+    model: arguments.Model = _DEFAULT.model,
+    weights: arguments.Weights = None,
+    head: arguments.Head = _DEFAULT.head,
+    speedup: arguments.Speedup = None,
+    macs: arguments.Macs = None,
+    recover_minutes: arguments.RecoverMinutes = _DEFAULT.recover_minutes,
+    from_run: arguments.FromRun = None,
+    config: arguments.Config = None,
+    dump: arguments.Dump = False,
+    dry_run: arguments.DryRun = False,
+    quiet: arguments.Quiet = False,
+    verbose: arguments.Verbose = False,
+    json_output: arguments.JsonOutput = False,
+    split_by: arguments.SplitBy = _DEFAULT.split_by,
+    min_confidence: arguments.MinConfidence = _DEFAULT.min_confidence,
+    max_images: arguments.MaxImages = _DEFAULT.max_images,
+    threads: arguments.Threads = None,
+    seed: arguments.Seed = _DEFAULT.seed,
+    random_weights: arguments.RandomWeights = False,
+    debug: arguments.Debug = False,
 ) -> None:
     """Compress a large vision model for YOUR classes and YOUR device; export, measure and report it."""
     request = make_request(typed(context, locals()), config)
@@ -227,7 +97,7 @@ def export(
     if dump:
         checked = make_options({"task": "photos", **request.values}).model_dump()
         shown = checked if "task" in request.values else {**checked, "task": None}
-        typer.echo(dump_config(shown, described(context, _TASK)).encode(), nl=False)
+        typer.echo(dump_config(shown, described(context, arguments.TASK)).encode(), nl=False)
         return
     request.check_task()
     progress = printing.progress(quiet=quiet)

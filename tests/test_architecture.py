@@ -39,9 +39,14 @@ LAYERS = (
             "classmap",
             "head",
             "units",
+            "unfold",
+            "sampling",
+            "moments",
             "calibrate",
             "levels",
             "solvers",
+            "sparse",
+            "executor",
         ),
         *("accuracy", "abstain", "parity", "progress", "options"),
     ),
@@ -52,7 +57,7 @@ LAYERS = (
     ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
     ("keys", "search", "judge", "stored", "cutting", "summary", "pipeline", "answers", "predict", "report"),
     ("api", "testing"),
-    ("cli", "printing", "config", "request", "flags", "schemas"),
+    ("cli", "arguments", "printing", "config", "request", "flags", "schemas"),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
 LIGHT = ("bundle", "allocate", "timings", "measure", "parity", "accuracy")

@@ -1,0 +1,166 @@
+"""The flags of `taco export` as typer types: names, help, panels. Commands that share a flag share its type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from taco.options import SplitBy
+
+TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
+
+Task = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Your pictures: a folder with one folder for each class, a CSV with the columns path,label, a COCO or "
+        "COCO Camera Traps JSON, or a Camtrap DP package. Not needed where taco.toml names it, or with --from.",
+        show_default=False,
+    ),
+]
+Target = Annotated[str, typer.Option(help="The device; `taco targets` lists them.", rich_help_panel=RUN)]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the result.", show_default="runs/TARGET", rich_help_panel=RUN),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Only these classes, separated by commas.", show_default="all", rich_help_panel=TASK),
+]
+Shots = Annotated[int, typer.Option(help="Labelled pictures a class to learn from.", rich_help_panel=TASK)]
+Evaluation = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval",
+        help="Pictures to judge the result on, in any form that TASK may have.",
+        show_default="what the shots leave",
+        rich_help_panel=TASK,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where the file names in a CSV or JSON start.",
+        show_default="the folder of that file",
+        rich_help_panel=TASK,
+    ),
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="MegaDetector's JSON for these pictures. The model then learns from the animals, cut out of the frames.",
+        rich_help_panel=TASK,
+    ),
+]
+Crop = Annotated[
+    bool | None,
+    typer.Option(
+        "--crop/--no-crop",
+        help="Look at the boxes around the animals, or at whole frames.",
+        show_default="boxes where there are any",
+        rich_help_panel=TASK,
+    ),
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="JSON or CSV: class -> ImageNet index or synset.", rich_help_panel=TASK),
+]
+Sure = Annotated[
+    float,
+    typer.Option(
+        metavar="PERCENT",
+        help="How many percent of the model's sure answers should be right. The answers below are marked for you "
+        "to look at.",
+        rich_help_panel=TASK,
+    ),
+]
+Model = Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=MODEL)]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights, .safetensors or .pth.",
+        show_default="an installed weight package, else timm's hub",
+        rich_help_panel=MODEL,
+    ),
+]
+Head = Annotated[
+    Literal["auto", "imagenet", "fit", "keep"],
+    typer.Option(
+        help="auto: cut ImageNet's head to your classes if all are known, else fit. keep: your checkpoint's own.",
+        rich_help_panel=MODEL,
+    ),
+]
+Speedup = Annotated[
+    float | None,
+    typer.Option(help="At least this many times as fast as the dense model, MEASURED.", rich_help_panel=SIZE),
+]
+Macs = Annotated[
+    float | None,
+    typer.Option(
+        help="Keep this share of the multiply-accumulates (1 = cut nothing).",
+        show_default="the target's own",
+        rich_help_panel=SIZE,
+    ),
+]
+RecoverMinutes = Annotated[
+    float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=SIZE)
+]
+FromRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Begin from an earlier run: its pictures, its flags and its finished work, but for the flags given "
+        "now. Made for a second device: --from runs/a --target T2.",
+        rich_help_panel=RUN,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Settings, one flag a line; flags given here win.",
+        show_default="taco.toml in TASK or beside it",
+        rich_help_panel=RUN,
+    ),
+]
+Dump = Annotated[
+    bool,
+    typer.Option(
+        "--dump-config", help="Print a taco.toml of the options in force, and do nothing.", rich_help_panel=RUN
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print the plan, do nothing.", rich_help_panel=RUN)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=RUN)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel=RUN)]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print report.json on stdout.", rich_help_panel=RUN)]
+SplitBy = Annotated[
+    SplitBy,
+    typer.Option(
+        metavar="WHAT",
+        help="location, sequence or image: what has no pictures both to learn from and to judge on, so that the "
+        "accuracy holds for new places or bursts. auto: the first of them that your pictures tell.",
+        rich_help_panel=EXPERT,
+    ),
+]
+MinConfidence = Annotated[
+    float,
+    typer.Option(help="Boxes that the detector is less sure of than this are no animals.", rich_help_panel=EXPERT),
+]
+MaxImages = Annotated[
+    int, typer.Option(help="Read at most so many pictures of a class; 0 is all.", rich_help_panel=EXPERT)
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of the timed model.", show_default="every core", rich_help_panel=EXPERT)
+]
+Seed = Annotated[int, typer.Option(help="Draws shots, folds and views.", rich_help_panel=EXPERT)]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=EXPERT)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=EXPERT)]
