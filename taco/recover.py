@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -38,12 +38,14 @@ class RecoveryOptions:
         batch: Views a step.
         checks: How often the student is compared with the teacher on the select pictures.
         seed: Draws the batches.
+        keep_zeros: Weights that are zero at the start stay zero: recovery under a fixed mask.
     """
 
     learning_rate: float = 2e-4
     batch: int = 32
     checks: int = 8
     seed: int = 0
+    keep_zeros: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,6 +146,11 @@ def _loss(model: nn.Module, bank: TeacherBank, index: np.ndarray[tuple[int], np.
     return relative.mean() + divergence
 
 
+def fixed_masks(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Return every weight matrix or kernel that has zeros, with the bool mask of what may change."""
+    return [(p, p.detach() != 0) for p in parameters if p.ndim > 1 and bool((p == 0).any())]
+
+
 class _Trainer:
     """One student in training: optimiser, schedule and the order of the views."""
 
@@ -153,6 +160,7 @@ class _Trainer:
         self._bank, self._options, self._steps = bank, options, steps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4)
+        self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
         self._random = np.random.default_rng(options.seed)
         self._queue = np.empty(0, np.int64)
 
@@ -166,6 +174,9 @@ class _Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimiser.step()
+        with torch.no_grad():
+            for parameter, mask in self._masks:
+                parameter.mul_(mask)
         self._optimiser.zero_grad(set_to_none=True)  # copies of the student carry no gradients
         return float(loss.detach())
 

@@ -51,7 +51,7 @@ LAYERS = (
         *("accuracy", "abstain", "parity", "progress", "options"),
     ),
     (
-        *("material", "specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate"),
+        *("material", "specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate", "distribute"),
         *("database", "latency"),
     ),
     ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
@@ -60,7 +60,7 @@ LAYERS = (
     ("cli", "arguments", "printing", "config", "request", "flags", "schemas"),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "timings", "measure", "parity", "accuracy")
+LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy")
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.

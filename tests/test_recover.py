@@ -182,3 +182,17 @@ def test_seconds_become_steps_in_proportion(durations: tuple[float, ...], monkey
 def test_less_time_than_ten_steps_is_none(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, 0.1)
     assert plan_steps(case().student, case().bank, seconds, FAST) == steps
+
+
+def test_weights_that_are_zero_stay_zero_where_asked() -> None:
+    student = copy.deepcopy(case().student)
+    layer = student.blocks[0][0].conv_pwl
+    with torch.no_grad():
+        layer.weight[::2] = 0.0
+    under_mask = run(options=dataclasses.replace(FAST, keep_zeros=True), student=student)
+    free = run(student=student)
+    kept = under_mask.module.blocks[0][0].conv_pwl.weight
+    assert under_mask.kept_step > 0
+    assert torch.equal(kept == 0, layer.weight == 0)
+    assert not torch.equal(kept, layer.weight)
+    assert bool((free.module.blocks[0][0].conv_pwl.weight[::2] != 0).any())
