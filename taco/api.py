@@ -8,9 +8,10 @@ from pathlib import Path
 
 from taco.bundle import MANIFEST, Bundle
 from taco.errors import BundleError
-from taco.options import ExportOptions, make_options
+from taco.formats.megadetector import read_boxes
+from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.pipeline import Plan, make_plan, run
-from taco.predict import Prediction, find_images, predict
+from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
 from taco.report.read import read_report
 from taco.report.schema import Report
@@ -86,10 +87,30 @@ def _finished(rundir: RunDir, request: str) -> Report | None:
 
 
 def classify(
-    bundle: Path, sources: Sequence[Path], threads: int | None = None, progress: Callable[[int], None] | None = None
+    bundle: Path,
+    sources: Sequence[Path],
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    boxes: Path | None = None,
+    min_confidence: float = MIN_CONFIDENCE,
 ) -> list[Prediction]:
-    """Name the pictures in `sources` (files or folders) with a bundle."""
-    return list(predict(Bundle(bundle), find_images(sources), threads, progress))
+    """Name the pictures in `sources` (files or folders) with a bundle.
+
+    Args:
+        bundle: Folder of the bundle.
+        sources: Files, folders, or one Camtrap DP package.
+        threads: Threads of the model; None is every core.
+        progress: Called with 1 for every picture.
+        boxes: MegaDetector's JSON for these pictures, for a bundle that learned from boxes.
+        min_confidence: Least confidence of a detection that counts.
+
+    Raises:
+        InputError: A source, the boxes or the bundle cannot be used, or they do not fit.
+        MeasurementError: ONNX Runtime is missing, or cannot open or run the model.
+    """
+    opened, images = Bundle(bundle), find_images(sources)
+    detector = None if boxes is None else read_boxes(boxes, [common_root(sources)])
+    return list(predict(opened, images, threads, progress, detector, min_confidence))
 
 
 def redraw_report(folder: Path) -> ReportPaths:

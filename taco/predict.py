@@ -81,7 +81,7 @@ def predict(
     """Classify pictures one after the other; an unreadable one is listed with its reason.
 
     With boxes every animal gets an answer of its own; people, vehicles and frames in which the detector saw nothing are
-    answered by the detector; a picture that it does not list is judged as a whole frame, with a note.
+    answered by the detector; a picture without an entry that is surely its own is judged as a whole frame, with a note.
 
     Args:
         bundle: What to ask.
@@ -102,7 +102,8 @@ def predict(
         session = OrtSession(str(bundle.model_path), threads or os.cpu_count() or 1)
     except DeviceError as error:
         raise MeasurementError(str(error)) from error
-    judge = _Judge(bundle, session, boxes, min_confidence)
+    contested = frozenset[Path]() if boxes is None else boxes.contested(images)
+    judge = _Judge(bundle, session, boxes, min_confidence, contested)
 
     return _run(judge, images, progress)
 
@@ -141,14 +142,15 @@ class _Judge:
     session: OrtSession
     boxes: DetectorOutput | None
     min_confidence: float
+    contested: frozenset[Path]
 
     def answers(self, path: Path) -> list[Prediction]:
         """Answer for one picture: one answer, or one a box."""
         if self.boxes is None:
             return [self._whole(path)]
-        found = self.boxes.detections(path)
+        found = None if path in self.contested else self.boxes.detections(path)
         if found is None:
-            return [replace(self._whole(path), note=_why_whole(path, self.boxes))]
+            return [replace(self._whole(path), note=self._why_whole(path, self.boxes))]
         counted = [d for d in found if d.confidence >= self.min_confidence]
         first, *others = self._in_boxes(path, counted) if counted else [self._empty(path)]
         return [replace(first, below=tuple(d for d in found if d.confidence < self.min_confidence)), *others]
@@ -176,6 +178,15 @@ class _Judge:
             answers.append(replace(answer, box=box, category=category, confidence=confidence))
         return answers
 
+    def _why_whole(self, path: Path, boxes: DetectorOutput) -> str:
+        if path in self.contested:
+            return f"an entry of {boxes.file.name} may be of several pictures of this name: judged as a whole frame"
+        if (reason := boxes.failure(path)) is not None:
+            return f"the detector failed on it ({reason}): judged as a whole frame"
+        if boxes.ambiguous(path):
+            return f"several entries of {boxes.file.name} fit it: judged as a whole frame"
+        return f"{boxes.file.name} does not list it: judged as a whole frame"
+
     def _in_box(self, path: Path, image: Image.Image, box: Sequence[float]) -> Prediction:
         try:
             return self._ask(path, crop_box(image, box, self.bundle.manifest.crop_margin or 0.0))
@@ -193,15 +204,6 @@ class _Judge:
         named = {name: round(float(p), DECIMALS) for name, p in zip(manifest.classes, shares, strict=True)}
         label = manifest.classes[best]
         return Prediction(path, label, named[label], named, None, is_sure(named[label], manifest.sure_from))
-
-
-def _why_whole(path: Path, boxes: DetectorOutput) -> str:
-    reason = boxes.failure(path)
-    if reason is not None:
-        return f"the detector failed on it ({reason}): judged as a whole frame"
-    if boxes.ambiguous(path):
-        return f"several entries of {boxes.file.name} fit it: judged as a whole frame"
-    return f"{boxes.file.name} does not list it: judged as a whole frame"
 
 
 def render(

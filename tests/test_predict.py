@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tiny_bundle import BLUE, GREEN, PALE_RED, RED, make_bundle, paint
 
+from taco import api
 from taco.answers.media import media_of, package_folder
 from taco.errors import InputError, MeasurementError
 from taco.formats.megadetector import DetectorOutput, read_boxes
@@ -54,6 +55,13 @@ def test_folders_are_searched_in_depth_and_each_picture_is_found_once(tmp_path: 
     (tmp_path / "notes.txt").write_text("no picture")
     assert find_images([tmp_path, one]) == [two, one]
     assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"], "a file that was named is not ignored"
+
+
+def test_runs_below_a_folder_are_not_searched_unless_asked_for(tmp_path: Path) -> None:
+    picture, left = paint(tmp_path / "1.jpg", RED), paint(tmp_path / "runs/trap1/left.jpg", RED)
+    (tmp_path / "runs/trap1/.taco").mkdir()
+    assert find_images([tmp_path]) == find_images([tmp_path, tmp_path / "runs"]) == [picture]
+    assert find_images([tmp_path / "runs/trap1"]) == [left]
 
 
 def test_a_package_gives_the_pictures_of_its_media_table_and_no_others(
@@ -205,6 +213,14 @@ def test_every_animal_gets_an_answer_from_its_crop(tmp_path: Path, two_animals: 
     assert predict(bundle, [two_animals], 1, None, boxes, 0.95).__next__().label == "blank", "none is sure enough"
 
 
+def test_the_api_takes_boxes(tmp_path: Path, two_animals: Path) -> None:
+    boxes = detect(tmp_path, [{"file": "two.png", "detections": [seen("1", 0.9, *LEFT), seen("1", 0.3, *RIGHT)]}])
+    bundle = make_bundle(tmp_path / "bundle", crop_margin=0.0).path
+    answers = api.classify(bundle, [two_animals], 1, boxes=boxes.file)
+    assert [(a.label, a.confidence) for a in answers] == [("fox", 0.9), ("hare", 0.3)]
+    assert [a.label for a in api.classify(bundle, [two_animals], 1, boxes=boxes.file, min_confidence=0.5)] == ["fox"]
+
+
 def test_the_margin_of_the_bundle_decides_how_much_is_seen(tmp_path: Path, two_animals: Path) -> None:
     boxes = detect(tmp_path, [{"file": "two.png", "detections": [seen("1", 0.9, *LEFT)]}])
     shares = []
@@ -254,6 +270,31 @@ def test_pictures_that_the_detector_has_not_seen_are_judged_whole_and_say_so(
         assert (answer.note or "").startswith(note)
         assert answer.box is None
     assert caplog.messages[-1] == "3 of 4 pictures have no boxes and were judged as whole frames"
+
+
+def test_an_entry_that_several_pictures_may_be_of_gives_none_of_them_its_boxes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = [paint(tmp_path / place / "same.png", GREEN) for place in ("a", "b")]
+    boxes = detect(tmp_path, [{"file": "gone/same.png", "detections": [seen("1", 0.9, *LEFT)]}])
+    bundle = make_bundle(tmp_path / "bundle", crop_margin=0.1)
+    answers = list(predict(bundle, two, 1, None, boxes))
+    assert [(a.box, a.label) for a in answers] == [(None, "hare")] * 2
+    assert {a.note for a in answers} == {
+        "an entry of md.json may be of several pictures of this name: judged as a whole frame"
+    }
+    assert caplog.messages[-1] == "2 of 2 pictures have no boxes and were judged as whole frames"
+    (alone,) = predict(bundle, two[:1], 1, None, boxes)
+    assert alone.box == LEFT
+
+
+def test_an_entry_is_of_the_picture_at_its_place_first(tmp_path: Path) -> None:
+    at, named = paint(tmp_path / "a/1.png", RED), paint(tmp_path / "b/1.png", GREEN)
+    boxes = detect(tmp_path, [{"file": "a/1.png", "detections": [seen("1", 0.9, *LEFT)]}])
+    one, other = predict(make_bundle(tmp_path / "bundle", crop_margin=0.1), [at, named], 1, None, boxes)
+    assert one.box == LEFT
+    assert other.box is None
+    assert (other.note or "").startswith("an entry of md.json may be of several")
 
 
 def test_an_unreadable_picture_with_boxes_is_one_failure(tmp_path: Path) -> None:

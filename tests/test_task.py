@@ -62,6 +62,34 @@ def test_link_loops_end_and_links_are_followed(tmp_path: Path) -> None:
     assert sum(label == "hare" for _, label in names(listing)) == 3
 
 
+def run_of_ours(place: Path) -> Path:
+    """What a run leaves: a bundle, its steps, and a picture that somebody put there."""
+    for name in (".taco/run.json", ".taco/steps/x.jpg", "model.onnx", "report.html", "seen/1.jpg"):
+        touch(place / name)
+    return place
+
+
+@pytest.mark.parametrize("place", ["run1", "runs/run1", "runs/deep/er/run1", "fox/run1", "fox/runs/run1"])
+def test_runs_among_the_pictures_are_not_looked_into(tmp_path: Path, place: str) -> None:
+    root = folder(tmp_path / "site", fox=2, hare=2)
+    before = list_pictures(root)
+    run_of_ours(root / place)
+    assert list_pictures(root) == before
+
+
+def test_a_folder_of_runs_is_no_class_that_can_be_asked_for(tmp_path: Path) -> None:
+    root = folder(tmp_path / "site", fox=2, hare=2)
+    run_of_ours(root / "runs/run1")
+    with pytest.raises(TaskError, match=r"has no class 'runs'. It has fox, hare"):
+        list_pictures(root, ListOptions(["fox", "runs"]))
+
+
+def test_pictures_beside_a_run_stay_a_class(tmp_path: Path) -> None:
+    root = folder(tmp_path / "site", fox=2, hare=2, runs=1)
+    run_of_ours(root / "runs/run1")
+    assert list_pictures(root).classes == ("fox", "hare", "runs")
+
+
 # --- CSV files -----------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ from taco.errors import TaskError
 from taco.formats.names import canonical
 from taco.formats.rows import Found, Row
 
+#: A folder that holds one of these is a run of ours (`taco.rundir`), put beside the pictures.
+_OF_A_RUN = ".taco"
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 
 
@@ -18,7 +20,7 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
     """List the pictures of an image folder.
 
     Args:
-        source: It holds one folder a class.
+        source: It holds one folder a class; runs of taco-export, there or further down, are not looked into.
         classes: Canonical names; folders of others are not looked into. None is all.
 
     Raises:
@@ -26,16 +28,20 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
         OSError: A folder cannot be read.
     """
     entries = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
-    names = sorted(entry.name for entry in entries if entry.is_dir())
+    names = sorted(entry.name for entry in entries if entry.is_dir() and not (entry / _OF_A_RUN).is_dir())
     loose = sum(_is_picture(entry.name) for entry in entries if not entry.is_dir())
     if not names:
         what = f"{source} holds {loose} pictures but no class folders" if loose else f"{source} is empty"
         layout = "Give a folder with one folder of pictures for each class, or a CSV file with the header path,label"
         raise TaskError(what, f"{layout}, such as {source.name}/fox/1.jpg and {source.name}/hare/1.jpg")
     found = Found(one_label=True)
-    wanted = [name for name in names if classes is None or canonical(name) in classes]
-    for name in wanted:
+    for name in tuple(names):
+        if classes is not None and canonical(name) not in classes:
+            continue
         pictures = picture_files(source / name)
+        if not pictures and _holds_runs(source / name):
+            names.remove(name)
+            continue
         if not pictures:
             what = f"{source / name} holds no picture ({' '.join(sorted(PICTURE_SUFFIXES))})"
             raise TaskError(what, "Fill it, remove it, or use --classes")
@@ -47,7 +53,7 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the pictures under a folder, in depth; hidden files are ignored, loops of links are safe."""
+    """Return the pictures under a folder, in depth, without hidden files and runs of ours; loops of links are safe."""
     pictures: list[Path] = []
     visited: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
@@ -56,9 +62,16 @@ def picture_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
+        if _OF_A_RUN in folders and parent != str(folder):  # the folder itself was asked for
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         pictures += [Path(parent, name) for name in files if _is_picture(name)]
     return pictures
+
+
+def _holds_runs(folder: Path) -> bool:
+    return any(_OF_A_RUN in folders for _, folders, _ in os.walk(folder))
 
 
 def _raise(error: OSError) -> NoReturn:

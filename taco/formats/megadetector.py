@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,14 +77,33 @@ class DetectorOutput:
         """Tell whether several entries fit a picture equally well; it then counts as not listed."""
         return len(self._candidates(path)) > 1
 
+    def contested(self, paths: Iterable[Path]) -> frozenset[Path]:
+        """Return the pictures that fit an entry by their names alone, where it is or may be another one's.
+
+        An entry is of the picture at its place; where none of the pictures is there, several that share the entry's
+        name are all told.
+        """
+        placed: set[str] = set()
+        named: dict[str, list[Path]] = {}
+        for path in paths:
+            entry = self._placed(path)
+            if entry is not None:
+                placed.add(entry)
+            elif (entry := self.entry_of(path)) is not None:
+                named.setdefault(entry, []).append(path)
+        told = (some for entry, some in named.items() if entry in placed or len(set(map(os.path.realpath, some))) > 1)
+        return frozenset(path for some in told for path in some)
+
     def _candidates(self, path: Path) -> Sequence[str]:
-        spelled = _normal(os.path.abspath(path))  # noqa: PTH100 - keeps links
-        if (listed := self._at(spelled)) or (listed := self._at(_normal(os.path.realpath(path)))):
+        if (listed := self._placed(path)) is not None:
             return [listed]
-        parts = spelled.split("/")
+        parts = _spelled(path).split("/")
         shared = {key: _shared_tail(parts, key.split("/")) for key in self._by_name.get(parts[-1], ())}
         longest = max(shared.values(), default=0)
         return [key for key, length in shared.items() if length == longest]
+
+    def _placed(self, path: Path) -> str | None:
+        return self._at(_spelled(path)) or self._at(_normal(os.path.realpath(path)))
 
     def _at(self, place: str) -> str | None:
         keys = (place, *(place.removeprefix(root) for root in self._roots if place.startswith(root)))
@@ -159,6 +178,10 @@ def _seen(detections: Sequence[object], where: str, boxes: BoxReader) -> Iterato
 def _key(name: str, file: Path) -> str:
     key = _normal(name)
     return _normal(os.path.abspath(file.parent / key)) if key.startswith("../") else key  # noqa: PTH100
+
+
+def _spelled(path: Path) -> str:
+    return _normal(os.path.abspath(path))  # noqa: PTH100 - keeps links
 
 
 def _normal(path: str) -> str:

@@ -136,7 +136,7 @@ def _with_detections(pictures: Sequence[Sequence[Row]], options: CropOptions) ->
     if not any(entries.values()):
         what = f"{detector.file} lists none of the {len(entries)} pictures, such as {next(iter(entries))}"
         raise TaskError(what, "Give the detections of these pictures, or --images FOLDER where its file names start")
-    claims = Counter(entries.values())
+    contested = detector.contested(entries)
     for picture in pictures:
         path, labels = picture[0].path, _labels(picture)
         if len(labels) > 1 or labels == [BLANK] or any(row.box is not None for row in picture):
@@ -145,7 +145,7 @@ def _with_detections(pictures: Sequence[Sequence[Row]], options: CropOptions) ->
         if entry is None:
             many = detector.ambiguous(path)
             reasons[path] = f"{'several entries' if many else 'no entry'} of {detector.file.name} may be of it"
-        elif claims[entry] > 1:
+        elif path in contested:
             reasons[path] = f"an entry of {detector.file.name} may be of several pictures of this name"
         elif (failure := detector.failure(path)) is not None:
             reasons[path] = f"the detector failed: {failure}"
