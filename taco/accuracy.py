@@ -85,6 +85,28 @@ class Score:
         return cls(top1, per_class, balanced)
 
 
+def called(labels: NDArray[np.integer], predicted: NDArray[np.integer], index: int) -> tuple[int, Proportion] | None:
+    """Count the pictures of other classes that are given the answer `index`, such as the animals called blank.
+
+    Args:
+        labels: (n,) int, true classes.
+        predicted: (n,) int, answers.
+        index: The answer.
+
+    Returns:
+        How many, and their share of the pictures of other classes; None where there are no such pictures.
+
+    Raises:
+        InputError: No picture, or arrays of unequal length.
+    """
+    _check(labels, predicted)
+    others = predicted[labels != index]
+    if not others.size:
+        return None
+    count = int((others == index).sum())
+    return count, wilson(count, int(others.size))
+
+
 @dataclass(frozen=True, slots=True)
 class Drop:
     """How much worse another model is than the dense one on the same pictures.

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 import taco
 from taco.abstain import Abstain, choose_threshold
-from taco.accuracy import Proportion, Score, paired_drop, wilson
+from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.bundle import Manifest, labels_file, publish
 from taco.formats.names import BLANK
@@ -165,19 +165,16 @@ def _runtime(done: Finished) -> schema.RuntimeSection:
 
 def _accuracy(done: Finished) -> schema.AccuracySection:
     task, judged = done.material.task, done.judgement
-    dense, compressed, exported = (
-        Score.from_predictions(judged.labels, answers, task.classes)
-        for answers in (judged.dense, judged.compressed, judged.exported)
-    )
+    dense = Score.from_predictions(judged.labels, judged.dense, task.classes)
     drop = paired_drop(judged.labels, judged.dense, judged.exported, dense.balanced)
     before = Score.from_predictions(judged.labels, judged.stitched, task.classes)
     on: Literal["evaluation", "select"] = "evaluation" if task.evaluation else "select"
     return schema.AccuracySection(
         evaluated_on=on,
         balanced=dense.balanced,
-        dense=_score(dense),
-        compressed=_score(compressed),
-        exported=_score(exported),
+        dense=model_accuracy(done, judged.dense),
+        compressed=model_accuracy(done, judged.compressed),
+        exported=model_accuracy(done, judged.exported),
         drop_points=drop.points,
         drop_ci95=(drop.low, drop.high),
         by_light=_by_light(done),
@@ -230,9 +227,17 @@ def _maybe(p: Proportion | None) -> schema.Proportion | None:
     return None if p is None else _proportion(p)
 
 
-def _score(score: Score) -> schema.ModelAccuracy:
+def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> schema.ModelAccuracy:
+    """Score one model's answers on the judged pictures, (n,) int64."""
+    labels, classes = done.judgement.labels, done.material.task.classes
+    score = Score.from_predictions(labels, answers, classes)
     per_class = {name: _proportion(p) if p else None for name, p in score.per_class.items()}
-    return schema.ModelAccuracy(top1=_proportion(score.top1), per_class=per_class)
+    lost = called(labels, answers, classes.index(BLANK)) if BLANK in classes else None
+    return schema.ModelAccuracy(
+        top1=_proportion(score.top1),
+        per_class=per_class,
+        animals_called_blank=None if lost is None else schema.Lost(count=lost[0], **dataclasses.asdict(lost[1])),
+    )
 
 
 def _proportion(p: Proportion) -> schema.Proportion:

@@ -14,6 +14,7 @@ from taco.report.schema import (
     LatencySection,
     LayerWidth,
     LightAccuracy,
+    Lost,
     ModelAccuracy,
     ModelSection,
     ModelSize,
@@ -211,7 +212,20 @@ def make_model_accuracy(classes: list[str], each: int, misses: int) -> ModelAccu
     return ModelAccuracy(
         top1=make_proportion(sum(rights), each * len(classes)),
         per_class={name: make_proportion(right, each) for name, right in zip(classes, rights, strict=True)},
+        animals_called_blank=_lost(classes, each, rights),
     )
+
+
+def _lost(classes: list[str], each: int, rights: list[int]) -> Lost | None:
+    """Half of the animals that are not recognised are called blank."""
+    if "blank" not in classes:
+        return None
+    wrong = [each - right for name, right in zip(classes, rights, strict=True) if name != "blank"]
+    return make_lost(sum(wrong) // 2, each * len(wrong))
+
+
+def make_lost(count: int, n: int) -> Lost:
+    return Lost(count=count, **make_proportion(count, n).model_dump())
 
 
 def make_proportion(correct: int, n: int) -> Proportion:

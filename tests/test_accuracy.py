@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.accuracy import Score, balanced_mean, is_unequal, mcnemar, paired_drop, wilson
+from taco.accuracy import Score, balanced_mean, called, is_unequal, mcnemar, paired_drop, wilson
 from taco.errors import InputError
 
 
@@ -118,6 +118,16 @@ BAD_INPUTS = [
 def test_score_refuses(case: BadInput) -> None:
     with pytest.raises(InputError, match=case.message):
         Score.from_predictions(np.array(case.labels, dtype=int), np.array(case.predicted, dtype=int), ["a", "b"])
+
+
+def test_animals_called_blank_are_counted_among_the_animals() -> None:
+    labels, answers = np.array([0, 0, 1, 1, 2, 2, 2]), np.array([0, 1, 0, 1, 0, 2, 0])
+    assert called(labels, answers, 0) == (3, wilson(3, 5))
+    assert called(labels, answers, 1) == (1, wilson(1, 5))
+    assert called(labels, answers, 3) == (0, wilson(0, 7))
+    assert called(labels[:2], answers[:2], 0) is None, "no animal was there to lose"
+    with pytest.raises(InputError, match="do not pair up"):
+        called(labels, answers[1:], 0)
 
 
 def test_balanced_mean_by_hand() -> None:

@@ -13,6 +13,7 @@ from make_report import (
     TRAP_CLASSES,
     make_abstention,
     make_accuracy,
+    make_lost,
     make_model,
     make_no_accuracy,
     make_proportion,
@@ -105,8 +106,51 @@ def test_empty_frames_are_a_key_figure(case: BlankCase) -> None:
     assert case.detail in plain(card.detail)
 
 
+@dataclass(frozen=True)
+class LostCase:
+    name: str
+    dense: tuple[int, int]
+    exported: tuple[int, int]
+    detail: str
+    tone: Tone
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+SHARES = "pictures of other classes called blank: 1.9 % -> 2.5 %; 95 % intervals: 0.6 to 5.4 % -> 1.0 to 6.3 %"
+LOST = [
+    LostCase("a few", (3, 160), (4, 160), SHARES, Tone.PLAIN),
+    LostCase("none", (0, 160), (0, 160), "pictures of other classes called blank: 0.0 % -> 0.0 %", Tone.PLAIN),
+    LostCase("proven worse", (0, 160), (16, 160), "more than before: pictures of other", Tone.WARN),
+    LostCase("few pictures", (0, 29), (1, 29), "too few to tell: pictures of other", Tone.WARN),
+    LostCase("select", (3, 160), (4, 160), "that also guided choices", Tone.WARN, {"evaluated_on": "select"}),
+]
+
+
+@pytest.mark.parametrize("case", LOST, ids=lambda case: case.name)
+@pytest.mark.parametrize("render", [render_html, render_markdown], ids=["html", "markdown"])
+def test_animals_called_blank_are_a_key_figure(case: LostCase, render: Callable[[Report], str]) -> None:
+    accuracy = make_accuracy(TRAP_CLASSES, blank_class="blank", **case.changes)
+    counts = {"dense": make_lost(*case.dense), "exported": make_lost(*case.exported)}
+    models = {n: getattr(accuracy, n).model_copy(update={"animals_called_blank": c}) for n, c in counts.items()}
+    report = make_trap(accuracy=accuracy.model_copy(update=models))
+    (card,) = (card for card in cards(report) if card.label.startswith("Animals lost as empty frames"))
+    assert plain(card.value) == f"{case.dense[0]} -> {case.exported[0]} of {case.exported[1]}"
+    assert card.tone is case.tone
+    assert case.detail in plain(card.detail)
+    assert card.value in render(report)
+
+
 def test_a_report_without_empty_frames_says_nothing_of_them() -> None:
     assert "mpty frames" not in render_html(make_report())
+
+
+def test_a_report_from_before_animals_called_blank_were_counted_is_drawn() -> None:
+    written = make_trap().model_dump(mode="json")
+    for name in ("dense", "compressed", "exported"):
+        del written["accuracy"][name]["animals_called_blank"]
+    page = render_html(Report.model_validate(written))
+    assert "Empty frames recognised" in page
+    assert "Animals lost" not in page
 
 
 def test_empty_frames_come_first_in_the_table_and_stay_in_the_picture() -> None:

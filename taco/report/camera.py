@@ -28,24 +28,10 @@ _DIVIDED = {
 }
 
 
-def blank_card(report: Report) -> tuple[Card, ...]:
-    """The key figure of empty frames; nothing where no class is one of empty frames."""
+def blank_cards(report: Report) -> tuple[Card, ...]:
+    """The key figures of empty frames and lost animals; nothing where no class is one of empty frames."""
     name = report.accuracy.blank_class
-    if name is None:
-        return ()
-    label = f"Empty frames recognised, dense {_ARROW} exported"
-    dense, exported = (
-        model.per_class.get(name) if model else None for model in (report.accuracy.dense, report.accuracy.exported)
-    )
-    if dense is None or exported is None:
-        return (Card(label, wording.NOT_MEASURED, f"no picture of the class {name} was left for it", Tone.WARN),)
-    ends = f"{wording.interval(dense.low, dense.high)} {_ARROW} {wording.interval(exported.low, exported.high)}"
-    detail = f"class {name}, {wording.counted(exported.n, 'picture')}; 95 % intervals: {ends}"
-    few = exported.n < wording.FEW_PICTURES
-    value = f"{wording.percent(dense.percent)} {_ARROW} {wording.percent(exported.percent)}"
-    if few:
-        detail = f"{wording.TOO_FEW}: {detail}"
-    return (Card(label, value, wording.marked(detail, report), _blank_tone(report, few)),)
+    return () if name is None else (_recognised_card(report, name), *_lost_cards(report, name))
 
 
 def split_section(report: Report) -> Section:
@@ -113,10 +99,48 @@ def abstention_section(report: Report) -> Section:
     )
 
 
-def _blank_tone(report: Report, few: bool) -> Tone:
+def _recognised_card(report: Report, name: str) -> Card:
+    label = f"Empty frames recognised, dense {_ARROW} exported"
+    dense, exported = (
+        model.per_class.get(name) if model else None for model in (report.accuracy.dense, report.accuracy.exported)
+    )
+    if dense is None or exported is None:
+        return Card(label, wording.NOT_MEASURED, f"no picture of the class {name} was left for it", Tone.WARN)
+    ends = f"{wording.interval(dense.low, dense.high)} {_ARROW} {wording.interval(exported.low, exported.high)}"
+    detail = f"class {name}, {wording.counted(exported.n, 'picture')}; 95 % intervals: {ends}"
+    few = exported.n < wording.FEW_PICTURES
+    value = f"{wording.percent(dense.percent)} {_ARROW} {wording.percent(exported.percent)}"
+    if few:
+        detail = f"{wording.TOO_FEW}: {detail}"
+    return Card(label, value, wording.marked(detail, report), _blank_tone(report, few))
+
+
+def _lost_cards(report: Report, name: str) -> tuple[Card, ...]:
+    """How many animals are called blank; nothing where that was not counted."""
+    dense, exported = (
+        model.animals_called_blank if model else None for model in (report.accuracy.dense, report.accuracy.exported)
+    )
+    if dense is None or exported is None:
+        return ()
+    value = f"{wording.amount(dense.count)} {_ARROW} {wording.amount(exported.count)} of {wording.amount(exported.n)}"
+    ends = f"{wording.interval(dense.low, dense.high)} {_ARROW} {wording.interval(exported.low, exported.high)}"
+    shares = f"{wording.percent(dense.percent)} {_ARROW} {wording.percent(exported.percent)}"
+    detail = f"pictures of other classes called {name}: {shares}; 95 % intervals: {ends}"
+    few = exported.n < wording.FEW_PICTURES
+    if few:
+        detail = f"{wording.TOO_FEW}: {detail}"
+    elif exported.low > dense.high:
+        detail = f"more than before: {detail}"
+    tone = _blank_tone(report, few or exported.low > dense.high)
+    return (
+        Card(f"Animals lost as empty frames, dense {_ARROW} exported", value, wording.marked(detail, report), tone),
+    )
+
+
+def _blank_tone(report: Report, doubtful: bool) -> Tone:
     if report.model.random_weights:
         return Tone.BAD
-    return Tone.WARN if few or report.accuracy.evaluated_on != "evaluation" else Tone.PLAIN
+    return Tone.WARN if doubtful or report.accuracy.evaluated_on != "evaluation" else Tone.PLAIN
 
 
 def _looked_at(task: TaskSection) -> str:

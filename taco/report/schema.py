@@ -65,11 +65,20 @@ class Proportion(_Frozen):
     n: int
 
 
+class Lost(Proportion):
+    """Pictures with an animal that were called blank: nobody looks at them again."""
+
+    count: int = Field(description="how many of the n pictures of classes other than the blank one")
+
+
 class ModelAccuracy(_Frozen):
     """Accuracy of one model on the evaluation pictures."""
 
     top1: Proportion
     per_class: dict[str, Proportion | None] = Field(description="recall; null where a class has no evaluation picture")
+    animals_called_blank: Lost | None = Field(
+        default=None, description="lost animals; null without a blank class, or without a picture of another class"
+    )
 
 
 class LightAccuracy(_Frozen):

@@ -56,7 +56,7 @@ def actions(report: Report) -> tuple[Note, ...]:
 
 def cards(report: Report) -> tuple[Card, ...]:
     """Accuracy, drop, empty frames where there is a class of them, speed-up and size."""
-    accuracies = (_accuracy_card(report), _drop_card(report), *camera.blank_card(report))
+    accuracies = (_accuracy_card(report), _drop_card(report), *camera.blank_cards(report))
     return (*accuracies, _speed_card(report), _size_card(report))
 
 
