@@ -51,7 +51,7 @@ LAYERS = (
         *("accuracy", "abstain", "parity", "progress", "options"),
     ),
     (
-        *("material", "specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate", "distribute"),
+        *("material", "specialise", "compress", "recover", "views", "batchnorm", "repair", "size", "allocate", "distribute", "packing"),
         *("database", "latency"),
     ),
     ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
