@@ -15,6 +15,7 @@ import torch
 from taco.errors import SolverError
 
 _DEAD = 1e-12  # of the largest diagonal element
+_ROUNDING = 1e-3  # of the largest element; float32 sums stay far below
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Problem:
             SolverError: Shapes do not fit, or a number is not finite.
         """
         _check(W, H, damping)
-        W, H = W.detach().double().clone(), H.detach().double().clone()
+        W, H = (x.detach().to(torch.float64, copy=True) for x in (W, H))
         diagonal = H.diagonal(dim1=1, dim2=2)  # a view
         ridge = damping * diagonal.mean(1, keepdim=True)
         dead = diagonal <= _DEAD * diagonal.amax(1, keepdim=True)
@@ -129,5 +130,10 @@ def _check(W: torch.Tensor, H: torch.Tensor, damping: float) -> None:
         raise SolverError("the weights are not finite", "Check the weight file")
     if not H.isfinite().all():
         raise SolverError("the second moments are not finite", "Check the pictures and the weights")
+    largest = H.abs().amax()
+    if (H.diagonal(dim1=1, dim2=2) < -_ROUNDING * largest).any():
+        raise SolverError("a second moment is negative", "Give 2 X X^T / n")
+    if ((H - H.transpose(1, 2)).abs() > _ROUNDING * largest).any():
+        raise SolverError("the second moments are not symmetric", "Give 2 X X^T / n")
     if not 0 <= damping < float("inf"):
         raise SolverError(f"a damping of {damping} does not exist", "Give a number from 0, such as 0.01")
