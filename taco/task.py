@@ -72,7 +72,7 @@ def list_pictures(source: Path, options: ListOptions = _DEFAULTS) -> Listing:
         found = _read(source, options.images, asked)
     except OSError as error:
         raise TaskError(f"cannot read {source}: {error.strerror or error}", "Check its permissions") from error
-    _check_exist(found, source)
+    _check_exist(found, source, options.images or (source if source.is_dir() else source.parent))
     classes = _choose(asked, found, source)
     root = source if source.is_dir() else source.parent
     roots = [root] if options.images is None else [options.images, root]
@@ -112,11 +112,15 @@ def _read_json(file: Path, root: Path) -> Found:
     raise TaskError(f"{file} holds {some(keys) or 'nothing'}, which is not a form that is known", _LAYOUT)
 
 
-def _check_exist(found: Found, source: Path) -> None:
+def _check_exist(found: Found, source: Path, root: Path) -> None:
     """Refuse a list of which nothing is there; single absent pictures are told when they are read."""
     if found.rows and not any(os.path.lexists(row.path) for row in found.rows):
-        what = f"none of the {len(found.rows)} pictures that {source} lists exists, the first is {found.rows[0].path}"
-        raise TaskError(what, "Name the folder where its file names start with --images")
+        first = found.rows[0].path
+        what = f"none of the {len(found.rows)} pictures that {source} lists exists, the first is {first}"
+        if first.is_relative_to(root.absolute()):
+            raise TaskError(what, "Name the folder where its file names start with --images")
+        todo = "Correct these absolute paths, or write them relative to a folder that you name with --images"
+        raise TaskError(what, todo)
 
 
 def _choose(asked: Sequence[str] | None, found: Found, source: Path) -> tuple[str, ...]:

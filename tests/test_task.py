@@ -57,6 +57,8 @@ def test_link_loops_end_and_links_are_followed(tmp_path: Path) -> None:
     (root / "fox/loop").symlink_to(root / "fox", target_is_directory=True)
     (root / "hare/more").symlink_to(elsewhere, target_is_directory=True)
     (root / "fox/self.jpg").symlink_to(root / "fox/self.jpg")
+    for name, above in (("fox/up", root), ("hare/far", tmp_path), ("again", root), ("above", tmp_path)):
+        (root / name).symlink_to(above, target_is_directory=True)
     listing = list_pictures(root)
     assert [n for n, label in names(listing) if label == "fox"] == ["000.jpg", "001.jpg", "self.jpg"]
     assert sum(label == "hare" for _, label in names(listing)) == 3
@@ -113,6 +115,12 @@ PLAIN = [("a.jpg", "fox"), ("b.jpg", "hare")]
         GoodCsv("spaces and case", b"Path, Label\na.jpg, fox \n b.jpg,hare\n\n", PLAIN),
         GoodCsv("quotes", b'path,label\n"a,1.jpg","fox, red"\nb.jpg,hare\n', [("a,1.jpg", "fox, red"), PLAIN[1]]),
         GoodCsv("utf-8", "path,label\na.jpg,Lüchs\nb.jpg,hare\n".encode(), [("a.jpg", "Lüchs"), PLAIN[1]]),
+        GoodCsv(
+            "utf-16-le", "path,label\na.jpg,Lüchs\nb.jpg,hare\n".encode("utf-16-le"), [("a.jpg", "Lüchs"), PLAIN[1]]
+        ),
+        GoodCsv(
+            "utf-16-be", "path,label\na.jpg,Lüchs\nb.jpg,hare\n".encode("utf-16-be"), [("a.jpg", "Lüchs"), PLAIN[1]]
+        ),
         GoodCsv("latin-1", "path,label\na.jpg,Lüchs\nb.jpg,hare\n".encode("latin-1"), [("a.jpg", "Lüchs"), PLAIN[1]]),
     ],
     ids=lambda c: c.id,
@@ -202,7 +210,11 @@ def loose(root: Path) -> Path:
         BadSource("wrong class", lambda root: folder(root, fox=2, hare=2), "Did you mean 'hare'", ("fox", "hares")),
         BadSource("far class", lambda root: folder(root, fox=2, hare=2), "It has fox, hare", ("fox", "zebu")),
         BadSource("asked twice", lambda root: folder(root, fox=2, hare=2), "asked for twice", ("fox", "fox")),
-        BadSource("two labels, linked", linked_twice, "listed as 'fox' and as 'hare'"),
+        BadSource(
+            "two labels, linked",
+            linked_twice,
+            "the same file as .*000.jpg and .*same.jpg is listed as 'fox' and as 'hare'",
+        ),
         BadSource("two labels", csv_with("path,label\na.jpg,fox\na.jpg,hare\n"), "listed as 'fox' and as 'hare'"),
         BadSource("no header", csv_with("a.jpg,fox\nb.jpg,hare\n"), "names no columns path and label"),
         BadSource("header only", csv_with("path,label\n"), "lists no picture"),
@@ -213,6 +225,14 @@ def loose(root: Path) -> Path:
         BadSource(
             "nothing there", csv_with("path,label\nx.jpg,fox\ny.jpg,hare\n"), r"none of the 2 .*x\.jpg.*--images"
         ),
+        BadSource(
+            "nothing there, absolute",
+            csv_with("path,label\n/no/x.jpg,fox\n"),
+            r"first is /no/x\.jpg\. Correct these abs",
+        ),
+        BadSource("a column twice", csv_with("path,label,path\na.jpg,fox,b.jpg\n"), "names the column path twice"),
+        BadSource("header again", csv_with("path,label\na.jpg,fox\nPath,Label\n"), "line 3 repeats the names of"),
+        BadSource("a spreadsheet", file_with("t.xlsx", b"PK\x03\x04..."), "is a packed file or a spreadsheet"),
         BadSource("empty file", file_with("t.csv", b""), r"t\.csv is empty"),
         BadSource(
             "blank class twice", lambda root: folder(root, Empty=1, fox=1), "asked for twice", ("empty", "blank")

@@ -79,7 +79,8 @@ class _Reader:
     def category(self, entry: Entry, where: str) -> None:
         key, name = _id(entry.fields, "id", where), entry.fields.get("name")
         if not isinstance(name, str) or not name.strip():
-            raise TaskError(f"{where} has no name", "Give it one")
+            what = f"has {str(name)[:40]!r} as" if name and not isinstance(name, str) else "has no"
+            raise TaskError(f"{where} {what} name", "Give it one, as a text")
         if key in self.categories:
             raise TaskError(f"{where}: the id {key!r} comes twice", "Give each category an id of its own")
         self.categories[key] = canonical(name)

@@ -28,7 +28,8 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
         OSError: A folder cannot be read.
     """
     entries = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
-    names = sorted(entry.name for entry in entries if entry.is_dir() and not (entry / _OF_A_RUN).is_dir())
+    above = _with_parents(source)
+    names = sorted(e.name for e in entries if e.is_dir() and not (e / _OF_A_RUN).is_dir() and _place(e) not in above)
     loose = sum(_is_picture(entry.name) for entry in entries if not entry.is_dir())
     if not names:
         what = f"{source} holds {loose} pictures but no class folders" if loose else f"{source} is empty"
@@ -55,19 +56,29 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
 def picture_files(folder: Path) -> list[Path]:
     """Return the pictures under a folder, in depth, without hidden files and runs of ours; loops of links are safe."""
     pictures: list[Path] = []
-    visited: set[tuple[int, int]] = set()
+    visited = _with_parents(folder) - {_place(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in visited:  # a link back into the tree
+        place = _place(Path(parent))
+        if place in visited:  # a link back into the tree, or above it
             folders.clear()
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(place)
         if _OF_A_RUN in folders and parent != str(folder):  # the folder itself was asked for
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         pictures += [Path(parent, name) for name in files if _is_picture(name)]
     return pictures
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _with_parents(folder: Path) -> set[tuple[int, int]]:
+    real = folder.resolve()
+    return {_place(above) for above in (real, *real.parents)}
 
 
 def _holds_runs(folder: Path) -> bool:

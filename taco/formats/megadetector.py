@@ -10,12 +10,13 @@ import os
 import posixpath
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
+from taco.formats.rows import Places
 from taco.formats.stream import entries
 from taco.listing import Box
 
@@ -39,6 +40,13 @@ class Detection(NamedTuple):
     box: Box
 
 
+class _Fit(NamedTuple):
+    """The entries that fit a picture: the one at its place, or those that share the longest tail with its path."""
+
+    entries: Sequence[str]
+    placed: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectorOutput:
     """What a detector said of each picture; build it with `read_boxes`.
@@ -54,6 +62,8 @@ class DetectorOutput:
     _categories: Mapping[str, str]
     _entries: Mapping[str, _Found | str]
     _by_name: Mapping[str, Sequence[str]]
+    _places: Places = field(default_factory=Places)
+    _known: dict[Path, _Fit] = field(default_factory=dict)  # a path is looked up several times
 
     def detections(self, path: Path) -> tuple[Detection, ...] | None:
         """Return what was seen in a picture, the surest first; None where it is not listed or the detector failed."""
@@ -71,11 +81,11 @@ class DetectorOutput:
 
     def entry_of(self, path: Path) -> str | None:
         """Return the file name under which a picture is listed; None where none, or no single one, fits."""
-        return next(iter(found)) if len(found := self._candidates(path)) == 1 else None
+        return next(iter(found)) if len(found := self._fit(path).entries) == 1 else None
 
     def ambiguous(self, path: Path) -> bool:
         """Tell whether several entries fit a picture equally well; it then counts as not listed."""
-        return len(self._candidates(path)) > 1
+        return len(self._fit(path).entries) > 1
 
     def contested(self, paths: Iterable[Path]) -> frozenset[Path]:
         """Return the pictures that fit an entry by their names alone, where it is or may be another one's.
@@ -86,24 +96,28 @@ class DetectorOutput:
         placed: set[str] = set()
         named: dict[str, list[Path]] = {}
         for path in paths:
-            entry = self._placed(path)
-            if entry is not None:
+            entry = self.entry_of(path)
+            if entry is not None and self._fit(path).placed:
                 placed.add(entry)
-            elif (entry := self.entry_of(path)) is not None:
+            elif entry is not None:
                 named.setdefault(entry, []).append(path)
         told = (some for entry, some in named.items() if entry in placed or len(set(map(os.path.realpath, some))) > 1)
         return frozenset(path for some in told for path in some)
 
-    def _candidates(self, path: Path) -> Sequence[str]:
-        if (listed := self._placed(path)) is not None:
-            return [listed]
-        parts = _spelled(path).split("/")
+    def _fit(self, path: Path) -> _Fit:
+        known = self._known.get(path)
+        if known is None:
+            known = self._known[path] = self._looked_up(path)
+        return known
+
+    def _looked_up(self, path: Path) -> _Fit:
+        spelled = _spelled(path)
+        if (listed := self._at(spelled) or self._at(_normal(self._places.of(path)))) is not None:
+            return _Fit([listed], placed=True)
+        parts = spelled.split("/")
         shared = {key: _shared_tail(parts, key.split("/")) for key in self._by_name.get(parts[-1], ())}
         longest = max(shared.values(), default=0)
-        return [key for key, length in shared.items() if length == longest]
-
-    def _placed(self, path: Path) -> str | None:
-        return self._at(_spelled(path)) or self._at(_normal(os.path.realpath(path)))
+        return _Fit([key for key, length in shared.items() if length == longest], placed=False)
 
     def _at(self, place: str) -> str | None:
         keys = (place, *(place.removeprefix(root) for root in self._roots if place.startswith(root)))

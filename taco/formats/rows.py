@@ -50,6 +50,24 @@ class Found:
     one_label: bool = False
 
 
+class Places:
+    """Where files really are: links are followed, each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        """Return the real place of one file."""
+        spelled = str(path)
+        folder, name = os.path.split(spelled)
+        if name in ("", ".", "..") or os.path.islink(spelled):  # noqa: PTH114 - a hundred thousand paths
+            return os.path.realpath(spelled)  # Path.resolve fails on a link to itself
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = os.path.realpath(folder)
+        return f"{real}/{name}"
+
+
 def locate(root: Path, name: object, where: str) -> Path:
     """Return the place of a picture that a source names; it need not exist.
 
@@ -62,7 +80,10 @@ def locate(root: Path, name: object, where: str) -> Path:
         TaskError: It is no name of a file.
     """
     if not isinstance(name, str) or not name.strip():
-        raise TaskError(f"{where} names no file", "Complete or remove it")
+        what = (
+            f"has {str(name)[:40]!r} as the name of a file" if name and not isinstance(name, str) else "names no file"
+        )
+        raise TaskError(f"{where} {what}", "Complete or remove it")
     if "\0" in name or not _encodable(name):
         raise TaskError(f"{where}: {name!r} cannot be the name of a file", "Correct or remove it")
     if _is_on_the_web(name):

@@ -111,8 +111,14 @@ def _not_json(file: Path, reason: str) -> TaskError:
         return TaskError(f"{file} holds more than one JSON value", todo)
     if "premature EOF" in reason or "ncomplete" in reason:
         return TaskError(f"{file} is cut short: the JSON does not end", "Write or download it again")
-    first = next((line.strip() for line in reason.splitlines() if line.strip()), "unknown error")
-    return TaskError(f"{file} is not valid JSON: {first.rstrip('.')}", "Write it again")
+    first, *more = [line.strip() for line in reason.splitlines() if line.strip()] or ["unknown error"]
+    near = "".join(c for c in more[0].split("(right here)")[0] if c.isprintable()).strip() if more else ""
+    if any(word in near for word in ("NaN", "Infinity")):
+        return TaskError(
+            f"{file} is not valid JSON: NaN or Infinity near {near!r}", "Write null where a figure is missing"
+        )
+    where = f" near {near!r}" if near else ""
+    return TaskError(f"{file} is not valid JSON: {first.rstrip('.')}{where}", "Write it again")
 
 
 def _keys(file: Path, events: _Events) -> Iterator[str]:

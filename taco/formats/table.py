@@ -45,6 +45,8 @@ def read_table(file: Path, root: Path) -> Found:
         name, label = cells[path_column], cells["label"]
         if not name or not label or "\0" in name:
             raise TaskError(f"{where} lacks a path or a label", "Complete or remove it")
+        if (name.lower(), label.lower()) == (path_column, "label"):
+            raise TaskError(f"{where} repeats the names of the columns", "Remove it")
         path = locate(root, name, where)
         if (reason := unusable(name)) is not None:
             found.skipped.append(Skipped(path, reason))

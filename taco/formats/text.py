@@ -21,6 +21,10 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins like that of UTF-16
 )
 
 
+#: How files begin that hold text only once they are unpacked.
+_PACKED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ", b"Rar!")
+
+
 class CsvRow(NamedTuple):
     """One line of a CSV file.
 
@@ -55,13 +59,18 @@ def check_file(file: Path) -> None:
 def encoding_of(file: Path) -> str:
     """Return the encoding of a text file: by its byte order mark, UTF-8 where all of it is, else Latin-1.
 
+    UTF-16 without a mark is told by its first two characters, where they are of ASCII.
+
     Raises:
-        TaskError: The mark is that of UTF-16 or UTF-32 and the rest is not.
+        TaskError: It begins as UTF-16 or UTF-32 and the rest is not, or it is packed.
         OSError: It cannot be read.
     """
     with file.open("rb") as stream:
         head = stream.read(4)
-        encoding = next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
+        if head.startswith(_PACKED):
+            todo = "Unpack it, or save the sheet as CSV"
+            raise TaskError(f"{file} is a packed file or a spreadsheet, not a text", todo)
+        encoding = next((name for mark, name in _BOMS if head.startswith(mark)), _unmarked(head))
         stream.seek(0)
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
@@ -73,6 +82,14 @@ def encoding_of(file: Path) -> str:
                 raise TaskError(f"{file} is damaged: {error.reason} ({encoding})", "Save it as UTF-8") from error
             return "latin-1"
     return encoding
+
+
+def _unmarked(head: bytes) -> str:
+    if len(head) == 4 and min(head[0], head[2]) > 0 == head[1] == head[3]:
+        return "utf-16-le"
+    if len(head) == 4 and min(head[1], head[3]) > 0 == head[0] == head[2]:
+        return "utf-16-be"
+    return "utf-8"
 
 
 def first_character(file: Path) -> str:
@@ -87,7 +104,7 @@ def csv_rows(file: Path) -> Iterator[CsvRow]:
     The first item is the header itself: every column name with an empty cell, so that callers can check the columns.
 
     Raises:
-        TaskError: It cannot be read as text, or not as CSV.
+        TaskError: It cannot be read as text, or not as CSV, or a column comes twice.
         OSError: It cannot be read.
     """
     check_file(file)
@@ -95,6 +112,8 @@ def csv_rows(file: Path) -> Iterator[CsvRow]:
         try:
             reader = csv.reader(stream, delimiter=_delimiter(stream), skipinitialspace=True)
             names = [name.strip().lower() for name in next(reader, [])]
+            if twice := next((name for name in names if name and names.count(name) > 1), None):
+                raise TaskError(f"the first line of {file} names the column {twice} twice", "Keep or rename one")
             yield CsvRow(1, dict.fromkeys(names, ""))
             for row in reader:
                 if row:

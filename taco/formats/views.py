@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from taco.errors import TaskError
 from taco.formats.megadetector import ANIMAL, DetectorOutput
 from taco.formats.names import BLANK
-from taco.formats.rows import Found, Row
+from taco.formats.rows import Found, Places, Row
 from taco.listing import Skipped
 
 #: Classes that a detector calls otherwise than animal.
@@ -86,7 +85,7 @@ def choose_views(found: Found, classes: Sequence[str], options: CropOptions, sou
 def _by_picture(found: Found, classes: frozenset[str]) -> tuple[list[list[Row]], int]:
     """Gather the rows of each file that has a label in `classes`; counts exact repeats of one-label sources."""
     pictures: dict[str, dict[tuple[object, ...], Row]] = {}
-    places = _Places()
+    places = Places()
     repeated = 0
     for row in sorted(found.rows, key=lambda row: row.path.parts):
         if found.one_label and row.label not in classes:
@@ -95,27 +94,11 @@ def _by_picture(found: Found, classes: frozenset[str]) -> tuple[list[list[Row]],
         known = rows.setdefault((row.box,) if found.one_label else (row.box, row.label), row)
         if known is not row:
             if known.label != row.label:
-                raise TaskError(f"{row.path} is listed as {known.label!r} and as {row.label!r}", "Keep one label")
+                both = row.path if known.path == row.path else f"the same file as {known.path} and {row.path}"
+                raise TaskError(f"{both} is listed as {known.label!r} and as {row.label!r}", "Keep one label")
             repeated += 1
     chosen = [list(rows.values()) for rows in pictures.values() if any(row.label in classes for row in rows.values())]
     return chosen, repeated if found.one_label else 0
-
-
-class _Places:
-    """Where files really are: links are followed, each folder once."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def of(self, path: Path) -> str:
-        spelled = str(path)
-        folder, name = os.path.split(spelled)
-        if name in ("", ".", "..") or os.path.islink(spelled):  # noqa: PTH114 - a hundred thousand paths
-            return os.path.realpath(spelled)  # Path.resolve fails on a link to itself
-        real = self._folders.get(folder)
-        if real is None:
-            real = self._folders[folder] = os.path.realpath(folder)
-        return f"{real}/{name}"
 
 
 @dataclass(slots=True)
