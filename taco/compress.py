@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from taco.calibrate import Moments, weight_matrix
 from taco.errors import InputError, SolverError
+from taco.moments import Moments
 from taco.solvers.channels import ChannelOrder, obs_order, refit
+from taco.unfold import weight_matrix
 from taco.units import Member, Unit
 
 

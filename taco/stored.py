@@ -13,11 +13,11 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from taco.calibrate import Moments
 from taco.compress import UnitSolution
 from taco.exporters.protocol import Artifact
 from taco.head import Linear
 from taco.judge import Judgement
+from taco.moments import Moments
 from taco.parity import ParityResult
 from taco.recover import Recovered
 from taco.rundir import RunDir
@@ -86,6 +86,20 @@ class Store:
 
         file, facts = self.rundir.file_step(name, key, ".onnx", save)
         return Artifact(path=file, **facts)
+
+    def module(
+        self, name: str, key: Key, into: torch.nn.Module, compute: Callable[[], tuple[torch.nn.Module, dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """Load a computed module's weights `into` one of the same shape; returns the facts beside them, JSON values."""
+
+        def save(path: Path) -> dict[str, Any]:
+            found, facts = compute()
+            _save(path, found.state_dict())
+            return facts
+
+        file, facts = self.rundir.file_step(name, key, ".safetensors", save)
+        into.load_state_dict(safetensors.torch.load_file(file))
+        return dict(facts)
 
     def recovered(self, key: Key, start: torch.nn.Module, compute: Callable[[], Recovered]) -> Recovered:
         """Return a recovered model; the weights are loaded into `start`."""

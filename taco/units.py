@@ -35,7 +35,7 @@ from timm.models.regnet import Bottleneck as RegNetBottleneck
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
-from taco.calibrate import can_unfold
+from taco.unfold import can_unfold
 
 log = logging.getLogger(__name__)
 

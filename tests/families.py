@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import nn
 
-from taco.calibrate import Moments
 from taco.compress import UnitSolution
+from taco.moments import Moments
 from taco.solvers.channels import ChannelOrder
 from taco.units import Unit, UnitMap, find_units
 

@@ -17,12 +17,13 @@ from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from taco.calibrate import Moments, calibrate
+from taco.calibrate import calibrate
 from taco.compress import UnitSolution, solve_units, stitch
 from taco.errors import InputError, SolverError
 from taco.exporters.ort import EXPORTER
 from taco.exporters.protocol import Compressed, RunOptions
 from taco.model import state_sha256
+from taco.moments import Moments
 from taco.targets.loading import load_target
 from taco.units import Unit, find_units
 
