@@ -39,6 +39,16 @@ def test_it_is_the_candidate_of_least_held_out_loss(n: int, groups: int) -> None
     assert choose_damping(W, H, H_held_out, SPEC, candidates=candidates) == best
 
 
+def test_the_usual_damping_stays_unless_another_is_clearly_better() -> None:
+    W, H, H_held_out = weights(), moments(5000, 0), moments(5000, 1)
+    usual, other = (held_out_loss(W, H, H_held_out, damping) for damping in (1e-2, 7e-3))
+    assert other < usual < 1.02 * other
+    assert choose_damping(W, H, H_held_out, SPEC, candidates=(7e-3, 1e-2)) == 1e-2
+    other = held_out_loss(W, H, H_held_out, 1e-5)
+    assert 1.02 * other < usual
+    assert choose_damping(W, H, H_held_out, SPEC, candidates=(1e-5, 1e-2)) == 1e-5
+
+
 def test_few_inputs_ask_for_more_damping_than_many() -> None:
     W, H_held_out = weights(), moments(5000, 1)
     few = choose_damping(W, moments(8, 0), H_held_out, SPEC)
