@@ -10,10 +10,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from taco.bundle import Manifest
+from taco.database.index import Index
 from taco.files import write_atomically
 from taco.report.schema import Report
 
-MODELS: dict[str, type[BaseModel]] = {"manifest.schema.json": Manifest, "report.schema.json": Report}
+MODELS: dict[str, type[BaseModel]] = {
+    "manifest.schema.json": Manifest,
+    "report.schema.json": Report,
+    "database.schema.json": Index,
+}
 
 
 def render(name: str) -> str:

@@ -1,0 +1,112 @@
+"""One job: a layer at some levels. It runs wherever the executor puts it and gets and gives plain arrays and bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy.typing as npt
+import safetensors.torch
+import torch
+
+from taco.database.recipe import DAMPING_LEVEL
+from taco.errors import SolverError
+from taco.moments import LayerMoments, Moments
+from taco.solvers.damping import CANDIDATES, choose_damping
+from taco.solvers.loading import solve_levels
+from taco.solvers.problem import Problem
+from taco.solvers.spec import Spec
+from taco.sparse import pack
+
+Half = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """What to solve.
+
+    Attributes:
+        layer: Its name, for errors.
+        shape: Of its weight.
+        specs: Level, as text -> what the solver must make.
+        solver: Its name.
+        damping: "auto" chooses it on held-out moments.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    specs: dict[str, Spec]
+    solver: str
+    damping: float | Literal["auto"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Solved:
+    """What came of it.
+
+    Attributes:
+        content: The packed weights as a safetensors file.
+        damping: That was used.
+        energy: 1/2 tr(W H W^T).
+        found: Level -> (loss, kept weights).
+    """
+
+    content: bytes
+    damping: float
+    energy: float
+    found: dict[str, tuple[float, int]]
+
+
+def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | None) -> Solved:  # noqa: N803
+    """Solve a layer at all asked levels.
+
+    Args:
+        order: What to do.
+        W: (groups, rows, cols) float32 or float64.
+        fit: Second moments (groups, cols, cols) and means (groups, cols), float64, and the number of positions.
+        held_out: The same of other pictures; None when there are none, and `fit` is all.
+
+    Raises:
+        SolverError: Names the layer and the damping.
+    """
+    damping: float | str = order.damping
+    try:
+        weight = torch.from_numpy(W.copy())
+        moments = LayerMoments(_moments(fit), None if held_out is None else _moments(held_out))
+        damping = _damping(weight, moments) if order.damping == "auto" else order.damping
+        H = moments.all.H  # noqa: N806
+        solutions = solve_levels(weight, H, list(order.specs.values()), order.solver, damping)
+        energy = Problem.of(weight, H, damping).loss(torch.zeros_like(weight))
+    except SolverError as error:
+        raise SolverError(
+            f"{order.layer}: {error.what} (solver {order.solver}, damping {damping})", error.todo
+        ) from error
+    tensors: dict[str, torch.Tensor] = {}
+    found = {}
+    for level, solution in zip(order.specs, solutions, strict=True):
+        tensors |= pack(level, solution.weight.reshape(order.shape), solution.mask.reshape(order.shape))
+        found[level] = (max(0.0, solution.loss), int(solution.mask.sum()))
+    return Solved(safetensors.torch.save(tensors), damping, energy, found)
+
+
+def halves_of(moments: LayerMoments) -> tuple[Half, Half | None]:
+    """Return moments as `solve_layer` takes them."""
+    held_out = None if moments.held_out is None else _half(moments.held_out)
+    return _half(moments.fit), held_out
+
+
+def _half(moments: Moments) -> Half:
+    return moments.second.numpy(), moments.mean.numpy(), moments.n
+
+
+def _moments(half: Half) -> Moments:
+    second, mean, n = half
+    return Moments(torch.from_numpy(second.copy()), torch.from_numpy(mean.copy()), n)
+
+
+def _damping(W: torch.Tensor, moments: LayerMoments) -> float:  # noqa: N803
+    """Return the candidate whose weights lose least on the held-out moments; the middle one when there are none."""
+    if moments.held_out is None:
+        return CANDIDATES[len(CANDIDATES) // 2]
+    spec = DAMPING_LEVEL.spec(torch.nn.Identity())
+    return choose_damping(W, moments.fit.H, moments.held_out.H, spec)

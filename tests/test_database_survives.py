@@ -1,0 +1,149 @@
+"""A database under kill -9, a full disk, a flipped byte and dying workers, as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from tiny_database import MOST, contents, make
+
+from taco.database import LayerDatabase
+from taco.errors import InputError
+
+pytestmark = pytest.mark.slow
+KILLS = 8
+BUILD = """
+import sys
+from pathlib import Path
+from tiny_database import make
+
+make(Path(sys.argv[1]), executor=sys.argv[2])
+"""
+
+
+def start(folder: Path, executor: str = "local:1") -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    command = [sys.executable, "-c", BUILD, str(folder), executor]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole") / "db"
+    make(folder)
+    return contents(folder)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, bytes], tmp_path: Path) -> None:
+    moments, killed = random.Random(3), 0
+    for number in range(KILLS):
+        folder = tmp_path / str(number)
+        process = start(folder)
+        while process.poll() is None and not (folder / "index.json").exists():
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        database = LayerDatabase.open(folder)
+        database.verify()
+        for unit in database.units:
+            assert database.weight(unit, MOST).any(), "what the index names can be read, even now"
+        make(folder)
+        assert contents(folder) == whole
+    assert killed >= KILLS // 2
+
+
+def test_a_second_build_of_the_same_folder_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    import fcntl
+
+    folder = tmp_path / "db"
+    make(folder)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"another taco is working in .*db"):
+            make(folder)
+    make(folder)
+    assert contents(folder) == whole
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a tmpfs of a given size, or changes it; skips where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        how = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options]
+        done = subprocess.run(["mount", *how, "tmpfs", str(place)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted = True
+        return place
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [8, 16, 24, 32])
+def test_a_full_disk_is_said_and_a_larger_one_goes_on(
+    kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path]
+) -> None:
+    folder = small_disk(f"size={kilobytes}k") / "db"
+    process = start(folder)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0, "the database must not fit, or this size tests nothing"
+    assert "No space left on device" in said
+    assert "Free some space, or choose another --out" in said
+    if (folder / "index.json").stat().st_size if (folder / "index.json").exists() else 0:
+        database = LayerDatabase.open(folder)
+        database.verify()
+        assert database.index.finished is None
+    small_disk("size=10m")
+    make(folder)
+    assert contents(folder) == whole
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        yield cluster
+
+
+def test_dask_gives_the_same_files_and_a_killed_worker_changes_nothing(
+    cluster: Any, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    address = str(cluster.scheduler_address).replace("tcp:", "dask:")
+    make(tmp_path / "db", executor=address)
+    assert contents(tmp_path / "db") == whole
+    pids = [worker.pid for worker in cluster.workers.values()]
+    folder = tmp_path / "killed"
+    killed = []
+
+    def kill() -> None:
+        while not (folder / "index.json").exists():
+            time.sleep(0.001)
+        os.kill(pids[0], signal.SIGKILL)
+        killed.append(pids[0])
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    make(folder, executor=address)
+    thread.join()
+    assert killed
+    assert contents(folder) == whole
