@@ -7,15 +7,21 @@ after which W and H^-1 are updated by a block elimination. One run gives the ord
 The refit is the exact ridge solution on the kept columns
     W_S = W H_{:,S} (H_SS)^-1,  H damped by lambda = damping * mean(diag H).
 Inputs that never vary get no say: their own H_ii becomes the mean of the others and their weights count as zero.
+`SOLVER` does the same on a `Problem`, where a dead H_ii becomes 1 and the damping is a multiple of the mean over all
+inputs, dead ones included.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from taco.errors import SolverError
+from taco.solvers.problem import Problem, cholesky, indefinite
+from taco.solvers.solver import LayerSolver
+from taco.solvers.spec import Spec
 
 _DEAD = 1e-12  # of the largest diagonal element
 
@@ -77,8 +83,13 @@ def obs_order(
         raise SolverError(f"W {tuple(W.shape)}, H {tuple(H.shape)} and {group} columns a channel do not fit together")
     if not W.isfinite().all():
         raise SolverError("the weights are not finite", "Check the weight file")
-    W, P = W.double().clone(), _inverse(damped(H, damping), damping)
+    W, P = W.double().clone(), torch.cholesky_inverse(cholesky(damped(H, damping), damping))
     W[:, _dead(H)] = 0.0
+    return _order(W, P, group, damping, batches)
+
+
+def _order(W: torch.Tensor, P: torch.Tensor, group: int, damping: float, batches: int = 64) -> ChannelOrder:
+    """Return the order for live weights and the inverse of the damped moments."""
     channels = W.shape[1] // group
     alive = torch.arange(channels)
     removed = [alive[:0]]
@@ -112,7 +123,7 @@ def refit(W: torch.Tensor, H: torch.Tensor, keep: torch.Tensor, damping: float =
         SolverError: The damped H_SS is not positive definite.
     """
     Hd = damped(H, damping)
-    factor = _cholesky(Hd[keep][:, keep], damping)
+    factor = cholesky(Hd[keep][:, keep], damping)
     return torch.cholesky_solve(Hd[keep] @ W.double().T, factor).T
 
 
@@ -123,31 +134,10 @@ def _dead(H: torch.Tensor) -> torch.Tensor:
     return diagonal.isfinite() & (diagonal <= _DEAD * diagonal.max())
 
 
-def _cholesky(A: torch.Tensor, damping: float) -> torch.Tensor:
-    """Factor a matrix or a batch of them; a failure names a damping to try."""
-    factor: torch.Tensor
-    factor, info = torch.linalg.cholesky_ex(A)
-    if info.any() or not factor.isfinite().all():
-        raise _indefinite(A.shape[-1], damping)
-    return factor
-
-
 def _positive(values: torch.Tensor, damping: float) -> torch.Tensor:
     if not (values > 0).all():
-        raise _indefinite(len(values), damping)
+        raise indefinite(len(values), damping)
     return values
-
-
-def _indefinite(columns: int, damping: float) -> SolverError:
-    return SolverError(
-        f"second moments of {columns} columns are not positive definite at damping {damping:g}",
-        f"Raise the damping to {max(10 * damping, 1e-4):g}",
-    )
-
-
-def _inverse(H: torch.Tensor, damping: float) -> torch.Tensor:
-    inverse: torch.Tensor = torch.cholesky_inverse(_cholesky(H, damping))
-    return inverse
 
 
 def _scores(W: torch.Tensor, P: torch.Tensor, group: int, damping: float) -> torch.Tensor:
@@ -156,7 +146,7 @@ def _scores(W: torch.Tensor, P: torch.Tensor, group: int, damping: float) -> tor
         return 0.5 * W.square().sum(0) / _positive(P.diagonal(), damping)
     channels = len(P) // group
     blocks = P.unflatten(0, (channels, group)).unflatten(2, (channels, group)).diagonal(dim1=0, dim2=2)
-    factor = _cholesky(blocks.permute(2, 0, 1), damping)
+    factor = cholesky(blocks.permute(2, 0, 1), damping)
     Wq: torch.Tensor = W.unflatten(1, (channels, group)).permute(1, 2, 0)
     whitened: torch.Tensor = torch.linalg.solve_triangular(factor, Wq, upper=False)
     return 0.5 * whitened.square().sum((1, 2))
@@ -192,5 +182,29 @@ def _eliminate(
     if len(out) == 1:
         inner = across / _positive(P[out, out], damping)
     else:
-        inner = torch.cholesky_solve(across, _cholesky(P[out][:, out], damping))
+        inner = torch.cholesky_solve(across, cholesky(P[out][:, out], damping))
     return W[:, stay] - W[:, out] @ inner, P[stay][:, stay] - across.T @ inner
+
+
+def solve(problem: Problem, specs: Sequence[Spec]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the refitted weights of every level; each group of the layer has its own order, good for all widths."""
+    orders: dict[int, list[ChannelOrder]] = {}
+    for spec in specs:
+        if spec.size not in orders:
+            layers = zip(problem.W, problem.inverse, strict=True)
+            orders[spec.size] = [_order(W, P, spec.size, problem.damping) for W, P in layers]
+        kept = torch.stack([_columns(order.keep(spec.keep), spec.size) for order in orders[spec.size]])
+        yield _refitted(problem, kept)
+
+
+def _refitted(problem: Problem, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the optimum on columns (groups, kept) that all rows of a group share, and its mask."""
+    across = kept[:, None].expand(-1, problem.W.shape[1], -1)
+    mask = torch.zeros(problem.W.shape, dtype=torch.bool).scatter_(2, across, value=True)
+    every = torch.arange(len(kept))[:, None, None]
+    factor = cholesky(problem.H[every, kept[:, :, None], kept[:, None]], problem.damping)
+    solved = torch.cholesky_solve(problem.WH.gather(2, across).mT, factor).mT
+    return torch.zeros_like(problem.W).scatter_(2, across, solved), mask
+
+
+SOLVER = LayerSolver("channels", frozenset({"channels"}), solve)

@@ -109,9 +109,9 @@ class Spec:
 
     def removed(self, groups: int, rows: int, cols: int) -> int:
         """Return how many weights of a layer the mask removes exactly."""
-        if self.pattern == "channels":
-            return groups * rows * (cols - min(self.keep * self.size, cols))
         blocks = groups * rows * len(self.blocks(cols))
+        if self.pattern == "channels":
+            return max(0, blocks - groups * rows * self.keep) * self.size
         if self.pattern == "nm":
             return blocks * (self.size - self.n)
         return round(self.sparsity * blocks) * self.size
