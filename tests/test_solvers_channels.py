@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taco.errors import SolverError
+from taco.solvers import Spec, load_solver
 from taco.solvers.channels import ChannelOrder, damped, obs_order, refit
 
 
@@ -258,3 +259,24 @@ def test_damping_is_a_multiple_of_the_mean_diagonal() -> None:
     H = torch.tensor([[1.0, 0.5, 0.0], [0.5, 3.0, 0.0], [0.0, 0.0, 0.0]])
     expected = torch.tensor([[1.2, 0.5, 0.0], [0.5, 3.2, 0.0], [0.0, 0.0, 2.2]], dtype=torch.float64)
     torch.testing.assert_close(damped(H, 0.1), expected)
+
+
+def test_as_a_layer_solver_each_group_keeps_its_own_channels() -> None:
+    layers = [Problem(10, 3, 4, 30, (), seed, 1.0).make() for seed in (1, 2)]
+    W, H = (torch.stack(parts) for parts in zip(*layers, strict=True))
+    whole = load_solver("channels").levels(W, H, [Spec.channels(width, 3) for width in (7, 2)])
+    for width, solution in zip((7, 2), whole, strict=True):
+        for g, (weights, moments) in enumerate(layers):
+            columns = columns_of(obs_order(weights, moments, 3).keep(width), 3)
+            expected = torch.zeros_like(weights)
+            expected[:, columns] = refit(weights, moments, columns)
+            torch.testing.assert_close(solution.weight[g], expected)
+        losses = (float(obs_order(*layer, 3).loss[10 - width]) for layer in layers)
+        assert solution.loss == pytest.approx(sum(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_as_a_layer_solver_nearly_all_channels_may_go(keep: int) -> None:
+    W, H = Problem(4, 2, 3, 8, (0,), 1, 1.0).make()
+    solution = load_solver("channels")(W[None], H[None], Spec.channels(keep, 2))
+    assert int(solution.mask.sum()) == 3 * 2 * keep
