@@ -92,13 +92,15 @@ def available() -> dict[str, Solver]:
     return found
 
 
-def timed(solvers: Mapping[str, Solver], layer: Layer, specs: Sequence[Spec]) -> dict[str, tuple[list[float], float]]:
+def timed(
+    solvers: Mapping[str, Solver], layer: Layer, specs: Sequence[Spec], rounds: int = 1
+) -> dict[str, tuple[list[float], float]]:
     """Solve all levels with every solver in turn; return the held-out errors and the median time in ms.
 
     A solver that refuses the layer is left out.
     """
     errors, times = dict[str, list[float]](), dict[str, list[float]]()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, solver in solvers.items():
             begin = time.perf_counter()
             try:
@@ -152,7 +154,7 @@ def real_table(solvers: Mapping[str, Solver], layers: Mapping[str, Layer]) -> Ta
     specs = [Spec.unstructured(sparsity) for sparsity in LEVELS]
     for name, layer in layers.items():
         whole = error(layer, torch.zeros_like(layer[0]))
-        found = timed(solvers, layer, specs)
+        found = timed(solvers, layer, specs, ROUNDS)
         cells = [
             " ".join(f"{e / whole:.4f}" for e in found[solver][0]) + f" / {found[solver][1]:.0f} ms"
             if solver in found

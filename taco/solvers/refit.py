@@ -147,7 +147,8 @@ def _gathered(A: torch.Tensor, g: torch.Tensor | None, index: torch.Tensor) -> t
 def _substituted(factor: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Solve L L^T x = b; for one right-hand side this is several times faster than `cholesky_solve`."""
     y = torch.linalg.solve_triangular(factor, b[:, :, None], upper=False)
-    return torch.linalg.solve_triangular(factor.transpose(1, 2), y, upper=True)[:, :, 0]
+    x: torch.Tensor = torch.linalg.solve_triangular(factor.transpose(1, 2), y, upper=True)
+    return x[:, :, 0]
 
 
 def _descend(problem: Problem, g: int, mask: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
