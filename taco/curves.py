@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from taco.database.layers import LayerDatabase
 from taco.errors import InputError
@@ -49,7 +49,7 @@ def plot_losses(database: LayerDatabase, path: Path) -> None:
     bar = figure.colorbar(ScalarMappable(depth, shades), ax=axes, pad=0.13, aspect=40)
     bar.set_ticks([depth.vmin or 0, depth.vmax or 1], labels=["first", "last"])
     bar.set_label("place of the layer in the model", color=_QUIET)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomically(path, buffer.getvalue())
@@ -87,12 +87,12 @@ def _dress(axes: Axes, database: LayerDatabase) -> None:
     axes.set_xlabel("weights removed", color=_QUIET)
     axes.set_ylabel("loss, as a share of removing the whole layer", color=_QUIET)
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, None))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _place: f"{100 * y:g}%"))
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0, which="both", colors=_QUIET)
-    patterns = sorted({level.value for u in database.units for level in database.levels(u) if level.kind == "nm"})
-    beside = f", and {', '.join(map(str, patterns))} (diamonds)" if patterns else ""
+    patterns = sorted({str(level.value) for u in database.units for level in database.levels(u) if level.kind == "nm"})
+    beside = f", and {', '.join(patterns)} (diamonds)" if patterns else ""
     axes.set_title(f"Each layer alone, at every sparsity{beside}", loc="left", color=_INK, fontsize=11)

@@ -115,7 +115,7 @@ def _support(name: str, parts: Mapping[str, torch.Tensor]) -> npt.NDArray[np.boo
             stored = np.unpackbits(parts["bitmap"].numpy(), count=size).astype(np.bool_)
         else:
             stored = np.zeros(size, np.bool_)
-            counts = np.diff(parts["rows"].numpy().astype(np.int64), prepend=0)
+            counts: Array = np.diff(parts["rows"].numpy().astype(np.int64), prepend=0)
             first = np.arange(shape[0], dtype=np.int64) * (size // shape[0])
             stored[np.repeat(first, counts) + parts["columns"].numpy()] = True
         fits = int(stored.sum()) == len(parts["values"])

@@ -48,12 +48,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, b
     moments, killed = random.Random(3), 0
     for number in range(KILLS):
         folder = tmp_path / str(number)
-        process = start(folder)
-        while process.poll() is None and not (folder / "index.json").exists():
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        with start(folder) as process:
+            while process.poll() is None and not (folder / "index.json").exists():
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.25))
+            process.send_signal(signal.SIGKILL)
+        killed += process.returncode == -signal.SIGKILL
         database = LayerDatabase.open(folder)
         database.verify()
         for unit in database.units:
@@ -102,8 +102,8 @@ def test_a_full_disk_is_said_and_a_larger_one_goes_on(
     kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path]
 ) -> None:
     folder = small_disk(f"size={kilobytes}k") / "db"
-    process = start(folder)
-    _, said = process.communicate(timeout=120)
+    with start(folder) as process:
+        _, said = process.communicate(timeout=120)
     assert process.returncode != 0, "the database must not fit, or this size tests nothing"
     assert "No space left on device" in said
     assert "Free some space, or choose another --out" in said

@@ -30,6 +30,7 @@ from taco.files import TEMPORARIES
 from taco.moments import LayerMoments
 from taco.progress import Progress
 from taco.solvers.spec import Spec
+from taco.unfold import known
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class _Builder:
         entry, damping = self._same(wanted, moments_hash), self.recipe.damping
         have = set() if entry is None else entry.levels.keys()
         specs = {level: spec for level, spec in wanted.specs.items() if level not in have}
-        shape = tuple(self.source.model.get_submodule(wanted.layer).weight.shape)  # type: ignore[union-attr]
+        shape = tuple(known(self.source.model.get_submodule(wanted.layer)).weight.shape)
         return Order(wanted.layer, shape, specs, wanted.inputs.solver, damping if entry is None else entry.damping)
 
     def _same(self, wanted: Wanted, moments_hash: str) -> UnitEntry | None:
@@ -170,12 +171,12 @@ class _Builder:
             tensors |= read_unit(self.folder, entry)
             levels |= entry.levels
         file, digest, size = write_unit(self.folder, wanted.layer, tensors)
-        weight = self.source.model.get_submodule(wanted.layer).weight
+        weight = known(self.source.model.get_submodule(wanted.layer)).weight
         made = UnitEntry(
             file=file,
             sha256=digest,
             size_bytes=size,
-            shape=list(weight.shape),  # type: ignore[union-attr,arg-type]
+            shape=list(weight.shape),
             groups=len(self.source.weights(wanted.layer)),
             inputs=wanted.inputs,
             moments_sha256=moments_hash,

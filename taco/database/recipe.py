@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from importlib.metadata import entry_points
@@ -75,9 +76,15 @@ def read_damping(text: str) -> float | Literal["auto"]:
 def solver_version(name: str) -> str:
     """Say which mathematics a solver's name stands for: a hash of our sources, or the version of another package."""
     if name in OWN:
-        digest = hashlib.sha256()
-        for path in sorted(Path(taco.solvers.loading.__file__).parent.glob("*.py")):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+        return _sources()
     dist = next((point.dist for point in entry_points(group=GROUP) if point.name == name), None)
     return "unknown" if dist is None else f"{dist.name} {dist.version}"
+
+
+@functools.cache
+def _sources() -> str:
+    """Hash our solvers' sources, once a process."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(taco.solvers.loading.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
