@@ -97,7 +97,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("kilobytes", [8, 16, 24, 32])
+@pytest.mark.parametrize("kilobytes", [8, 16, 24])
 def test_a_full_disk_is_said_and_a_larger_one_goes_on(
     kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path]
 ) -> None:

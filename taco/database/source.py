@@ -66,5 +66,5 @@ def moments_sha256(moments: LayerMoments) -> str:
 def _sha256(text: str, *tensors: torch.Tensor) -> str:
     digest = hashlib.sha256(text.encode())
     for tensor in tensors:
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
