@@ -163,7 +163,8 @@ def _costs(w: torch.Tensor, D: torch.Tensor, damping: float) -> torch.Tensor:
     """Return 1/2 w_q [P_qq]^-1 w_q^T of every unit, (rows, units)."""
     by_unit = w.unflatten(1, D.shape[1:3])
     if D.shape[2] == 1:
-        return 0.5 * (by_unit.square() / D[..., 0])[..., 0]
+        cost: torch.Tensor = 0.5 * (by_unit.square() / D[..., 0])[..., 0]
+        return cost
     return 0.5 * _whiten(D, by_unit[..., None], damping).square().sum((2, 3))
 
 
