@@ -261,6 +261,14 @@ def test_the_contract_catches_a_spoilt_answer(
     assert caught in fails(Finishing(spoil), refits=True)
 
 
+def test_the_contract_catches_a_first_step_that_goes_by_size() -> None:
+    suite = type("Claims", (SolverContract,), {"exact": True})()
+    for seed in range(5):
+        suite.test_the_first_weight_to_go_is_the_one_that_brute_force_finds(load_solver("exactobs"), seed)
+        with pytest.raises(AssertionError):
+            suite.test_the_first_weight_to_go_is_the_one_that_brute_force_finds(load_solver("magnitude_refit"), seed)
+
+
 def test_importing_the_package_needs_no_test_tools() -> None:
     code = "import sys, taco.testing, taco.solvers; print({'pytest', 'hypothesis'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

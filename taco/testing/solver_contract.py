@@ -221,8 +221,8 @@ class SolverContract:
         """Only asked of exact solvers."""
         if not self.exact:
             pytest.skip("this solver does not claim to be exact")
-        layer = Layer(groups=2, rows=2, blocks=2, seed=seed)
-        W, H = layer.make()
+        W, H = Layer(groups=2, rows=2, blocks=2, seed=seed).make()
+        W = W.sign() * (1 + 0.1 * W.abs())  # nearly alike: size alone finds nothing
         spec = Spec.unstructured(1 / W.numel())
         losses = []
         for index in range(W.numel()):
