@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from taco.options import SplitBy
+from taco.options import Calibration, Pattern, SplitBy
 
 TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 
@@ -104,6 +104,81 @@ Macs = Annotated[
         help="Keep this share of the multiply-accumulates (1 = cut nothing).",
         show_default="the target's own",
         rich_help_panel=SIZE,
+    ),
+]
+Sparsity = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Make this share of the weights zero, as in 0.9. The file to send becomes much smaller; the model does "
+        "NOT become faster (the report measures it).",
+        rich_help_panel=SIZE,
+    ),
+]
+SparsityPattern = Annotated[
+    Pattern | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="unstructured: any weights. 2:4: two of every four. 4-block: four neighbours together.",
+        show_default="unstructured, where --sparsity is given",
+        rich_help_panel=SIZE,
+    ),
+]
+Include = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GLOBS",
+        help="Only these layers become sparse: names as `taco database show` lists them, * and ? allowed, separated by "
+        "commas.",
+        show_default="all but the first convolution and the head",
+        rich_help_panel=EXPERT,
+    ),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GLOBS", help="These layers stay dense, as in '*.conv_dw'.", show_default="none", rich_help_panel=EXPERT
+    ),
+]
+Solver = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How a layer's sparse weights are found: admm, exactobs, fastobc, magnitude_refit, magnitude, or one of "
+        "another package. auto: admm, and fastobc for very wide layers.",
+        rich_help_panel=EXPERT,
+    ),
+]
+Damping = Annotated[
+    float | None,
+    typer.Option(
+        help="Added to the diagonal of the second moments, as a multiple of its mean.",
+        show_default="chosen for every layer on held-out pictures",
+        rich_help_panel=EXPERT,
+    ),
+]
+CalibrationOn = Annotated[
+    Calibration,
+    typer.Option(
+        metavar="WHAT",
+        help="task: compress with your own pictures. agnostic: with other ones, to see what your own are worth.",
+        rich_help_panel=EXPERT,
+    ),
+]
+AgnosticImages = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Pictures of anything, for --calibration agnostic; as many as your shots are drawn from them.",
+        rich_help_panel=EXPERT,
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Where layers are solved: local, local:N (processes), dask://HOST:PORT, or ray.",
+        rich_help_panel=EXPERT,
     ),
 ]
 RecoverMinutes = Annotated[

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, printing
+from taco import arguments, database_cli, printing
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
 from taco.flags import described, typed
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
+app.add_typer(database_cli.app, name="database")
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
@@ -73,6 +74,8 @@ def export(
     head: arguments.Head = _DEFAULT.head,
     speedup: arguments.Speedup = None,
     macs: arguments.Macs = None,
+    sparsity: arguments.Sparsity = None,
+    pattern: arguments.SparsityPattern = None,
     recover_minutes: arguments.RecoverMinutes = _DEFAULT.recover_minutes,
     from_run: arguments.FromRun = None,
     config: arguments.Config = None,
@@ -84,6 +87,13 @@ def export(
     split_by: arguments.SplitBy = _DEFAULT.split_by,
     min_confidence: arguments.MinConfidence = _DEFAULT.min_confidence,
     max_images: arguments.MaxImages = _DEFAULT.max_images,
+    include: arguments.Include = None,
+    exclude: arguments.Exclude = None,
+    solver: arguments.Solver = _DEFAULT.solver,
+    damping: arguments.Damping = None,
+    calibration: arguments.CalibrationOn = _DEFAULT.calibration,
+    agnostic_images: arguments.AgnosticImages = None,
+    executor: arguments.Executor = _DEFAULT.executor,
     threads: arguments.Threads = None,
     seed: arguments.Seed = _DEFAULT.seed,
     random_weights: arguments.RandomWeights = False,
@@ -180,6 +190,20 @@ def _targets_show(name: Annotated[str, typer.Argument(help="Name of a target.")]
 
     target = load_target(name)
     typer.echo((FOLDER / f"{target.name}.toml").read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def unpack(
+    source: Annotated[Path, typer.Argument(help="A packed model, or the --out folder of a sparse export.")],
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
+) -> None:
+    """Make the full ONNX model of a packed one, byte for byte."""
+    from taco.files import write_atomically
+    from taco.packing import PACKED_NAME, unpack_model
+
+    content = unpack_model(source / PACKED_NAME if source.is_dir() else source)
+    write_atomically(output, content)
+    printing.note(f"{output}: {len(content) / 1e6:.1f} MB, whole")
 
 
 @app.command()

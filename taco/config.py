@@ -41,6 +41,12 @@ _EXAMPLES: Mapping[str, object] = {
     "weights": "weights.safetensors",
     "speedup": 1.5,
     "macs": 0.5,
+    "sparsity": 0.9,
+    "pattern": "unstructured",
+    "include": ["blocks.3.*", "blocks.4.*"],
+    "exclude": ["*.conv_dw"],
+    "damping": 0.01,
+    "agnostic_images": "other-pictures/",
     "threads": 4,
     "from_run": "runs/host-cpu",
 }
@@ -155,7 +161,9 @@ def _check_key(path: Path, key: str, written: str, value: object) -> None:
         raise InputError(f"{path}: {written} cannot be set in a file", f"Give --{key} on the command line")
     known = {key_of(field) for field in _KINDS}
     if key not in known:
-        raise InputError(f"{path}: there is no setting {written!r}", nearest(key, known))
+        meant = _KEY_OF.get(key.replace("-", "_"))
+        hint = nearest(key, known) if meant is None else f"Did you mean {meant!r}?"
+        raise InputError(f"{path}: there is no setting {written!r}", hint)
 
 
 @dataclass(frozen=True, slots=True)

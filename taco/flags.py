@@ -10,6 +10,9 @@ import typer
 from taco.config import Flag, split_names
 from taco.options import ExportOptions
 
+#: Flags that take names separated by commas.
+_NAMES = ("classes", "include", "exclude")
+
 
 def typed(context: typer.Context, parameters: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that were typed, as `ExportOptions` takes them; defaults are not among them.
@@ -19,7 +22,7 @@ def typed(context: typer.Context, parameters: Mapping[str, Any]) -> dict[str, ob
         parameters: The command's parameters by their names, which are those of the fields.
     """
     given = {n: v for n, v in parameters.items() if n in ExportOptions.model_fields and _was_typed(context, n)}
-    return given | {"classes": split_names(given["classes"])} if "classes" in given else given
+    return given | {field: split_names(given[field]) for field in _NAMES if field in given}
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

@@ -14,6 +14,8 @@ DEFAULT_MODEL = "tf_efficientnet_lite0"
 #: Least confidence of a detection that counts.
 MIN_CONFIDENCE = 0.2
 SplitBy = Literal["auto", "location", "sequence", "image"]
+Pattern = Literal["unstructured", "2:4", "4-block"]
+Calibration = Literal["task", "agnostic"]
 
 
 class ExportOptions(BaseModel):
@@ -38,6 +40,15 @@ class ExportOptions(BaseModel):
         evaluation: The same forms as `task`; None takes what the shots leave.
         speedup: Asked ratio of dense to compressed time, measured.
         macs: Share of the dense multiply-accumulates to keep.
+        sparsity: Share of the weights to make zero, layer by layer; widths stay.
+        pattern: Which weights may be zero together; None is unstructured where a sparsity is asked.
+        include: Only layers that fit one of these globs become sparse.
+        exclude: Layers that fit one of these globs stay dense.
+        solver: Of sparse layers; auto takes the best that the layer's size allows.
+        damping: Multiple of mean(diag H); None chooses it per layer on held-out pictures.
+        calibration: On the task's own pictures, or on others (the control).
+        agnostic_images: Pictures of anything, for the control.
+        executor: Where the layers' problems are solved: local, local:N, dask://host:port or ray.
         recover_minutes: Time for distillation; 0 is none.
         threads: Threads of the timed model; None is the target's own choice.
         seed: Draws shots, folds and views.
@@ -66,12 +77,26 @@ class ExportOptions(BaseModel):
     evaluation: Path | None = None
     speedup: float | None = None
     macs: float | None = None
+    sparsity: float | None = None
+    pattern: Pattern | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    solver: str = "auto"
+    damping: float | None = None
+    calibration: Calibration = "task"
+    agnostic_images: Path | None = None
+    executor: str = "local"
     recover_minutes: float = 5.0
     threads: int | None = None
     seed: int = 0
     sure: float = 95.0
     out: Path
     from_run: Path | None = None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether weights are to become zero, rather than channels to go."""
+        return self.sparsity is not None or self.pattern == "2:4"
 
 
 def make_options(values: dict[str, object]) -> ExportOptions:
@@ -122,6 +147,7 @@ def _check(options: ExportOptions) -> None:
         ),
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
+        *_sparsity_rules(options),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
         (
             options.class_map is None or options.class_map.is_file(),
@@ -131,3 +157,32 @@ def _check(options: ExportOptions) -> None:
     for holds, message in rules:
         if not holds:
             raise InputError(message, "See `taco-export --help`")
+
+
+def _sparsity_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    sparsity, pattern, agnostic = options.sparsity, options.pattern, options.agnostic_images
+    return (
+        (sparsity is None or 0 < sparsity < 1, f"--sparsity {sparsity}: the share that becomes zero, as in 0.9"),
+        (sparsity is None or options.speedup is None, "--sparsity and --speedup exclude each other"),
+        (sparsity is None or options.macs is None, "--sparsity and --macs exclude each other"),
+        (
+            pattern != "2:4" or (options.speedup is None and options.macs is None),
+            "--pattern 2:4 excludes --speedup and --macs",
+        ),
+        (
+            pattern != "2:4" or sparsity in (None, 0.5),
+            f"--pattern 2:4 makes half of the weights zero, and --sparsity {sparsity} asks for something else",
+        ),
+        (pattern in (None, "2:4") or sparsity is not None, f"--pattern {pattern} needs --sparsity, as in 0.9"),
+        (
+            options.sparse or (options.include is None and options.exclude is None),
+            "--include and --exclude name layers for --sparsity or --pattern 2:4",
+        ),
+        (
+            options.damping is None or 0 <= options.damping < math.inf,
+            f"--damping {options.damping}: a number from 0, as in 0.01",
+        ),
+        (options.calibration == "task" or agnostic is not None, "--calibration agnostic needs --agnostic-images DIR"),
+        (options.calibration == "agnostic" or agnostic is None, "--agnostic-images needs --calibration agnostic"),
+        (agnostic is None or agnostic.is_dir(), f"--agnostic-images {agnostic}: there is no such folder"),
+    )

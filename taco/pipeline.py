@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from torch import nn
 
-from taco.calibrate import Moments, calibrate
+from taco.agnostic import CalibrationPictures, calibration_pictures
+from taco.calibrate import calibrate
 from taco.compress import UnitSolution, solve_units
-from taco.cutting import Cut, Cutter, Recipe
+from taco.cutting import Cut, Cutter
 from taco.errors import BudgetInfeasibleError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed, Exporter
@@ -26,12 +27,16 @@ from taco.head import Linear
 from taco.judge import Judgement, judge
 from taco.keys import Keys, versions
 from taco.material import Listings, Material, divide, find_pictures
-from taco.model import Generalist, load_generalist
+from taco.model import Generalist, load_generalist, state_sha256
+from taco.moments import Moments
 from taco.options import ExportOptions
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import Progress
+from taco.recover import RecoveryOptions
+from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
 from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
+from taco.sparsify import Sparsifier
 from taco.specialise import Specialist, make_head, specialise
 from taco.stored import Store
 from taco.targets.loading import Target, load_target
@@ -113,6 +118,8 @@ def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
 
 
 class _Job:
+    pictures: CalibrationPictures
+
     def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options = plan.options
@@ -122,12 +129,20 @@ class _Job:
 
     def run(self) -> Finished:
         material = self._read()
+        self.pictures = calibration_pictures(material, self.options)
         specialist = self._specialise(material)
         dense = self._export("dense", specialist.module, {}, "export the dense specialist")
-        solutions = self._solve(specialist, material)
+        cut, artifact, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, material, dense)
+        judgement = self._judge(specialist, material, cut, artifact)
+        return Finished(self.plan, material, specialist, cut, dense, artifact, judgement, bench)
+
+    def _narrow(
+        self, specialist: Specialist, material: Material, dense: Artifact
+    ) -> tuple[Cut, Artifact, BenchResult | None]:
+        """Take channels away until the budget is met."""
         searcher = Searcher(
             dense=specialist.module,
-            solutions=solutions,
+            solutions=self._solve(specialist),
             exporter=self.plan.exporter,
             bench=self.bench,
             dense_artifact=dense,
@@ -135,10 +150,23 @@ class _Job:
             scratch=self.scratch,
             rundir=self.rundir,
         )
-        found = self._search(searcher, dense)
-        cut, artifact, bench = self._realise(specialist, material, searcher, found)
-        judgement = self._judge(specialist, material, cut, artifact)
-        return Finished(self.plan, material, specialist, cut, dense, artifact, judgement, bench)
+        return self._realise(specialist, material, searcher, self._search(searcher, dense))
+
+    def _sparse(
+        self, specialist: Specialist, material: Material, dense: Artifact
+    ) -> tuple[Cut, Artifact, BenchResult | None]:
+        """Make weights zero; widths stay, and so does the time: it is measured all the same."""
+        pictures = self.pictures
+        sparsifier = Sparsifier(
+            options=self.options,
+            recovery=self._recovery(specialist, material, keep_zeros=True),
+            batches=pictures.batches,
+            key=self.keys.after_head(**pictures.key),
+            folder=self.rundir.private / "databases",
+        )
+        cut = sparsifier.cut({u.name: u.width for u in self.plan.units.units})
+        artifact = self._export("model", cut.module, self._cut_key(cut), "export the sparse specialist")
+        return cut, artifact, self._time(dense, artifact) if self.plan.target.local else None
 
     def _read(self) -> Material:
         listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
@@ -164,20 +192,20 @@ class _Job:
 
         return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
 
-    def _solve(self, specialist: Specialist, material: Material) -> dict[str, UnitSolution]:
-        units, module, fit = self.plan.units.units, specialist.module, material.task.fit
+    def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
+        units, module, pictures = self.plan.units.units, specialist.module, self.pictures
         if not units or self.plan.budget.macs == 1:
             return {}
 
         def compute_moments() -> Mapping[str, Moments]:
-            with self.progress.step("calibrate on the task's pictures", len(fit)) as advance:
-                return calibrate(module, [u.consumer for u in units], material.batches(fit), advance)
+            with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
+                return calibrate(module, [u.consumer for u in units], pictures.batches(), advance)
 
         def compute_orders() -> dict[str, UnitSolution]:
             with self.progress.step("choose channels, layer by layer", len(units)) as advance:
                 return solve_units(module, units, moments, progress=advance)
 
-        key = self.keys.after_head()
+        key = self.keys.after_head(**pictures.key)
         moments = self.store.moments(key, compute_moments)
         return self.store.solutions(key, units, moments, compute_orders)
 
@@ -200,7 +228,8 @@ class _Job:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
         best = 0.0
-        cutter = Cutter(specialist, material, searcher.solutions, self._recipe(), self.store, self.progress)
+        recovery = self._recovery(specialist, material, keep_zeros=False)
+        cutter = Cutter(searcher.solutions, self.plan.target.channel_multiple, recovery)
         for ratio in ratios:
             cut = cutter.cut(ratio)
             artifact = self._export("model", cut.module, self._cut_key(cut), "export the compressed specialist")
@@ -245,12 +274,24 @@ class _Job:
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size
 
-    def _recipe(self) -> Recipe:
-        """Say how to cut and recover, and on what the result depends."""
-        multiple = self.plan.target.channel_multiple
-        return Recipe(multiple, self.options.recover_minutes, self.options.seed, self.keys.after_head())
+    def _recovery(self, specialist: Specialist, material: Material, *, keep_zeros: bool) -> Recovery:
+        return Recovery(
+            specialist=specialist.module,
+            material=material,
+            minutes=self.options.recover_minutes,
+            options=RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros),
+            depends_on=self.keys.after_head(**self.pictures.key),
+            store=self.store,
+            progress=self.progress,
+        )
 
     def _cut_key(self, cut: Cut) -> dict[str, Any]:
-        """Say what made a cut: its widths and how it was recovered."""
+        """Say what made a cut: its widths or its weights, and how it was recovered."""
         steps = cut.recovered.steps if cut.recovered else 0
-        return {"widths": dict(cut.widths), "minutes": self.options.recover_minutes, "steps": steps}
+        made = {
+            **self.pictures.key,
+            "widths": dict(cut.widths),
+            "minutes": self.options.recover_minutes,
+            "steps": steps,
+        }
+        return made if cut.sparsity is None else {**made, "weights": state_sha256(cut.module)}

@@ -76,6 +76,8 @@ def plan(found: Plan, config: Path | None = None) -> str:
     """
     options, budget = found.options, found.budget
     how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
+    if budget.sparsity is not None:
+        how = f"{budget.sparsity:.1%} of the weights zero, {options.pattern or 'unstructured'}; widths stay"
     widths = sum(u.width for u in found.units.units)
     lines = [
         *([f"settings  {config}"] if config else []),
@@ -139,6 +141,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ("accuracy", _accuracy(report)),
         *_details(report),
         ("size", _size(report)),
+        *_sparsity(report),
     ]
     latency = report.latency_ms
     if latency is None or report.speedup is None:
@@ -150,6 +153,19 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed)]
+
+
+def _sparsity(report: Report) -> list[tuple[str, str]]:
+    found = report.sparsity
+    if found is None:
+        return []
+    return [
+        (
+            "to send",
+            f"{found.packed_bytes / 1e6:.2f} MB packed ({found.percent:.1f} % of the weights of {len(found.layers)} "
+            "layers are zero); `taco unpack` makes the model of it on the device",
+        )
+    ]
 
 
 def _pictures(report: Report) -> str:

@@ -82,8 +82,8 @@ def distil(
     teacher: Teacher,
     bank: TeacherBank,
     steps: int,
-    seed: int,
+    options: RecoveryOptions,
     progress: Callable[[int, float], None] | None = None,
 ) -> Recovered:
     """Distil for `steps` steps; the result is never worse on the select pictures."""
-    return recover(student, bank, teacher.select, steps, RecoveryOptions(seed=seed), progress)
+    return recover(student, bank, teacher.select, steps, options, progress)

@@ -15,7 +15,15 @@ from taco.targets.loading import load_target
 EXAMPLE = "for example: taco-export photos/ --target host-cpu --speedup 1.5 --out runs/trap1"
 
 #: Flags that cannot be had together (`taco.options` refuses them).
-_EXCLUSIVE = (("speedup", "macs"), ("weights", "random_weights"), ("boxes", "crop"))
+_EXCLUSIVE = (
+    ("speedup", "macs"),
+    ("sparsity", "speedup"),
+    ("sparsity", "macs"),
+    ("pattern", "speedup"),
+    ("pattern", "macs"),
+    ("weights", "random_weights"),
+    ("boxes", "crop"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,16 +32,19 @@ _REPEATS = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides the widths: exactly one of the two, or neither (nothing is cut)."""
+    """What decides: a speed-up, a share of the MACs (1 cuts nothing), or weights that become zero."""
 
     speedup: float | None
     macs: float | None
+    sparsity: float | None = None
 
     @property
     def words(self) -> str:
         """What chose the widths, for the report."""
         if self.speedup is not None:
             return "measured latency"
+        if self.sparsity is not None:
+            return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
         return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
 
 
@@ -51,6 +54,8 @@ def decide_budget(options: ExportOptions, target: Target) -> Budget:
     Raises:
         MeasurementError: A speed-up is asked where nothing can be measured.
     """
+    if options.sparse:
+        return Budget(None, 1.0, 0.5 if options.sparsity is None else options.sparsity)
     if options.speedup is None:
         return Budget(None, target.default_macs if options.macs is None else options.macs)
     if not target.local:

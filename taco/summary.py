@@ -21,6 +21,7 @@ from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.bundle import Manifest, labels_file, publish
 from taco.formats.names import BLANK
+from taco.packing import PACKED_NAME, pack_model
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
 from taco.report import schema
@@ -67,6 +68,7 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
         ),
         chosen_by=plan.budget.words,
         width_ratio=done.cut.ratio,
+        sparsity=_sparsity(done),
         latency_ms=_latencies(done),
         latency_source="measured" if done.bench else "none",
         measured_on=dict(done.bench.measured_on) if done.bench else None,
@@ -98,6 +100,8 @@ def write_bundle(done: Finished, folder: Path) -> Manifest:
             {"input": done.judgement.parity_inputs, "logits": done.judgement.parity_logits}
         ),
     }
+    if done.cut.sparsity is not None:
+        files[PACKED_NAME] = pack_model(done.artifact.path)
     if not plan.target.local and plan.target.runtime == "ort":
         files |= _bench_kit(done)
     return publish(folder, files, _manifest(done))
@@ -282,6 +286,33 @@ def _recovery(done: Finished) -> dict[str, float | int | str] | None:
     }
 
 
+def _sparsity(done: Finished) -> schema.SparsitySection | None:
+    found = done.cut.sparsity
+    if found is None:
+        return None
+    weights, nonzero = sum(x.weights for x in found.layers), sum(x.nonzero for x in found.layers)
+    return schema.SparsitySection(
+        asked_percent=100 * found.asked,
+        pattern=found.pattern,
+        percent=100 - 100 * nonzero / weights,
+        weights=weights,
+        nonzero=nonzero,
+        layers=[schema.SparseLayer(**dataclasses.asdict(layer)) for layer in found.layers],
+        dense=[f"{name}: {reason}" for name, reason in found.dense.items()],
+        stages=[
+            schema.SparseStage(
+                percent=100 * stage.sparsity,
+                steps=stage.steps,
+                kept_step=stage.kept_step,
+                loss_before=stage.loss_before,
+                loss_after=stage.loss_after,
+            )
+            for stage in found.stages
+        ],
+        packed_bytes=len(pack_model(done.artifact.path)),
+    )
+
+
 def _warnings(done: Finished, units: int) -> list[str]:
     plan, task = done.plan, done.material.task
     found = list(task.warnings)
@@ -293,7 +324,10 @@ def _warnings(done: Finished, units: int) -> list[str]:
     if plan.generalist.random_weights:
         found.append("random weights: every accuracy is meaningless")
     if not plan.target.local:
-        found.append(f"no {plan.target.name} was attached: widths were chosen by MACs and nothing was measured")
+        chosen = (
+            "nothing was measured" if plan.options.sparse else "widths were chosen by MACs and nothing was measured"
+        )
+        found.append(f"no {plan.target.name} was attached: {chosen}")
     if plan.target.runtime == "trt":
         found.append(
             "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"

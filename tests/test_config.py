@@ -47,6 +47,15 @@ random-weights = false
 head = "fit"
 speedup = 2
 macs = 0.25
+sparsity = 0.9
+pattern = "4-block"
+include = "blocks.*"
+exclude = ["*.conv_dw", "*.se.*"]
+solver = "fastobc"
+damping = 1
+calibration = "agnostic"
+agnostic-images = "other"
+executor = "local:4"
 recover_minutes = 1.5
 threads = 3
 seed = 7
@@ -63,6 +72,8 @@ def test_any_flag_may_stand_in_the_file_and_paths_start_at_its_folder(tmp_path: 
     assert found["evaluation"] == folder / "../val"
     assert found["out"] == Path("/runs/a")
     assert found["images"] == folder
+    assert found["agnostic_images"] == folder / "other"
+    assert (found["include"], found["exclude"]) == (("blocks.*",), ("*.conv_dw", "*.se.*"))
     assert found["from_run"] == folder / "runs/old"
     assert found["classes"] == ("fox", "hare, brown")
     assert (found["speedup"], found["min_confidence"], found["max_images"]) == (2.0, 0.5, 0)
@@ -94,7 +105,7 @@ class Refused:
 REFUSED = (
     Refused("unknown", "speed-up = 2", r"no setting 'speed-up'\. Did you mean 'speedup'"),
     Refused("field name", 'evaluation = "val"', r"no setting 'evaluation'\. Did you mean 'eval'"),
-    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has boxes"),
+    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, boxes"),
     Refused("talk", "quiet = true", "quiet cannot be set in a file. Give --quiet"),
     Refused("talk, underscore", "dry_run = true", "dry_run cannot be set in a file. Give --dry-run"),
     Refused("twice", "max-images = 2\nmax_images = 3", "max-images is said twice"),

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from conftest import draw_task
 
-from taco import api, cutting, pipeline, search
+from taco import api, pipeline, recovering, search
 from taco.bundle import Bundle
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
@@ -180,10 +180,10 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     drawn_task: Path, tmp_path: Path, fake_bench: FakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"target": "host-cpu", "speedup": 1.3, "recover_minutes": 0.1}
-    monkeypatch.setattr(cutting, "steps_for", lambda *_: 12)
+    monkeypatch.setattr(recovering, "steps_for", lambda *_: 12)
     api.export(options(drawn_task, tmp_path / "whole", **asked))
     trained: list[int] = []
-    real = cutting.distil
+    real = recovering.distil
 
     def counted(*args: Any) -> Any:
         trained.append(1)
@@ -192,7 +192,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cutting, "distil", counted)
+    monkeypatch.setattr(recovering, "distil", counted)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "judge", killed)
         with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from taco.device.images import Preprocessing
 from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures import BankOptions, PictureBank
-from taco.recover import objective
+from taco.recover import RecoveryOptions, objective
 from taco.split import SplitOptions, split
 from taco.task import list_pictures
 
@@ -118,7 +118,7 @@ def test_distilling_never_ends_worse(teacher: repair.Teacher, material: Material
         for parameter in student.parameters():
             parameter.mul_(0.8)
     bank = repair.teacher_bank(teacher, material, 1.0, 0)
-    result = repair.distil(student, teacher, bank, 6, seed=0)
+    result = repair.distil(student, teacher, bank, 6, RecoveryOptions(seed=0))
     assert objective(result.module, teacher.select) <= objective(student, teacher.select)
     assert result.steps == 6
 

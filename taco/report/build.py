@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, record, results
+from taco.report import camera, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -24,7 +24,8 @@ def build_page(report: Report) -> Page:
             camera.split_section(report),
             results.speed_section(report),
             results.size_section(report),
-            results.widths_section(report),
+            *sparsity.sparsity_sections(report),
+            *([] if report.sparsity else [results.widths_section(report)]),
             record.conditions_section(report),
             record.parity_section(report),
             record.recovery_section(report),

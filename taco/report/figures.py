@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from taco.report.schema import Latency, Proportion, Report
+from taco.report.schema import Latency, Proportion, Report, SparsitySection
 from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, Margins, canvas, render
 
 MOST_CLASSES = 20
@@ -86,23 +87,78 @@ def latency_curves(report: Report) -> str:
     return render(figure, "latency", "Cumulative distribution of the time for one picture")
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A bar a row: the whole of it dense, the dark part kept.
+
+    Attributes:
+        names: Of the rows.
+        kept: Length of each dark part.
+        dense: Length of each whole bar.
+        labels: Written behind each bar.
+        axis: What a length is.
+        row: What a row is.
+        title: For those who cannot see it.
+    """
+
+    names: Sequence[str]
+    kept: Sequence[float]
+    dense: Sequence[float]
+    labels: Sequence[str]
+    axis: str
+    row: str
+    title: str
+
+
 def width_bars(report: Report) -> str:
-    """A bar a unit: the whole of it dense, the dark part kept; with names while there is room for them."""
-    draw = _named_bars if len(report.layers) <= MOST_NAMED_UNITS else _numbered_columns
-    return draw(report)
-
-
-def _named_bars(report: Report) -> str:
+    """Channels kept of each unit; with names while there is room for them."""
     units = report.layers
-    labels = [f"{number}. {_short(unit.unit)}" for number, unit in enumerate(units, start=1)]
-    figure, axes = canvas(len(units) * 21 + 82, Margins(_label_room(labels), right=62))
-    rows = np.arange(len(units))
-    axes.barh(rows, [unit.dense for unit in units], height=0.66, color=DENSE, alpha=0.45)
-    axes.barh(rows, [unit.kept for unit in units], height=0.66, color=SMALL)
-    for row, unit in enumerate(units):
+    return _draw_bars(
+        Bars(
+            names=[unit.unit for unit in units],
+            kept=[unit.kept for unit in units],
+            dense=[unit.dense for unit in units],
+            labels=[f"{unit.kept} / {unit.dense}" for unit in units],
+            axis="channels",
+            row="unit",
+            title=f"Channels kept in {len(units)} units",
+        ),
+        "widths",
+    )
+
+
+def sparsity_bars(sparsity: SparsitySection) -> str:
+    """Weights left in each layer, as a share; with names while there is room for them."""
+    layers = sparsity.layers
+    left = [100 * layer.nonzero / max(1, layer.weights) for layer in layers]
+    return _draw_bars(
+        Bars(
+            names=[layer.name for layer in layers],
+            kept=left,
+            dense=[100.0] * len(layers),
+            labels=[f"{share:.1f} %" for share in left],
+            axis="weights left, %",
+            row="layer",
+            title=f"Weights left in {len(layers)} layers",
+        ),
+        "sparsity",
+    )
+
+
+def _draw_bars(bars: Bars, anchor: str) -> str:
+    return (_named_bars if len(bars.names) <= MOST_NAMED_UNITS else _numbered_columns)(bars, anchor)
+
+
+def _named_bars(bars: Bars, anchor: str) -> str:
+    labels = [f"{number}. {_short(name)}" for number, name in enumerate(bars.names, start=1)]
+    figure, axes = canvas(len(labels) * 21 + 82, Margins(_label_room(labels), right=62))
+    rows = np.arange(len(labels))
+    axes.barh(rows, bars.dense, height=0.66, color=DENSE, alpha=0.45)
+    axes.barh(rows, bars.kept, height=0.66, color=SMALL)
+    for row, (length, text) in enumerate(zip(bars.dense, bars.labels, strict=True)):
         axes.annotate(
-            f"{unit.kept} / {unit.dense}",
-            (unit.dense, row),
+            text,
+            (length, row),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -110,26 +166,25 @@ def _named_bars(report: Report) -> str:
             color=QUIET,
             annotation_clip=False,
         )
-    axes.set_ylim(len(units) - 0.4, -0.6)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
-    axes.set_xlabel("channels")
+    axes.set_xlabel(bars.axis)
     _legend(axes, _width_handles())
-    return render(figure, "widths", f"Channels kept in {len(units)} units")
+    return render(figure, anchor, bars.title)
 
 
-def _numbered_columns(report: Report) -> str:
-    units = report.layers
+def _numbered_columns(bars: Bars, anchor: str) -> str:
     figure, axes = canvas(270, Margins(66))
-    columns = np.arange(1, len(units) + 1)
-    axes.bar(columns, [unit.dense for unit in units], width=0.82, color=DENSE, alpha=0.45)
-    axes.bar(columns, [unit.kept for unit in units], width=0.82, color=SMALL)
-    axes.set_xlim(0, len(units) + 1)
+    columns = np.arange(1, len(bars.names) + 1)
+    axes.bar(columns, bars.dense, width=0.82, color=DENSE, alpha=0.45)
+    axes.bar(columns, bars.kept, width=0.82, color=SMALL)
+    axes.set_xlim(0, len(bars.names) + 1)
     axes.grid(axis="y", color=GRID, linewidth=1)
-    axes.set_xlabel("unit, numbered as in the table")
-    axes.set_ylabel("channels")
+    axes.set_xlabel(f"{bars.row}, numbered as in the table")
+    axes.set_ylabel(bars.axis)
     _legend(axes, _width_handles())
-    return render(figure, "widths", f"Channels kept in {len(units)} units")
+    return render(figure, anchor, bars.title)
 
 
 def _draw_recalls(axes: Axes, rows: Sequence[float], recalls: list[Proportion | None], colour: str) -> None:

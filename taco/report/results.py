@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from taco.report import figures, wording
+from taco.report import figures, sparsity, wording
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
 from taco.report.schema import Latency, ModelAccuracy, ModelSize, Report
 
@@ -44,8 +44,11 @@ def size_section(report: Report) -> Section:
         (label, wording.amount(before), wording.amount(after), _share(after, before))
         for label, before, after in _size_rows(dense, small)
     )
+    if report.sparsity is not None:
+        sent = report.sparsity.packed_bytes
+        rows += (("packed file to send, bytes", "\N{EN DASH}", wording.amount(sent), _share(sent, dense.bytes)),)
     blocks: list[Block] = [Table(("", "dense", "compressed", "kept"), rows)]
-    if small.nonzero < 0.95 * small.params:
+    if small.nonzero < 0.95 * small.params and report.sparsity is None:
         zeros = wording.percent(100 - 100 * small.nonzero / small.params)
         blocks.append(
             Note(
@@ -170,7 +173,9 @@ def _speed_blocks(report: Report) -> list[Block]:
     if report.latency_ms is None:
         return [Note("Not measured: nothing was timed, so no time is shown and none is guessed.", Tone.WARN)]
     blocks: list[Block] = []
-    if report.speedup is not None and report.speedup < 1:
+    if report.sparsity is not None:
+        blocks.append(Note(sparsity.no_time(report) + "."))
+    elif report.speedup is not None and report.speedup < 1:
         text = f"Failure: the small model is slower than the dense one ({wording.factor(report.speedup)})."
         blocks.append(Note(text, Tone.BAD))
     if report.latency_ms.dense.samples and report.latency_ms.compressed.samples:

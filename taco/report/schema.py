@@ -172,6 +172,40 @@ class LayerWidth(_Frozen):
     kept: int
 
 
+class SparseLayer(_Frozen):
+    """One layer whose weights became zero."""
+
+    name: str
+    weights: int
+    nonzero: int
+    level: str = Field(description="what the last stage chose, as in unstructured:0.95")
+    relative_loss: float = Field(description="squared output error of the last stage, as a share of the output")
+
+
+class SparseStage(_Frozen):
+    """One prune and its recovery."""
+
+    percent: float = Field(description="weights that are zero after it")
+    steps: int
+    kept_step: int
+    loss_before: float | None
+    loss_after: float | None
+
+
+class SparsitySection(_Frozen):
+    """How weights became zero; percentages are of the weights of `layers`."""
+
+    asked_percent: float
+    pattern: Literal["unstructured", "2:4", "4-block"]
+    percent: float
+    weights: int
+    nonzero: int
+    layers: list[SparseLayer]
+    dense: list[str] = Field(description="chosen layers that stayed dense, each 'layer: reason'")
+    stages: list[SparseStage]
+    packed_bytes: int = Field(description="of the packed file that `taco unpack` makes the ONNX file of")
+
+
 class Step(_Frozen):
     """One step of the run and its duration."""
 
@@ -197,6 +231,7 @@ class Report(_Frozen):
     size: SizeSection
     chosen_by: str = Field(description="what decided the widths: measured latency, MACs, or nothing was cut")
     width_ratio: float
+    sparsity: SparsitySection | None = Field(default=None, description="null where no weight was to become zero")
     latency_ms: LatencySection | None
     latency_source: Literal["measured", "none"]
     measured_on: dict[str, str] | None = Field(description="machine, processor, system, governor, temperatures")

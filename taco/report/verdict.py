@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, wording
+from taco.report import camera, sparsity, wording
 from taco.report.page import Card, Note, Tone
 from taco.report.schema import ModelAccuracy, Report
 
@@ -17,6 +17,10 @@ def banner(report: Report) -> str:
 
 def verdict(report: Report) -> Note:
     """The one sentence that an ecologist reads."""
+    if report.sparsity is not None:
+        gain, accuracy = sparsity.gain(report, report.sparsity), _accuracy_clause(report)
+        text = f"The small model {gain} and {accuracy}. {sparsity.no_time(report)}."
+        return Note(text, _tone_when_faster(report))
     if report.speedup is None:
         return _unmeasured(report)
     accuracy = _accuracy_clause(report)
@@ -36,7 +40,7 @@ def actions(report: Report) -> tuple[Note, ...]:
     notes = []
     if report.next_step:
         notes.append(Note(f"Next step: {report.next_step}", Tone.WARN))
-    if report.speedup is not None and report.speedup < 1:
+    if report.speedup is not None and report.speedup < 1 and report.sparsity is None:
         notes.append(Note("This run failed its purpose: keep the dense model on this device.", Tone.BAD))
     elif _missed(report) and report.speedup is not None and report.speedup_asked is not None:
         asked, got = wording.factor(report.speedup_asked), wording.factor(report.speedup)
@@ -57,7 +61,7 @@ def actions(report: Report) -> tuple[Note, ...]:
 def cards(report: Report) -> tuple[Card, ...]:
     """Accuracy, drop, empty frames where there is a class of them, speed-up and size."""
     accuracies = (_accuracy_card(report), _drop_card(report), *camera.blank_cards(report))
-    return (*accuracies, _speed_card(report), _size_card(report))
+    return (*accuracies, *(sparsity.cards(report) or (_speed_card(report), _size_card(report))))
 
 
 def _is_doubtful(report: Report) -> bool:

@@ -1,0 +1,192 @@
+"""`taco database build|show`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from taco import printing
+from taco.options import ExportOptions, make_options
+
+if TYPE_CHECKING:
+    from taco.database.layers import LayerDatabase
+    from taco.levels import Level
+
+app = typer.Typer(help="Every layer at every level of compression: solved once, for any device and budget.")
+
+_DEFAULT = ExportOptions(task=Path(), target="host-cpu", out=Path())
+_MODEL, _HOW, _EXPERT = "The model", "How", "For experts"
+_COLUMNS = 5
+
+
+@app.command()
+def build(
+    task: Annotated[Path, typer.Argument(help="Your pictures, in any form that `taco export` takes.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the database.")],
+    model: Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=_MODEL)] = _DEFAULT.model,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights, .safetensors or .pth.", rich_help_panel=_MODEL)
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=_MODEL)
+    ] = False,
+    head: Annotated[
+        Literal["auto", "imagenet", "fit", "keep"], typer.Option(help="As of `taco export`.", rich_help_panel=_MODEL)
+    ] = _DEFAULT.head,
+    shots: Annotated[int, typer.Option(help="Labelled pictures a class.", rich_help_panel=_HOW)] = _DEFAULT.shots,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL,...",
+            help="Such as unstructured:0.9,nm:2:4,block:0.5.",
+            show_default="12 sparsities from 30 to 98 %, and 2:4",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Only layers with such names; may be given again.",
+            show_default="all but the first convolution and the classifier",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="No layers with such names; may be given again.", rich_help_panel=_HOW),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="WHERE", help="local, local:N processes, dask://HOST:PORT, or ray.", rich_help_panel=_HOW),
+    ] = "local",
+    calibration: Annotated[
+        Literal["task", "agnostic"],
+        typer.Option(help="agnostic: the control, on general pictures instead of yours.", rich_help_panel=_EXPERT),
+    ] = "task",
+    agnostic_images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="General pictures; as many as yours are drawn.", rich_help_panel=_EXPERT),
+    ] = None,
+    solver: Annotated[
+        str, typer.Option(help="auto: admm, and fastobc for the widest layers.", rich_help_panel=_EXPERT)
+    ] = "auto",
+    damping: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="A multiple of mean(diag H). auto: what does best on held-out pictures, layer by layer.",
+            rich_help_panel=_EXPERT,
+        ),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Draws shots and positions.", rich_help_panel=_EXPERT)] = _DEFAULT.seed,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_EXPERT)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_EXPERT)] = False,
+) -> None:
+    """Solve every layer at every level. Stopped, the same command goes on; done, it does nothing."""
+    del debug
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.INFO)
+    with printing.waking_up(quiet=quiet):
+        from taco.database.recipe import DEFAULT_LEVELS, Recipe, read_damping
+        from taco.database_job import DatabaseOptions, build_database
+        from taco.executor import Executor
+        from taco.levels import Level
+    asked = {"task": task, "target": _DEFAULT.target, "out": out, "model": model, "weights": weights, "shots": shots}
+    more = {"random_weights": random_weights, "head": head, "seed": seed}
+    options = make_options({**asked, **more, "calibration": calibration, "agnostic_images": agnostic_images})
+    chosen = DEFAULT_LEVELS if levels is None else tuple(Level.parse(text.strip()) for text in levels.split(","))
+    how = DatabaseOptions(
+        recipe=Recipe(chosen, solver, read_damping(damping)),
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        executor=Executor.parse(executor),
+    )
+    built = build_database(options, how, printing.progress(quiet=quiet))
+    if not quiet:
+        count = sum(len(built.database.levels(unit)) for unit in built.database.units)
+        done = "was there already" if built.already_done else "is ready"
+        printing.note(f"{out} {done}: {len(built.database.units)} layers, {count} solutions")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a build.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw loss against sparsity, one curve a layer.")
+    ] = None,
+) -> None:
+    """Show what a database holds: each layer's loss at some levels, as a share of removing the whole layer."""
+    from taco.database.layers import LayerDatabase
+
+    database = LayerDatabase.open(folder)
+    if plot is not None:
+        from taco.curves import plot_losses
+
+        plot_losses(database, plot)
+        printing.note(f"{plot} shows loss against sparsity")
+    if json_output:
+        typer.echo(json.dumps(_as_json(database), indent=1))
+    else:
+        _print_table(database)
+
+
+def _as_json(database: LayerDatabase) -> dict[str, Any]:
+    units = {}
+    for unit in database.units:
+        entry = database.entry(unit)
+        levels = {
+            str(level): {
+                "loss": database.loss(unit, level),
+                "relative_loss": database.relative_loss(unit, level),
+                "nonzeros": database.nonzeros(unit, level),
+            }
+            for level in database.levels(unit)
+        }
+        facts = {"shape": entry.shape, "solver": entry.inputs.solver, "damping": entry.damping}
+        units[unit] = {**facts, "size_bytes": entry.size_bytes, "levels": levels}
+    return {
+        "finished": database.index.finished is not None,
+        "units": units,
+        "skipped": [skipped.model_dump() for skipped in database.skipped],
+    }
+
+
+def _print_table(database: LayerDatabase) -> None:
+    levels = _some_levels(database)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("LAYER", overflow="fold")
+    for column in ("SHAPE", *(_short(level) for level in levels), "DAMPING", "KB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for unit in database.units:
+        entry = database.entry(unit)
+        has = set(database.levels(unit))
+        losses = [f"{100 * database.relative_loss(unit, level):.2g} %" if level in has else "-" for level in levels]
+        shape = "x".join(map(str, entry.shape))
+        table.add_row(unit, shape, *losses, f"{entry.damping:g}", f"{entry.size_bytes / 1e3:.0f}")
+    Console().print(table)
+    for skipped in database.skipped:
+        at = "" if skipped.level is None else f" at {skipped.level}"
+        printing.note(f"{skipped.layer} stays dense{at}: {skipped.reason}")
+    if database.index.finished is None:
+        printing.note("this build has not finished: the same `taco database build` goes on")
+
+
+def _some_levels(database: LayerDatabase) -> list[Level]:
+    """Return some levels of the layer that has most, from the gentlest to the sparsest."""
+    most = max((database.levels(unit) for unit in database.units), key=len, default=())
+    if len(most) <= _COLUMNS:
+        return list(most)
+    return [most[round(i * (len(most) - 1) / (_COLUMNS - 1))] for i in range(_COLUMNS)]
+
+
+def _short(level: Level) -> str:
+    return f"{100 * float(level.value or 0):g} %" if level.kind == "unstructured" else str(level.value or level.kind)

@@ -1,0 +1,77 @@
+"""Packing an ONNX file: the same bytes come back, in far fewer bytes where weights are zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from taco.errors import BundleError
+from taco.packing import pack_model, unpack_model
+
+
+def model(folder: Path, *weights: np.ndarray) -> Path:
+    """Write a chain of matrix products."""
+    nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(len(weights))]
+    last = len(weights)
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, weights[0].shape[0]])],
+        [helper.make_tensor_value_info(f"x{last}", TensorProto.FLOAT, [1, weights[-1].shape[1]])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    file = folder / "model.onnx"
+    onnx.save(helper.make_model(graph), file)
+    return file
+
+
+def sparse(rows: int, cols: int, sparsity: float, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    w = random.standard_normal((rows, cols)).astype(np.float32)
+    return np.where(random.random((rows, cols)) < sparsity, np.float32(0), w)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95, 1.0])
+def test_the_same_bytes_come_back(tmp_path: Path, sparsity: float) -> None:
+    file = model(tmp_path, sparse(64, 128, sparsity, 1), sparse(128, 32, 0.9, 2), sparse(32, 2, 0.9, 3))
+    packed = tmp_path / "packed.safetensors"
+    packed.write_bytes(pack_model(file))
+    assert unpack_model(packed) == file.read_bytes()
+
+
+def test_equal_weights_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
+    w = sparse(64, 64, 0.9)
+    file = model(tmp_path, w, w, w)
+    packed = tmp_path / "packed.safetensors"
+    packed.write_bytes(pack_model(file))
+    assert unpack_model(packed) == file.read_bytes()
+
+
+def test_few_weights_take_few_bytes_and_full_ones_no_more(tmp_path: Path) -> None:
+    few = model(tmp_path, sparse(512, 512, 0.95))
+    assert len(pack_model(few)) < 0.1 * few.stat().st_size
+    full = model(tmp_path, sparse(512, 512, 0.0))
+    assert len(pack_model(full)) < full.stat().st_size + 1000
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "packed.safetensors"
+    content = bytearray(pack_model(model(tmp_path, sparse(64, 64, 0.9))))
+    content[-5] ^= 1
+    packed.write_bytes(content)
+    with pytest.raises(BundleError, match=r"packed\.safetensors is damaged"):
+        unpack_model(packed)
+    packed.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match="cannot be read"):
+        unpack_model(packed)
+    packed.write_bytes(safetensors.torch.save({"x": torch.zeros(2)}))
+    with pytest.raises(BundleError, match="is no packed model"):
+        unpack_model(packed)
+    with pytest.raises(BundleError, match="cannot be read"):
+        unpack_model(tmp_path / "nothing")
