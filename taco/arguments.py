@@ -215,7 +215,7 @@ DryRun = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=RUN)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Every detail.", rich_help_panel=RUN)]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print report.json on stdout.", rich_help_panel=RUN)]
-SplitBy = Annotated[
+SplitWhat = Annotated[
     SplitBy,
     typer.Option(
         metavar="WHAT",

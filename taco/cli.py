@@ -84,7 +84,7 @@ def export(
     quiet: arguments.Quiet = False,
     verbose: arguments.Verbose = False,
     json_output: arguments.JsonOutput = False,
-    split_by: arguments.SplitBy = _DEFAULT.split_by,
+    split_by: arguments.SplitWhat = _DEFAULT.split_by,
     min_confidence: arguments.MinConfidence = _DEFAULT.min_confidence,
     max_images: arguments.MaxImages = _DEFAULT.max_images,
     include: arguments.Include = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Self
+from typing import Literal
 
 from torch import nn
 
@@ -32,7 +32,7 @@ class Level:
         return self.kind if self.value is None else f"{self.kind}:{self.value}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Level:
         """Read what `str` wrote.
 
         Raises:
@@ -40,16 +40,11 @@ class Level:
         """
         kind, _, value = text.partition(":")
         try:
-            if kind in ("dense", "drop") and not value:
-                return cls(kind)  # type: ignore[arg-type]
-            if kind in ("unstructured", "block") and 0 < float(value) < 1:
-                return cls(kind, float(value))  # type: ignore[arg-type]
-            if kind == "channels" and int(value) > 0:
-                return cls(kind, int(value))
-            if kind == "nm" and 0 < _nm(value)[0] < _nm(value)[1]:
-                return cls(kind, value)
+            level = _read(kind, value)
         except ValueError:
-            pass
+            level = None
+        if level is not None:
+            return level
         raise InputError(f"{text!r} is no level", _EXAMPLES)
 
     def spec(self, layer: nn.Module) -> Spec:
@@ -69,6 +64,19 @@ class Level:
             case "nm":
                 return Spec.nm(*_nm(str(self.value)), stride)
         raise InputError(f"level {self} is not one of a single layer", _EXAMPLES)
+
+
+def _read(kind: str, value: str) -> Level | None:
+    match kind:
+        case "dense" | "drop" if not value:
+            return Level(kind)
+        case "unstructured" | "block" if 0 < float(value) < 1:
+            return Level(kind, float(value))
+        case "channels" if int(value) > 0:
+            return Level(kind, int(value))
+        case "nm" if 0 < _nm(value)[0] < _nm(value)[1]:
+            return Level(kind, value)
+    return None
 
 
 def _nm(text: str) -> tuple[int, int]:
