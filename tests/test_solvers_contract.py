@@ -269,6 +269,14 @@ def test_the_contract_catches_a_first_step_that_goes_by_size() -> None:
             suite.test_the_first_weight_to_go_is_the_one_that_brute_force_finds(load_solver("magnitude_refit"), seed)
 
 
+@pytest.mark.parametrize("name", ["admm", "exactobs", "fastobc"])
+def test_nm_of_many_layers_does_not_depend_on_how_rows_are_split(name: str) -> None:
+    contract = SolverContract.test_nm_does_not_depend_on_how_rows_are_split.hypothesis.inner_test  # type: ignore[attr-defined]
+    for seed in range(20):  # a stop by the slowest row of all would show in a few of them
+        layer = Layer(rows=6, stride=1 + seed % 3, blocks=7, samples=20 + 10 * seed, seed=seed)
+        contract(SolverContract(), solver=load_solver(name), layer=layer)
+
+
 def test_importing_the_package_needs_no_test_tools() -> None:
     code = "import sys, taco.testing, taco.solvers; print({'pytest', 'hypothesis'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -24,7 +24,7 @@ from taco.solvers.spec import Spec
 _ROUNDS = 100  # most; the support settles after 20 to 40
 _RHO, _GROWTH = 0.25, 1.06
 _RELAXED = 1.4
-_CALM = 2  # rounds without a change of the support
+_CALM = 2  # rounds without a change of the support: of a row by itself if N:M, else of the layer
 _STATE_BYTES = 256 * 2**20
 
 
@@ -62,7 +62,9 @@ def _supports(W: torch.Tensor, shrink: _Shrink, specs: Sequence[Spec]) -> list[t
     target = W[:, None]
     A = target.expand(-1, len(specs), -1, -1).clone()
     found = _project(A, specs)
-    masks, active, calm = found.clone(), torch.arange(len(specs)), torch.zeros(len(specs), dtype=torch.int64)
+    masks, active = found.clone(), torch.arange(len(specs))
+    calm = torch.zeros(found.shape[:3], dtype=torch.int64)
+    alone = torch.tensor([spec.pattern == "nm" for spec in specs])[None, :, None]  # each row has its own answer
     rho, growth = _RHO, 1.0
     for _ in range(_ROUNDS):
         step = torch.where(found, A, A * (-1 / growth)) - target
@@ -70,13 +72,17 @@ def _supports(W: torch.Tensor, shrink: _Shrink, specs: Sequence[Spec]) -> list[t
         A *= torch.where(found, 1 - _RELAXED, 1 / growth)
         A += _RELAXED * (target + step)
         before, found = found, _project(A, [specs[i] for i in active.tolist()])
-        masks[:, active] = found
-        calm = torch.where((found != before).transpose(0, 1).flatten(1).any(1), 0, calm + 1)
-        moving = calm < _CALM
+        settled = calm >= _CALM
+        masks[:, active] = torch.where(settled[..., None], masks[:, active], found)
+        changed = (found != before).any(3)
+        changed = torch.where(alone, changed, changed.any(2, keepdim=True).any(0, keepdim=True))
+        calm = torch.where(settled | ~changed, calm + 1, 0)
+        moving = (calm < _CALM).any(2).any(0)
         if not moving.any():
             break
         if not moving.all():
-            A, found, active, calm = A[:, moving], found[:, moving], active[moving], calm[moving]
+            A, found, calm = A[:, moving], found[:, moving], calm[:, moving]
+            active, alone = active[moving], alone[:, moving]
         rho, growth = rho * _GROWTH, _GROWTH
     return list(masks.unbind(1))
 
