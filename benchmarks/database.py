@@ -26,7 +26,7 @@ from taco.model import load_generalist
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import PlainProgress
 
-CLASSES, SHOTS, BATCH = 10, 16, 16
+CLASSES, SHOTS, BATCH = 10, 16, 32
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 
 

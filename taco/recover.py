@@ -166,7 +166,8 @@ class _Trainer:
 
     def step(self, i: int) -> float:
         """Take step `i`; returns the training loss."""
-        rate = self._options.learning_rate * min(1.0, (i + 1) / _WARM_UP)
+        warm_up = max(1, min(_WARM_UP, self._steps // 5))
+        rate = self._options.learning_rate * min(1.0, (i + 1) / warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * i / self._steps))
         with autocast():

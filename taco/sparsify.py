@@ -126,7 +126,7 @@ class Sparsifier:
         def compute() -> tuple[nn.Module, dict[str, Any]]:
             folder = self.folder / content_key(key)
             database = self._database(module, selection, sparsity, folder)
-            levels = _choose(database, sparsity)
+            levels = choose_levels(database, sparsity)
             with self.recovery.progress.step("stitch the sparse model"):
                 stitched = self.recovery.renormalise(database.stitch(module, levels))
             facts = {
@@ -149,8 +149,17 @@ class Sparsifier:
         return LayerDatabase.build(folder, source, recipe, executor, self.recovery.progress)
 
 
-def _choose(database: LayerDatabase, sparsity: float) -> dict[str, Level]:
-    """Return the level of every layer that has one."""
+def choose_levels(database: LayerDatabase, sparsity: float) -> dict[str, Level]:
+    """Return the levels with the least sum of relative losses that keep the asked share of the weights.
+
+    Args:
+        database: Of the model that is to be pruned.
+        sparsity: Share of the weights of its layers that go.
+
+    Raises:
+        UnsupportedModuleError: The pattern fits no layer.
+        BudgetInfeasibleError: The database has no levels that are sparse enough.
+    """
     options = {unit: (DENSE, *database.levels(unit)) for unit in database.units if database.levels(unit)}
     if not options:
         raise UnsupportedModuleError("the pattern fits none of the chosen layers", "Choose another --pattern")

@@ -1,0 +1,237 @@
+"""What the task's own pictures are worth: task-aware against agnostic calibration, one shot and after recovery.
+
+`python -m benchmarks.specialisation RESULTS` works off the cells that RESULTS does not hold yet, one JSON file each,
+and prints the table of docs/evidence.md from all that are there. Every cell is seeded and counts steps, not minutes, so
+that it can be repeated anywhere. EfficientNet-Lite0, 8 ImageNet species, 16 shots; the agnostic pictures are as many,
+drawn from the ImageNet species outside the task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from taco.accuracy import Score, paired_drop
+from taco.agnostic import CalibrationPictures, agnostic_batches
+from taco.database import LayerDatabase, Recipe, Source, choose_layers
+from taco.executor import Executor
+from taco.files import write_atomically
+from taco.material import Material, divide, find_pictures
+from taco.model import load_generalist
+from taco.options import ExportOptions, make_options
+from taco.pictures import BankOptions, PictureBank
+from taco.progress import PlainProgress
+from taco.recover import RecoveryOptions
+from taco.recovering import Recovery
+from taco.repair import make_teacher, renormalise
+from taco.rundir import RunDir
+from taco.sparsify import Sparsifier, choose_levels
+from taco.specialise import make_head, predict_logits, specialise
+from taco.stored import Store
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
+ONE_SHOT, GRADUAL = (0.5, 0.75, 0.9, 0.95), (0.9, 0.95)
+CLASSES, SHOTS = 8, 16
+CALIBRATIONS = ("task", "agnostic")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of the table."""
+
+    seed: int
+    calibration: str
+    sparsity: float
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"seed{self.seed}-{self.calibration}-{self.sparsity:g}-{self.steps}steps"
+
+
+class Setting:
+    """The task of one seed: its pictures, its dense specialist, and the agnostic pictures."""
+
+    def __init__(self, seed: int, data: Path, scratch: Path) -> None:
+        self.seed, self.scratch = seed, scratch
+        facts = json.loads(data.with_suffix(".json").read_text())
+        known = sorted(name for name, fact in facts.items() if "imagenet_index" in fact)
+        classes = sorted(np.random.default_rng(1000 + seed).choice(known, CLASSES, replace=False).tolist())
+        class_map = scratch / "map.json"
+        class_map.write_text(json.dumps({name: facts[name]["imagenet_index"] for name in known}))
+        self.options = make_options(
+            {
+                "task": data, "target": "host-cpu", "classes": tuple(classes), "class_map": class_map,
+                "shots": SHOTS, "seed": seed, "out": scratch / "out",
+            }
+        )  # fmt: skip
+        generalist = load_generalist(self.options.model)
+        listings = find_pictures(self.options)
+        self.preprocessing = generalist.preprocessing
+        bank = PictureBank.read(listings.views, self.preprocessing, BankOptions(scratch / f"{seed}.pixels"))
+        self.material: Material = divide(listings, bank, self.options)
+        self.dense = specialise(generalist, make_head(generalist, self.material, self.options)).module
+        others = [path for name in known if name not in classes for path in sorted((data / name).iterdir())]
+        order = np.random.default_rng(seed).permutation(len(others))
+        self._others = [others[i] for i in order]
+
+    def pictures(self, calibration: str) -> CalibrationPictures:
+        """Return what to calibrate on."""
+        fit = self.material.task.fit
+        if calibration == "task":
+            return CalibrationPictures({}, len(fit), lambda: self.material.batches(fit))
+        read = functools.cache(lambda: agnostic_batches(self._others, len(fit), self.preprocessing))
+        return CalibrationPictures({"agnostic": f"other species, seed {self.seed}"}, len(fit), lambda: read()())
+
+    @functools.cached_property
+    def teacher(self) -> Any:
+        """The dense specialist's answers on the select pictures."""
+        return make_teacher(self.dense, self.material)
+
+    @functools.cached_property
+    def _answers(self) -> tuple[Any, Any]:
+        labels = np.array([p.label_index for p in self.material.judged])
+        return labels, predict_logits(self.dense, self.material.batches(self.material.judged)).argmax(1)
+
+    def judge(self, module: nn.Module) -> dict[str, Any]:
+        """Return accuracies on the evaluation pictures and the paired drop."""
+        labels, dense = self._answers
+        got = predict_logits(module, self.material.batches(self.material.judged)).argmax(1)
+        classes = self.material.task.classes
+        before, after = (Score.from_predictions(labels, answers, classes) for answers in (dense, got))
+        drop = paired_drop(labels, dense, got, before.balanced)
+        return {
+            "dense": before.top1.percent,
+            "percent": after.top1.percent,
+            "low": after.top1.low,
+            "high": after.top1.high,
+            "n": after.top1.n,
+            "drop": drop.points,
+            "drop_low": drop.low,
+            "drop_high": drop.high,
+        }
+
+
+def one_shot(setting: Setting, calibration: str, sparsities: Sequence[float]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Yield each sparsity's result, from one database of the dense specialist."""
+    pictures = setting.pictures(calibration)
+    source = Source(setting.dense, choose_layers(setting.dense), pictures.batches, f"{calibration} {setting.seed}")
+    folder = setting.scratch / f"database-{calibration}-{setting.seed}"
+    database = LayerDatabase.build(folder, source, Recipe(), Executor(), PlainProgress())
+    for sparsity in sparsities:
+        stitched = database.stitch(setting.dense, choose_levels(database, sparsity))
+        yield sparsity, setting.judge(renormalise(stitched, setting.teacher, setting.material))
+
+
+def gradual(setting: Setting, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Return one cell after gradual recovery of `cell.steps` steps."""
+    pictures = setting.pictures(cell.calibration)
+    options: ExportOptions = setting.options.model_copy(update={"sparsity": cell.sparsity})
+    rundir = RunDir(folder)
+    recovery = _Counted(
+        specialist=setting.dense,
+        material=setting.material,
+        minutes=1.0,  # decides only how many views are drawn
+        options=RecoveryOptions(seed=cell.seed, keep_zeros=True),
+        depends_on={"cell": cell.name},
+        store=Store(rundir),
+        progress=PlainProgress(),
+    )
+    recovery.counted = cell.steps
+    sparsifier = Sparsifier(options, recovery, pictures.batches, {"cell": cell.name}, rundir.private / "databases")
+    cut = sparsifier.cut({})
+    found = setting.judge(cut.module)
+    stages = [dataclasses.asdict(stage) for stage in cut.sparsity.stages] if cut.sparsity else []
+    return {**found, "before_recovery": setting.judge(cut.stitched)["percent"], "stages": stages}
+
+
+class _Counted(Recovery):
+    """Recovery whose length is a number of steps instead of a time."""
+
+    counted = 0
+
+    def steps(self, start: nn.Module, key: Mapping[str, Any]) -> int:
+        """Return the number that was asked."""
+        del start, key
+        return self.counted
+
+
+def work(results: Path, data: Path, seeds: Sequence[int], steps: int) -> None:
+    """Do every cell that is missing; the one-shot ones first."""
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        setting = functools.cache(lambda seed: Setting(seed, data, Path(scratch)))
+        for seed in seeds:
+            for calibration in CALIBRATIONS:
+                cells = [Cell(seed, calibration, sparsity, 0) for sparsity in ONE_SHOT]
+                missing = [cell for cell in cells if not (results / f"{cell.name}.json").exists()]
+                if missing:
+                    for sparsity, found in one_shot(setting(seed), calibration, [c.sparsity for c in missing]):
+                        _write(results, Cell(seed, calibration, sparsity, 0), found)
+        for seed in seeds:
+            for sparsity in GRADUAL:
+                for calibration in CALIBRATIONS:
+                    cell = Cell(seed, calibration, sparsity, steps)
+                    if not (results / f"{cell.name}.json").exists():
+                        _write(results, cell, gradual(setting(seed), cell, results / "runs" / cell.name))
+
+
+def _write(results: Path, cell: Cell, found: Mapping[str, Any]) -> None:
+    content = json.dumps({**dataclasses.asdict(cell), **found}, indent=1) + "\n"
+    write_atomically(results / f"{cell.name}.json", content.encode())
+    print(f"{cell.name}: {found['percent']:.1f} % (dense {found['dense']:.1f} %)", flush=True)
+
+
+def table(results: Path) -> str:
+    """Return the Markdown table of all cells that are there; a missing one is a dash."""
+    cells = [json.loads(path.read_bytes()) for path in sorted(results.glob("seed*.json"))]
+    kinds = sorted({(cell["steps"], cell["sparsity"]) for cell in cells})
+    seeds = sorted({cell["seed"] for cell in cells})
+    lines = ["| recovery | zero | seed | dense | task | drop | agnostic | drop |", "|---|---|---|---|---|---|---|---|"]
+    for steps, sparsity in kinds:
+        for seed in seeds:
+            row = {
+                c["calibration"]: c for c in cells if (c["steps"], c["sparsity"], c["seed"]) == (steps, sparsity, seed)
+            }
+            dense = next((f"{c['dense']:.1f}" for c in row.values()), "-")
+            how = f"{steps} steps" if steps else "one shot"
+            shown = " | ".join(_shown(row.get(name)) for name in CALIBRATIONS)
+            lines.append(f"| {how} | {sparsity:.0%} | {seed} | {dense} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "- | -"
+    accuracy = f"{cell['percent']:.1f} ({cell['low']:.1f} to {cell['high']:.1f})"
+    return f"{accuracy} | {cell['drop']:+.1f} ({cell['drop_low']:+.1f} to {cell['drop_high']:+.1f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Work off the cells and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.specialisation", description=__doc__)
+    parser.add_argument("results", type=Path, help="folder of the cells")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery, all stages together")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING)
+    if not given.table:
+        work(given.results, given.data, given.seeds, given.steps)
+    print(table(given.results), end="")
+
+
+if __name__ == "__main__":
+    main()
