@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from taco.bundle import MANIFEST, Bundle
+from taco.database import LayerDatabase
+from taco.database_job import DatabaseOptions, build_database
 from taco.errors import BundleError
 from taco.formats.megadetector import read_boxes
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
@@ -19,7 +21,19 @@ from taco.report.write import ReportPaths, write_report
 from taco.rundir import RunDir, content_key
 from taco.summary import make_report, write_bundle
 
-__all__ = ["ExportOptions", "ExportResult", "classify", "export", "make_options", "make_plan", "redraw_report"]
+__all__ = [
+    "DatabaseOptions",
+    "ExportOptions",
+    "ExportResult",
+    "LayerDatabase",
+    "build_database",
+    "classify",
+    "export",
+    "make_options",
+    "make_plan",
+    "redraw_report",
+    "unpack",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,6 +125,20 @@ def classify(
     opened, images = Bundle(bundle), find_images(sources)
     detector = None if boxes is None else read_boxes(boxes, [common_root(sources)])
     return list(predict(opened, images, threads, progress, detector, min_confidence))
+
+
+def unpack(packed: Path, output: Path) -> Path:
+    """Write the ONNX file that a packed model was made of, byte for byte.
+
+    Args:
+        packed: The file, or the folder of a sparse export.
+        output: Where to write.
+
+    Raises:
+        BundleError: It is no packed model, or damaged.
+    """
+    write_atomically(output, unpack_model(packed / PACKED_NAME if packed.is_dir() else packed))
+    return output
 
 
 def redraw_report(folder: Path) -> ReportPaths:

@@ -198,12 +198,10 @@ def unpack(
     output: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
 ) -> None:
     """Make the full ONNX model of a packed one, byte for byte."""
-    from taco.files import write_atomically
-    from taco.packing import PACKED_NAME, unpack_model
+    from taco import api
 
-    content = unpack_model(source / PACKED_NAME if source.is_dir() else source)
-    write_atomically(output, content)
-    printing.note(f"{output}: {len(content) / 1e6:.1f} MB, whole")
+    written = api.unpack(source, output)
+    printing.note(f"{written}: {written.stat().st_size / 1e6:.1f} MB, whole")
 
 
 @app.command()

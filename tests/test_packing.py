@@ -10,9 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from taco.cli import app
 from taco.errors import BundleError
-from taco.packing import pack_model, unpack_model
+from taco.packing import PACKED_NAME, pack_model, unpack_model
 
 
 def model(folder: Path, *weights: np.ndarray) -> Path:
@@ -75,3 +77,13 @@ def test_damage_is_named(tmp_path: Path) -> None:
         unpack_model(packed)
     with pytest.raises(BundleError, match="cannot be read"):
         unpack_model(tmp_path / "nothing")
+
+
+def test_the_command_takes_a_file_or_a_run(tmp_path: Path) -> None:
+    file = model(tmp_path, sparse(64, 64, 0.9))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / PACKED_NAME).write_bytes(pack_model(file))
+    for number, source in enumerate((run, run / PACKED_NAME)):
+        assert CliRunner().invoke(app, ["unpack", str(source), str(tmp_path / f"{number}.onnx")]).exit_code == 0
+        assert (tmp_path / f"{number}.onnx").read_bytes() == file.read_bytes()
