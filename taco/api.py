@@ -10,9 +10,11 @@ from taco.bundle import MANIFEST, Bundle
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
 from taco.errors import BundleError
+from taco.files import write_atomically
 from taco.formats.megadetector import read_boxes
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.pipeline import Plan, make_plan, run
+from taco.packing import PACKED_NAME, unpack_model
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
 from taco.report.read import read_report
