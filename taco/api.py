@@ -13,8 +13,8 @@ from taco.errors import BundleError
 from taco.files import write_atomically
 from taco.formats.megadetector import read_boxes
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
-from taco.pipeline import Plan, make_plan, run
 from taco.packing import PACKED_NAME, unpack_model
+from taco.pipeline import Plan, make_plan, run
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
 from taco.report.read import read_report
