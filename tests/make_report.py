@@ -23,6 +23,9 @@ from taco.report.schema import (
     Report,
     RuntimeSection,
     SizeSection,
+    SparseLayer,
+    SparseStage,
+    SparsitySection,
     Step,
     TaskSection,
 )
@@ -67,6 +70,46 @@ def make_report(**changes: Any) -> Report:
         "versions": {"torch": "2.9.0", "onnxruntime": "1.30.0"},
     }
     return Report.model_validate({**fields, **changes})
+
+
+def make_sparsity(layers: int = 48) -> SparsitySection:
+    """95 % of the weights zero, in two stages."""
+    found = [
+        SparseLayer(
+            name=f"blocks.{i // 8}.{i % 8}.conv_pw",
+            weights=1000 * (i + 1),
+            nonzero=(1000 * (i + 1)) // (20 + i % 5),
+            level="unstructured:0.95",
+            relative_loss=0.01 * (i % 9),
+        )
+        for i in range(layers)
+    ]
+    weights, nonzero = sum(x.weights for x in found), sum(x.nonzero for x in found)
+    return SparsitySection(
+        asked_percent=95.0,
+        pattern="unstructured",
+        percent=100 - 100 * nonzero / weights,
+        weights=weights,
+        nonzero=nonzero,
+        layers=found,
+        dense=["blocks.9.0.conv_dw: 3 columns are no multiple of 4"],
+        stages=[
+            SparseStage(percent=77.6, steps=100, kept_step=90, loss_before=0.4, loss_after=0.1),
+            SparseStage(percent=95.0, steps=0, kept_step=0, loss_before=None, loss_after=None),
+        ],
+        packed_bytes=1_000_000,
+    )
+
+
+def make_sparse(**changes: Any) -> Report:
+    """A run that made weights zero, which gained no time."""
+    fields: dict[str, Any] = {
+        "sparsity": make_sparsity(),
+        "speedup": 0.99,
+        "speedup_asked": None,
+        "latency_ms": LatencySection(dense=make_latency(5.0, seed=1), compressed=make_latency(5.05, seed=2)),
+    }
+    return make_report(**{**fields, **changes})
 
 
 def make_unmeasured(**changes: Any) -> Report:

@@ -17,6 +17,8 @@ from make_report import (
     make_model,
     make_no_accuracy,
     make_report,
+    make_sparse,
+    make_sparsity,
     make_task,
     make_trap,
     make_unmeasured,
@@ -50,6 +52,8 @@ REPORTS = {
     "one layer": make_report(layers=make_layers(1)),
     "random weights": make_trap(model=make_model(random_weights=True)),
     "camera trap": make_trap(warnings=[LEAK]),
+    "weights to zero": make_sparse(),
+    "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
 PICTURES = {"unmeasured": 2, "no accuracy": 2}
 schemes = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

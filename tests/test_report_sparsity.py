@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from make_report import make_latency, make_report, make_unmeasured
+from make_report import make_report, make_sparse, make_sparsity, make_unmeasured
 
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
 from taco.report.page import Tone
-from taco.report.schema import LatencySection, Report, SparseLayer, SparseStage, SparsitySection
 from taco.report.verdict import actions, cards, verdict
 
 
@@ -17,59 +14,27 @@ def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NARROW NO-BREAK SPACE}", " ")
 
 
-def section(**changes: Any) -> SparsitySection:
-    layers = [
-        SparseLayer(name=f"blocks.{i}", weights=1000, nonzero=40 + i, level="unstructured:0.95", relative_loss=0.1 * i)
-        for i in range(3)
-    ]
-    fields: dict[str, Any] = {
-        "asked_percent": 95.0,
-        "pattern": "unstructured",
-        "percent": 95.9,
-        "weights": 3000,
-        "nonzero": 123,
-        "layers": layers,
-        "dense": ["blocks.9: 3 columns are no multiple of 4"],
-        "stages": [
-            SparseStage(percent=77.6, steps=100, kept_step=90, loss_before=0.4, loss_after=0.1),
-            SparseStage(percent=95.0, steps=0, kept_step=0, loss_before=None, loss_after=None),
-        ],
-        "packed_bytes": 1_000_000,
-    }
-    return SparsitySection(**{**fields, **changes})
-
-
-def sparse(**changes: Any) -> Report:
-    return make_report(**{
-        "sparsity": section(),
-        "speedup": 0.99,
-        "speedup_asked": None,
-        "latency_ms": LatencySection(dense=make_latency(5.0, seed=1), compressed=make_latency(5.05, seed=2)),
-        **changes,
-    })  # fmt: skip
-
-
 def test_the_verdict_speaks_of_bytes_and_says_by_measurement_that_no_time_is_gained() -> None:
-    text = plain(verdict(sparse()).text)
+    text = plain(verdict(make_sparse()).text)
     assert "takes 1.00 MB to send instead of" in text
     assert "It is not faster (0.99x, measured: 5.05 ms instead of 5.00 ms a picture)" in text
     assert "computes with zeros as with any number" in text
-    assert not any(note.tone is Tone.BAD for note in actions(sparse())), "not being faster was no aim"
+    assert not any(note.tone is Tone.BAD for note in actions(make_sparse())), "not being faster was no aim"
 
 
 def test_a_measured_gain_of_time_is_not_sold() -> None:
-    text = plain(verdict(sparse(speedup=1.2)).text)
+    text = plain(verdict(make_sparse(speedup=1.2)).text)
     assert "do not count on it" in text
 
 
 def test_nothing_measured_says_so() -> None:
-    report = make_unmeasured(sparsity=section())
+    report = make_unmeasured(sparsity=make_sparsity())
     assert "Its time was not measured" in verdict(report).text
     assert {card.label for card in cards(report)} >= {"To send", "Speed-up"}
 
 
 def test_both_pages_show_layers_stages_and_what_stayed_dense() -> None:
-    for text in (plain(render_html(sparse()).replace("<wbr>", "")), plain(render_markdown(sparse()))):
+    for text in (plain(render_html(make_sparse()).replace("<wbr>", "")), plain(render_markdown(make_sparse()))):
         assert "Weights that became zero" in text
         assert "blocks.1" in text
         assert "77.6 %" in text
