@@ -59,6 +59,38 @@ def test_blocked_patterns_gain_too(spec: Spec) -> None:
     assert ADMM(W, H, spec).loss < load_solver("magnitude_refit")(W, H, spec).loss
 
 
+@pytest.mark.parametrize("sparsity", [0.5, 0.75])
+@pytest.mark.parametrize("seed", range(2))
+def test_columns_that_others_explain_to_very_different_shares_cost_no_more_than_by_exactobs(
+    seed: int, sparsity: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(1, *shape, generator=generator)
+
+    own = torch.logspace(-1, 0, 64)[:, None]
+    X = normal(64, 4) @ normal(4, 1000) / 2 + own * normal(64, 1000)
+    W, H, spec = normal(32, 64), 2 * X @ X.transpose(1, 2) / 1000, Spec.unstructured(sparsity)
+    assert ADMM(W, H, spec).loss < 1.05 * load_solver("exactobs")(W, H, spec).loss  # by one penalty for all: 1.2 to 1.4
+
+
+def test_a_depthwise_layer_is_solved_weight_by_weight() -> None:
+    W, H = LAYERS[2].make()
+    specs = [SPECS[1], Spec.nm(2, 3), Spec.block(3, 0.5), SPECS[0]]
+    ours = ADMM.levels(W, H, specs)
+    for i in (0, 2, 3):
+        assert torch.equal(ours[i].weight, load_solver("exactobs")(W, H, specs[i]).weight)
+    assert torch.equal(ours[1].mask, ADMM(W, H, specs[1]).mask)
+    assert torch.equal(ours[1].mask.sum(2), torch.full((24, 1), 6))
+
+
+def test_a_row_by_itself_gets_the_nm_pattern_that_it_gets_in_its_layer() -> None:
+    W, H = LAYERS[0].make()
+    together = ADMM(W[:, :8], H, Spec.nm(2, 4)).mask
+    assert torch.equal(together, torch.cat([ADMM(W[:, i : i + 1], H, Spec.nm(2, 4)).mask for i in range(8)], 1))
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_the_weights_are_the_optimum_of_its_mask(layer: Layer) -> None:
     W, H = layer.make()

@@ -2,9 +2,17 @@
 
 min 1/2 tr((V - W) H (V - W)^T) with V = D, D in the pattern, over-relaxed (Boyd et al. 2011, 3.4.3):
     V = W + rho (D - U - W) (H + rho I)^-1,   A = a V + (1 - a) D + U,   D = project(A),   U = A - D.
-H is scaled to a unit diagonal first, so that one penalty suits all columns. One eigendecomposition H = Q L Q^T serves
-every penalty, and every level goes through the same penalties, so that the inverse is formed once for all of them. No
-level knows of the others: a level's result is that of solving it alone, up to rounding.
+Where that comes to rest, a kept weight outranks one that is gone if |v_i| > |g_j| / rho, g the gradient. What removing
+the one costs and adding the other gains is v_i^2 c_i / 2 and g_j^2 / (2 c_j), c the variance of a column that the rest
+of the support does not explain; the two orders agree where c = rho. So columns are scaled to c = 1 first (`_scale`) and
+the penalty starts a little below.
+
+One eigendecomposition H = Q L Q^T serves every penalty, and every level goes through the same penalties, so that the
+inverse is formed once for all of them. No level knows of the others: a level's result is that of solving it alone, up
+to rounding.
+
+A depthwise layer has one small row a group, where removing weight by weight (`exactobs`) is both faster and better; its
+`unstructured` and `block` levels go there. N:M levels never do, or a row's result would depend on the rows beside it.
 
 The iterations only choose the support and run in float32; the weights on it come from `refit_support`.
 """
@@ -15,22 +23,38 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from taco.solvers import exactobs
 from taco.solvers.masks import keep_largest
-from taco.solvers.problem import Problem
+from taco.solvers.problem import Problem, cholesky
 from taco.solvers.refit import refit_support
 from taco.solvers.solver import LayerSolver
 from taco.solvers.spec import Spec
 
 _ROUNDS = 100  # most; the support settles after 20 to 40
-_RHO, _GROWTH = 0.25, 1.06
+_RHO, _GROWTH = 0.8, 1.05
+_NOISE, _LEAST = 0.5, 1e-3  # of a column's second moment; see `_scale`
 _RELAXED = 1.4
+_SMALL = 49  # columns of a depthwise layer of 7 x 7
 _CALM = 2  # rounds without a change of the support: of a row by itself if N:M, else of the layer
 _STATE_BYTES = 256 * 2**20
 
 
 def solve(problem: Problem, specs: Sequence[Spec]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the refitted weights of every level."""
-    scale = problem.H.diagonal(dim1=1, dim2=2).sqrt()[:, None, :]
+    greedy = [_is_small(problem, spec) for spec in specs]
+    one_by_one = exactobs.solve(problem, [spec for spec, small in zip(specs, greedy, strict=True) if small])
+    at_once = _solve(problem, [spec for spec, small in zip(specs, greedy, strict=True) if not small])
+    for small in greedy:
+        yield next(one_by_one if small else at_once)
+
+
+def _is_small(problem: Problem, spec: Spec) -> bool:
+    _, rows, cols = problem.W.shape
+    return rows == 1 and cols <= _SMALL and spec.pattern != "nm"
+
+
+def _solve(problem: Problem, specs: Sequence[Spec]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    scale = _scale(problem)
     L, Q = torch.linalg.eigh((problem.H / (scale.transpose(1, 2) * scale)).float())
     shrink = _Shrink(L.clamp_min(0)[:, None, :], Q)
     W = (problem.W * scale).float()
@@ -38,6 +62,21 @@ def solve(problem: Problem, specs: Sequence[Spec]) -> Iterator[tuple[torch.Tenso
     for start in range(0, len(specs), together):
         for mask in _supports(W, shrink, specs[start : start + together]):
             yield refit_support(problem, mask), mask
+
+
+def _scale(problem: Problem) -> torch.Tensor:
+    """Return the root of what the other columns leave unexplained of each, (groups, 1, cols) float64.
+
+    The support is not known yet, and a level keeps only some of the others; they are all taken, but with noise, which
+    says as much as some of them without. It also keeps moments of few inputs from making everything explained.
+    """
+    diagonal = problem.H.diagonal(dim1=1, dim2=2)
+    root = diagonal.sqrt()
+    noisy = problem.H / (root[:, :, None] * root[:, None, :])
+    noisy.diagonal(dim1=1, dim2=2).add_(_NOISE)
+    inverse = torch.cholesky_inverse(cholesky(noisy, problem.damping))
+    left = (1 / inverse.diagonal(dim1=1, dim2=2) - _NOISE).clamp_min(_LEAST)
+    return (diagonal * left).sqrt()[:, None, :]
 
 
 class _Shrink:
