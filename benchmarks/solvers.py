@@ -38,8 +38,10 @@ METHOD = {
 SEEDS, ROUNDS = range(100, 104), 3
 ROWS, COLS, RANK, TESTS = 64, 192, 60, 4000
 LAYERS = (
+    "blocks.1.0.conv_dw",
     "blocks.1.1.conv_pw",
     "blocks.2.1.conv_dw",
+    "blocks.2.1.conv_pwl",
     "blocks.3.1.conv_pwl",
     "blocks.4.1.conv_pw",
     "blocks.4.1.conv_pwl",
