@@ -31,7 +31,7 @@ from taco.model import load_generalist
 from taco.options import ExportOptions, make_options
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import PlainProgress
-from taco.recover import RecoveryOptions
+from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
 from taco.recovering import Recovery
 from taco.repair import make_teacher, renormalise
 from taco.rundir import RunDir
@@ -143,7 +143,7 @@ def gradual(setting: Setting, cell: Cell, folder: Path) -> dict[str, Any]:
         specialist=setting.dense,
         material=setting.material,
         minutes=1.0,  # decides only how many views are drawn
-        options=RecoveryOptions(seed=cell.seed, keep_zeros=True),
+        options=RecoveryOptions(SPARSE_LEARNING_RATE, seed=cell.seed, keep_zeros=True),
         depends_on={"cell": cell.name},
         store=Store(rundir),
         progress=PlainProgress(),

@@ -32,7 +32,7 @@ from taco.moments import Moments
 from taco.options import ExportOptions
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import Progress
-from taco.recover import RecoveryOptions
+from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
 from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
 from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
@@ -275,11 +275,14 @@ class _Job:
         return self.plan.generalist.preprocessing.input_size
 
     def _recovery(self, specialist: Specialist, material: Material, *, keep_zeros: bool) -> Recovery:
+        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros)
+        if keep_zeros:
+            options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
         return Recovery(
             specialist=specialist.module,
             material=material,
             minutes=self.options.recover_minutes,
-            options=RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros),
+            options=options,
             depends_on=self.keys.after_head(**self.pictures.key),
             store=self.store,
             progress=self.progress,

@@ -117,7 +117,8 @@ class Sparsifier:
 
     def _key(self) -> dict[str, Any]:
         names = ("pattern", "include", "exclude", "solver", "damping", "recover_minutes", "seed")
-        return {**self.key, **{name: getattr(self.options, name) for name in names}}
+        asked = {name: getattr(self.options, name) for name in names}
+        return {**self.key, **asked, "learning_rate": self.recovery.options.learning_rate}
 
     def _prune(self, module: nn.Module, selection: Selection, sparsity: float, key: Mapping[str, Any]) -> _Pruned:
         """Solve, choose levels, stitch and re-estimate BatchNorm; the result is stored."""
