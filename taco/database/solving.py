@@ -75,6 +75,7 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
         moments = LayerMoments(_moments(fit), None if held_out is None else _moments(held_out))
         damping = _damping(weight, moments) if order.damping == "auto" else order.damping
         H = moments.all.H  # noqa: N806
+        del moments  # of a wide layer they are most of the memory
         solutions = solve_levels(weight, H, list(order.specs.values()), order.solver, damping)
         energy = Problem.of(weight, H, damping).loss(torch.zeros_like(weight))
     except SolverError as error:

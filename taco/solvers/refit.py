@@ -4,6 +4,7 @@ For every row, with S its kept columns and R the others, v_S = (H_SS)^-1 (w H)_S
 when few weights go, is v = w - w_R ((H^-1)_RR)^-1 (H^-1)_R:. Either needs the solution of one small system a row.
 Systems of up to about a thousand unknowns are factored, the large ones in float32 and refined in float64 until they are
 as good; beyond that all rows are solved at once by preconditioned conjugate gradients, to a relative residual of 1e-4.
+Inputs that are nearly copies of each other make those crawl: after `_MOST` products the rest is factored all the same.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch.nn import functional as F
 from taco.solvers.problem import Problem, cholesky
 
 _BATCH_BYTES = 64 * 2**20
-_WIDEST = 1024  # unknowns of a row; beyond, conjugate gradients
+_WIDEST = 1408  # unknowns of a row; beyond, conjugate gradients first
 _SINGLE = 192  # unknowns from which a float32 factorisation with refinement is faster
 _REFINED, _STEPS = 1e-10, 5  # relative residual, most corrections
-_RESIDUAL, _MOST = 1e-4, 500  # relative residual, most iterations
+_RESIDUAL, _MOST = 1e-4, 60  # relative residual, most iterations
 
 
 def refit_support(problem: Problem, mask: torch.Tensor, widest: int = _WIDEST) -> torch.Tensor:
@@ -36,16 +37,18 @@ def refit_support(problem: Problem, mask: torch.Tensor, widest: int = _WIDEST) -
     """
     kept, gone = mask.sum(2), (~mask).sum(2)
     iterative = torch.minimum(kept, gone) > widest
-    from_kept, from_gone = (kept <= gone) & ~iterative, (kept > gone) & ~iterative & (gone > 0)
     V = torch.where((gone == 0)[:, :, None], problem.W, 0.0)
+    for g in iterative.any(1).nonzero()[:, 0].tolist():
+        rows = iterative[g].nonzero()[:, 0]
+        V[g, rows], settled = _descend(problem, g, mask[g, rows], rows)
+        iterative[g, rows] = settled
+    from_kept, from_gone = (kept <= gone) & ~iterative, (kept > gone) & ~iterative & (gone > 0)
     if from_kept.any():
         direct = _Systems(problem.H, problem.WH, mask, problem.damping).solve(from_kept)
         V = torch.where(from_kept[:, :, None], direct, V)
     if from_gone.any():
         multipliers = _Systems(problem.inverse, problem.W, ~mask, problem.damping).solve(from_gone)
         V = torch.where(from_gone[:, :, None], (problem.W - multipliers @ problem.inverse) * mask, V)
-    for g in iterative.any(1).nonzero()[:, 0].tolist():
-        V[g, iterative[g]] = _descend(problem, g, mask[g, iterative[g]], iterative[g])
     return V
 
 
@@ -151,34 +154,52 @@ def _substituted(factor: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return x[:, :, 0]
 
 
-def _descend(problem: Problem, g: int, mask: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Solve wide rows of one group by conjugate gradients in float32, restarted from a float64 residual."""
+def _descend(problem: Problem, g: int, mask: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve wide rows of one group by conjugate gradients in float32, restarted from a float64 residual.
+
+    Returns:
+        (len(rows), cols) float64, and which rows reached the residual, (len(rows),) bool.
+    """
     H, b = problem.H[g], problem.WH[g, rows] * mask
     goal = _RESIDUAL * b.norm(dim=1, keepdim=True)
     scale = H.diagonal().sqrt()
     single = (H / (scale[:, None] * scale)).float()
     V = problem.W[g, rows] * mask
-    for _ in range(4):
+    residual = (b - V @ H) * mask
+    left = _MOST
+    while left > 0 and (residual.norm(dim=1, keepdim=True) > goal).any():
+        step, used = _conjugate(single, (residual / scale).float(), mask, ((0.5 * goal).float(), scale.float()), left)
+        V += step.double() / scale
         residual = (b - V @ H) * mask
-        if (residual.norm(dim=1, keepdim=True) <= goal).all():
-            break
-        V += _conjugate(single, (residual / scale).float(), mask, (0.5 * goal).float(), scale.float()).double() / scale
-    return V
+        left -= max(1, used)
+    return V, (residual.norm(dim=1, keepdim=True) <= goal)[:, 0]
 
 
 def _conjugate(
-    A: torch.Tensor, b: torch.Tensor, mask: torch.Tensor, goal: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
-    """Solve x A = b on each row's mask, A of unit diagonal, until |residual * scale| is below `goal` in every row."""
+    A: torch.Tensor, b: torch.Tensor, mask: torch.Tensor, goal: tuple[torch.Tensor, torch.Tensor], most: int
+) -> tuple[torch.Tensor, int]:
+    """Solve x A = b on each row's mask, A of unit diagonal, until |residual * scale| is below the goal in every row.
+
+    Args:
+        A: (cols, cols) float32.
+        b: (rows, cols) float32.
+        mask: (rows, cols) bool.
+        goal: (rows, 1) and the scale (cols,), float32.
+        most: Products with A.
+
+    Returns:
+        x and the number of products.
+    """
+    limit, scale = goal
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     square = residual.square().sum(1, keepdim=True)
-    for _ in range(_MOST):
-        if ((residual * scale).norm(dim=1, keepdim=True) <= goal).all():
-            break
+    for count in range(most):
+        if ((residual * scale).norm(dim=1, keepdim=True) <= limit).all():
+            return x, count
         image = (direction @ A) * mask
         step = square / (direction * image).sum(1, keepdim=True).clamp_min(1e-30)
         x += step * direction
         residual -= step * image
         before, square = square, residual.square().sum(1, keepdim=True)
         direction = residual + square / before.clamp_min(1e-30) * direction
-    return x
+    return x, most
