@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,8 +133,9 @@ def test_agnostic_pictures_give_another_database(task: Path, built: Path, tmp_pa
     assert ours.energy != control.energy
 
 
-def test_the_same_steps_from_python(task: Path, built: Path) -> None:
-    asked = {"task": task, "target": "host-cpu", "out": built, "model": "test_efficientnet", "random_weights": True}
+def test_the_same_steps_from_python(task: Path, built: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(built, tmp_path / "copy")  # others look at the one that was built
+    asked = {"task": task, "target": "host-cpu", "out": out, "model": "test_efficientnet", "random_weights": True}
     options = make_options({**asked, "head": "fit", "shots": 4})
     include = ("blocks.4.*dw", "conv_head")
     recipe = Recipe((Level("unstructured", 0.9),))

@@ -87,7 +87,7 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
     task = Listing("site", ("fox", "hare"), pictures, skipped=(Skipped(Path("/p/x.jpg"), "two species"),))
     found = SimpleNamespace(
         options=make_options({"task": "site", "target": "host-cpu", "out": "runs/a", **options}),
-        budget=SimpleNamespace(speedup=1.5, macs=None),
+        budget=SimpleNamespace(speedup=1.5, macs=None, sparsity=None),
         units=SimpleNamespace(units=[SimpleNamespace(width=96)], dense=[]),
         listings=SimpleNamespace(
             task=task, evaluation=Listing("val", task.classes, pictures[:4]) if evaluation else None, cropped=evaluation

@@ -56,7 +56,7 @@ REPORTS = {
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
 PICTURES = {"unmeasured": 2, "no accuracy": 2}
-schemes = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+schemes = pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 
 
 @cache

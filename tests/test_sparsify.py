@@ -84,6 +84,7 @@ def test_the_asked_share_is_zero_in_the_exported_file_and_the_packed_one_unpacks
     assert not list((out / ".taco" / "databases").glob("*")), "a finished stage leaves no database"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
     drawn_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +107,7 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
     assert whole == cut
 
 
+@pytest.mark.slow
 def test_globs_choose_layers(drawn_task: Path, tmp_path: Path) -> None:
     asked = {"recover_minutes": 0.0, "include": ("blocks.2.*",), "exclude": ("*.conv_dw",), "sparsity": 0.5}
     found = api.export(options(drawn_task, tmp_path / "out", **asked)).report.sparsity
@@ -128,6 +130,7 @@ def test_two_of_four(drawn_task: Path, tmp_path: Path) -> None:
     assert len(found.stages) == 1
 
 
+@pytest.mark.slow
 def test_agnostic_calibration_gives_another_model_from_as_many_other_pictures(drawn_task: Path, tmp_path: Path) -> None:
     other = draw_task(tmp_path / "other", ("x",), count=30, seed=5)
     task = api.export(options(drawn_task, tmp_path / "a", recover_minutes=0.0))

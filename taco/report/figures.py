@@ -78,7 +78,7 @@ def latency_curves(report: Report) -> str:
     high = max(float(np.quantile(latency.samples, 0.99)) for _, latency in models)
     room = 0.06 * (high - low) or 0.05 * high or 1.0
     axes.set_xlim(low - room, high + room)
-    axes.set_ylim(0, 104)
+    axes.set_ylim(-6, 104)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(color=GRID, linewidth=1)
     axes.set_xlabel("milliseconds for one picture")
