@@ -147,13 +147,20 @@ def calibrate_in_waves(
         SolverError: A layer's inputs overflow.
     """
     options = options or CalibrationOptions()
+    for wave in waves_for(model, layers, batches, options):
+        yield from calibrate_wave(model, wave, batches(), options)
+
+
+def waves_for(
+    model: nn.Module, layers: Sequence[str], batches: Batches, options: CalibrationOptions
+) -> tuple[Wave, ...]:
+    """Plan the waves by the first picture; arguments and errors as of `calibrate_in_waves`."""
     for name in layers:
         _size_bytes(model, name, options)
     first = next(iter(batches()), None)
     if first is None:
         raise _no_picture()
-    for wave in plan_waves(model, layers, first[:1], options):
-        yield from calibrate_wave(model, wave, batches(), options)
+    return plan_waves(model, layers, first[:1], options)
 
 
 def calibrate_wave(

@@ -18,6 +18,13 @@ def temporary_for(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
+def sweep(*folders: Path) -> None:
+    """Remove what a killed process was writing in these folders."""
+    for folder in folders:
+        for left in folder.glob(TEMPORARIES):
+            left.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a written file has reached the disk."""
     with path.open("rb") as file:

@@ -96,7 +96,17 @@ class ExportOptions(BaseModel):
     @property
     def sparse(self) -> bool:
         """Whether weights are to become zero, rather than channels to go."""
-        return self.sparsity is not None or self.pattern == "2:4"
+        return self.zeros is not None
+
+    @property
+    def zeros(self) -> float | None:
+        """The share of weights that is to become zero; None where none is."""
+        return 0.5 if self.pattern == "2:4" else self.sparsity
+
+    @property
+    def mask(self) -> Pattern:
+        """Which weights may become zero together."""
+        return self.pattern or "unstructured"
 
 
 def make_options(values: dict[str, object]) -> ExportOptions:

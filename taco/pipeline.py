@@ -30,6 +30,7 @@ from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
 from taco.moments import Moments
 from taco.options import ExportOptions
+from taco.packing import pack_model
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
@@ -73,7 +74,7 @@ class Plan:
         }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Finished:
     """Everything that the bundle and the report are made of."""
 
@@ -85,6 +86,11 @@ class Finished:
     artifact: Artifact
     judgement: Judgement
     bench: BenchResult | None
+
+    @functools.cached_property
+    def packed(self) -> bytes | None:
+        """The exported file in packed form; None where no weight was to become zero."""
+        return None if self.cut.sparsity is None else pack_model(self.artifact.path)
 
 
 def make_plan(options: ExportOptions) -> Plan:

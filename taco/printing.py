@@ -77,7 +77,7 @@ def plan(found: Plan, config: Path | None = None) -> str:
     options, budget = found.options, found.budget
     how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
     if budget.sparsity is not None:
-        how = f"{budget.sparsity:.1%} of the weights zero, {options.pattern or 'unstructured'}; widths stay"
+        how = f"{budget.sparsity:.1%} of the weights zero, {options.mask}; widths stay"
     widths = sum(u.width for u in found.units.units)
     lines = [
         *([f"settings  {config}"] if config else []),

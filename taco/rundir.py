@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.errors import InputError
-from taco.files import TEMPORARIES, sha256_of, sync, temporary_for, write_atomically
+from taco.files import sha256_of, sweep, sync, temporary_for, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,8 @@ class RunDir:
                 raise InputError(
                     f"--out {self.path} cannot be locked: {error.strerror}", "Choose another --out"
                 ) from error
-            self._sweep()
+            sweep(self.path, self.private, self._steps, self._measured)
             yield
-
-    def _sweep(self) -> None:
-        """Remove what a killed process was writing."""
-        for folder in (self.path, self.private, self._steps, self._measured):
-            for left in folder.glob(TEMPORARIES):
-                left.unlink(missing_ok=True)
 
     def asked(self) -> Any:
         """Return what the run in this folder was asked for; None when there is none."""

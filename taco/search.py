@@ -55,7 +55,7 @@ def decide_budget(options: ExportOptions, target: Target) -> Budget:
         MeasurementError: A speed-up is asked where nothing can be measured.
     """
     if options.sparse:
-        return Budget(None, 1.0, 0.5 if options.sparsity is None else options.sparsity)
+        return Budget(None, 1.0, options.zeros)
     if options.speedup is None:
         return Budget(None, target.default_macs if options.macs is None else options.macs)
     if not target.local:

@@ -90,8 +90,7 @@ class Sparsifier:
             InputError: A glob matches no layer, or no layer is left.
             SolverError: A layer cannot be solved.
         """
-        recovery, pattern = self.recovery, self.options.pattern or "unstructured"
-        asked = 0.5 if self.options.sparsity is None else self.options.sparsity
+        recovery, pattern, asked = self.recovery, self.options.mask, self.options.zeros or 0.0
         selection = choose_layers(recovery.specialist, self.options.include or (), self.options.exclude or ())
         plan = (asked,) if pattern == "2:4" else sparsities(asked)
         module, stages, steps = recovery.specialist, [], 0
@@ -143,7 +142,7 @@ class Sparsifier:
 
     def _database(self, module: nn.Module, selection: Selection, sparsity: float, folder: Path) -> LayerDatabase:
         options = self.options
-        levels = levels_around(sparsity, options.pattern or "unstructured")
+        levels = levels_around(sparsity, options.mask)
         recipe = Recipe(levels, options.solver, "auto" if options.damping is None else options.damping)
         source = Source(module, selection, self.batches, content_key(self.key))
         executor = Executor.parse(options.executor)

@@ -21,7 +21,7 @@ from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.bundle import Manifest, labels_file, publish
 from taco.formats.names import BLANK
-from taco.packing import PACKED_NAME, pack_model
+from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
 from taco.report import schema
@@ -100,8 +100,8 @@ def write_bundle(done: Finished, folder: Path) -> Manifest:
             {"input": done.judgement.parity_inputs, "logits": done.judgement.parity_logits}
         ),
     }
-    if done.cut.sparsity is not None:
-        files[PACKED_NAME] = pack_model(done.artifact.path)
+    if done.packed is not None:
+        files[PACKED_NAME] = done.packed
     if not plan.target.local and plan.target.runtime == "ort":
         files |= _bench_kit(done)
     return publish(folder, files, _manifest(done))
@@ -287,8 +287,8 @@ def _recovery(done: Finished) -> dict[str, float | int | str] | None:
 
 
 def _sparsity(done: Finished) -> schema.SparsitySection | None:
-    found = done.cut.sparsity
-    if found is None:
+    found, packed = done.cut.sparsity, done.packed
+    if found is None or packed is None:
         return None
     weights, nonzero = sum(x.weights for x in found.layers), sum(x.nonzero for x in found.layers)
     return schema.SparsitySection(
@@ -309,7 +309,7 @@ def _sparsity(done: Finished) -> schema.SparsitySection | None:
             )
             for stage in found.stages
         ],
-        packed_bytes=len(pack_model(done.artifact.path)),
+        packed_bytes=len(packed),
     )
 
 

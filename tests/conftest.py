@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 
 # Two workers share two cores: torch with a thread for each core in both is several times slower than with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -62,3 +64,24 @@ def real_pictures() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real pictures in {folder}; set TACO_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a tmpfs of a given size, or with other options; skips where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        remount = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options]
+        done = subprocess.run(["mount", *remount, "tmpfs", str(place)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted = True
+        return place
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -76,27 +76,6 @@ def test_a_second_build_of_the_same_folder_is_refused(tmp_path: Path, whole: dic
     assert contents(folder) == whole
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a tmpfs of a given size, or changes it; skips where that is not allowed."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = False
-
-    def mount(options: str) -> Path:
-        nonlocal mounted
-        how = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options]
-        done = subprocess.run(["mount", *how, "tmpfs", str(place)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-        mounted = True
-        return place
-
-    yield mount
-    if mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 @pytest.mark.parametrize("kilobytes", [8, 16, 24])
 def test_a_full_disk_is_said_and_a_larger_one_goes_on(
     kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path]

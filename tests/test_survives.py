@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,27 +102,6 @@ def test_killed_again_and_again_it_still_arrives(task: Path, finished: Path, tmp
             process.kill()
             process.wait()
     assert hashes(out) == hashes(finished)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a tmpfs of a given size, or with other options; skips where that is not allowed."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = False
-
-    def mount(options: str) -> Path:
-        nonlocal mounted
-        remount = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options]
-        done = subprocess.run(["mount", *remount, "tmpfs", str(place)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-        mounted = True
-        return place
-
-    yield mount
-    if mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("kilobytes", [16, 400, 2000, 3200, 3600, 4400, 5200, 6000, 7000])

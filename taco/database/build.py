@@ -18,15 +18,15 @@ import safetensors.torch
 import torch
 
 import taco
-from taco.calibrate import calibrate_wave, plan_waves
+from taco.calibrate import calibrate_wave, waves_for
 from taco.database.index import INDEX, Index, Inputs, LevelEntry, Skipped, UnitEntry, read_index
 from taco.database.recipe import Recipe, solver_version
 from taco.database.solving import Order, Solved, halves_of, solve_layer
 from taco.database.source import Source, key_of, moments_sha256, weights_sha256
 from taco.database.unit_file import FOLDER, is_whole, read_unit, write_unit
-from taco.errors import InputError, SolverError, TaskError
+from taco.errors import InputError, SolverError
 from taco.executor import Executor, Job
-from taco.files import TEMPORARIES
+from taco.files import sweep
 from taco.moments import LayerMoments
 from taco.progress import Progress
 from taco.solvers.spec import Spec
@@ -79,10 +79,7 @@ class _Builder:
         if not missing:
             return
         self.executor.check()
-        first = next(iter(self.source.batches()), None)
-        if first is None:
-            raise TaskError("there is no picture to calibrate on", "Give more pictures a class")
-        waves = plan_waves(self.source.model, missing, first[:1], self.source.options)
+        waves = waves_for(self.source.model, missing, self.source.batches, self.source.options)
         for number, wave in enumerate(waves, 1):
             which = f" ({number} of {len(waves)})" if len(waves) > 1 else ""
             with self.progress.step(f"calibrate on the pictures{which}", self.source.pictures) as advance:
@@ -251,8 +248,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise InputError(f"another taco is working in {folder}", "Wait for it, or choose another --out") from error
         except OSError as error:
             raise InputError(f"--out {folder} cannot be used: {error.strerror}", "Choose another --out") from error
-        for left in (*folder.glob(TEMPORARIES), *(folder / FOLDER).glob(TEMPORARIES)):
-            left.unlink(missing_ok=True)
+        sweep(folder, folder / FOLDER)
         yield
 
 
