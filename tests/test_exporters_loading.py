@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from taco import plugins
 from taco.errors import InputError
-from taco.exporters import loading, ort, trt
+from taco.exporters import ort, trt
 from taco.exporters.loading import GROUP, OWN, load_exporter
 from taco.exporters.protocol import Artifact, Compressed, RunOptions, Session
 from taco.targets.loading import Target
@@ -51,7 +52,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     def entry_points(*, group: str) -> EntryPoints:
         return points.select(group=group)
 
-    monkeypatch.setattr(loading, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
     return module
 
 

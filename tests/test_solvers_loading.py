@@ -8,8 +8,9 @@ from importlib.metadata import EntryPoint
 import pytest
 import torch
 
+from taco import plugins
 from taco.errors import InputError, SolverError
-from taco.solvers import Spec, load_solver, loading, solve_levels
+from taco.solvers import Spec, load_solver, solve_levels
 from taco.solvers.loading import GROUP, OWN
 from taco.testing.layers import Layer
 
@@ -46,7 +47,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         "admm": "foreign_solver:NUMBER",
     }
     found = [EntryPoint(name, value, GROUP) for name, value in points.items()]
-    monkeypatch.setattr(loading, "entry_points", lambda group: found if group == GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found if group == GROUP else [])
     return module
 
 

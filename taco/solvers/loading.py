@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 import torch
 
-from taco.errors import InputError
+from taco.plugins import Family
 from taco.solvers.solver import Solution, Solver
 from taco.solvers.spec import Spec
-from taco.wording import nearest
 
 OWN = ("admm", "exactobs", "fastobc", "magnitude", "magnitude_refit", "channels", "gptq")
 GROUP = "taco.solvers"
@@ -24,25 +21,15 @@ def load_solver(name: str) -> Solver:
     Raises:
         InputError: There is none of that name (the nearest is suggested), or another package's cannot be loaded.
     """
-    if name in OWN:
-        return cast(Solver, importlib.import_module(f"taco.solvers.{name}").SOLVER)
-    foreign = {point.name: point for point in entry_points(group=GROUP)}
-    if name in foreign:
-        return _load(foreign[name])
-    known = sorted({*OWN, *foreign})
-    raise InputError(f"there is no solver {name!r}", f"{nearest(name, known)} Solvers are: {', '.join(known)}")
+    return cast(Solver, _FAMILY.load(name))
 
 
-def _load(point: EntryPoint) -> Solver:
-    try:
-        solver = point.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"solver {point.name!r} ({point.value}) cannot be loaded: {error}", "Repair it") from error
-    if isinstance(solver, type) or not callable(solver) or not callable(getattr(solver, "levels", None)):
-        raise InputError(
-            f"{point.value} is no solver: it lacks a call or `levels`", "Let the entry point name the constant SOLVER"
-        )
-    return cast(Solver, solver)
+def _fault(found: object) -> str:
+    solves = callable(found) and callable(getattr(found, "levels", None)) and not isinstance(found, type)
+    return "" if solves else "it lacks a call or `levels`"
+
+
+_FAMILY = Family("solver", GROUP, OWN, "SOLVER", _fault)
 
 
 def solve_levels(
