@@ -6,13 +6,13 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from taco import printing
+from taco import arguments, printing
 from taco.options import ExportOptions, make_options
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Every layer at every level of compression: solved once, for any device and budget.")
 
 _DEFAULT = ExportOptions(task=Path(), target="host-cpu", out=Path())
-_MODEL, _HOW, _EXPERT = "The model", "How", "For experts"
+_HOW = "How"
 _COLUMNS = 5
 
 
@@ -30,17 +30,11 @@ _COLUMNS = 5
 def build(
     task: Annotated[Path, typer.Argument(help="Your pictures, in any form that `taco export` takes.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the database.")],
-    model: Annotated[str, typer.Option(help="Any timm model.", rich_help_panel=_MODEL)] = _DEFAULT.model,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights, .safetensors or .pth.", rich_help_panel=_MODEL)
-    ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Load no weights: for trying speed only.", rich_help_panel=_MODEL)
-    ] = False,
-    head: Annotated[
-        Literal["auto", "imagenet", "fit", "keep"], typer.Option(help="As of `taco export`.", rich_help_panel=_MODEL)
-    ] = _DEFAULT.head,
-    shots: Annotated[int, typer.Option(help="Labelled pictures a class.", rich_help_panel=_HOW)] = _DEFAULT.shots,
+    model: arguments.Model = _DEFAULT.model,
+    weights: arguments.Weights = None,
+    random_weights: arguments.RandomWeights = False,
+    head: arguments.Head = _DEFAULT.head,
+    shots: arguments.Shots = _DEFAULT.shots,
     levels: Annotated[
         str | None,
         typer.Option(
@@ -63,32 +57,21 @@ def build(
         list[str] | None,
         typer.Option(metavar="GLOB", help="No layers with such names; may be given again.", rich_help_panel=_HOW),
     ] = None,
-    executor: Annotated[
-        str,
-        typer.Option(metavar="WHERE", help="local, local:N processes, dask://HOST:PORT, or ray.", rich_help_panel=_HOW),
-    ] = "local",
-    calibration: Annotated[
-        Literal["task", "agnostic"],
-        typer.Option(help="agnostic: the control, on general pictures instead of yours.", rich_help_panel=_EXPERT),
-    ] = "task",
-    agnostic_images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="General pictures; as many as yours are drawn.", rich_help_panel=_EXPERT),
-    ] = None,
-    solver: Annotated[
-        str, typer.Option(help="auto: admm, and fastobc for the widest layers.", rich_help_panel=_EXPERT)
-    ] = "auto",
+    executor: arguments.Executor = _DEFAULT.executor,
+    calibration: arguments.CalibrationOn = _DEFAULT.calibration,
+    agnostic_images: arguments.AgnosticImages = None,
+    solver: arguments.Solver = _DEFAULT.solver,
     damping: Annotated[
         str,
         typer.Option(
             metavar="NUMBER",
             help="A multiple of mean(diag H). auto: what does best on held-out pictures, layer by layer.",
-            rich_help_panel=_EXPERT,
+            rich_help_panel=arguments.EXPERT,
         ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Draws shots and positions.", rich_help_panel=_EXPERT)] = _DEFAULT.seed,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=_EXPERT)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_EXPERT)] = False,
+    seed: arguments.Seed = _DEFAULT.seed,
+    quiet: arguments.Quiet = False,
+    debug: arguments.Debug = False,
 ) -> None:
     """Solve every layer at every level. Stopped, the same command goes on; done, it does nothing."""
     del debug
