@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +64,23 @@ def list_pictures(source: Path, options: ListOptions = _DEFAULTS) -> Listing:
     Raises:
         TaskError: The source cannot be used; the message says how it should look.
     """
-    source = source.absolute()
+    with _no_collection():
+        return _list(source.absolute(), options)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Rows by the hundred thousand hold no cycles, and looking for some takes a tenth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _list(source: Path, options: ListOptions) -> Listing:
     asked = None if options.classes is None else [canonical(name) for name in options.classes]
     try:
         if not source.exists():

@@ -11,6 +11,7 @@ from taco.listing import Box
 _ROUNDING = 0.01
 #: Fractions beyond this are no rounding: they are pixels.
 _PIXELS = 2.0
+_NUMBERS = (float, int)  # bool is no number here
 
 
 class BoxReader:
@@ -69,5 +70,5 @@ class BoxReader:
 def _four(values: object) -> tuple[float, float, float, float] | None:
     if not isinstance(values, list | tuple) or len(values) != 4:
         return None
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
+    numbers = [float(v) for v in values if type(v) in _NUMBERS and math.isfinite(v)]
     return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

@@ -147,6 +147,8 @@ def _check_known(file: Path, what: str, unknown: Iterator[str]) -> None:
 
 def _id(fields: Mapping[str, object], name: str, where: str) -> str:
     value = fields.get(name)
+    if type(value) is str and value:  # nearly all of them
+        return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a table once lay between
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
@@ -159,6 +161,8 @@ def _text(fields: Mapping[str, object], name: str, where: str) -> str | None:
     value = fields.get(name)
     if value is None or value == "":
         return None
+    if type(value) is str:
+        return sys.intern(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TaskError(f"{where}: {name} is neither a text nor a number", "Give a text or leave it out")
     return sys.intern(str(value))

@@ -101,7 +101,7 @@ class DetectorOutput:
                 placed.add(entry)
             elif entry is not None:
                 named.setdefault(entry, []).append(path)
-        told = (some for entry, some in named.items() if entry in placed or len(set(map(os.path.realpath, some))) > 1)
+        told = (some for entry, some in named.items() if entry in placed or len(set(map(self._places.of, some))) > 1)
         return frozenset(path for some in told for path in some)
 
     def _fit(self, path: Path) -> _Fit:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
 from taco.listing import Box, Skipped
 
-_VIDEOS = frozenset({".mp4", ".avi", ".mov", ".m4v", ".mkv", ".wmv", ".mpg"})
+_VIDEOS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".wmv", ".mpg")
 #: CSV columns of a box, in lower case: ours, and Camtrap DP's.
 BOX_COLUMNS = (
     ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
@@ -98,7 +98,7 @@ def unusable(name: object) -> str | None:
         return None
     if _is_on_the_web(name):
         return "it is on the web: download it first"
-    return "it is a video" if PurePath(name).suffix.lower() in _VIDEOS else None
+    return "it is a video" if name.rstrip("/")[-5:].lower().endswith(_VIDEOS) else None
 
 
 def box_columns(columns: Mapping[str, str], file: Path) -> Sequence[str] | None:
