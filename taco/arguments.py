@@ -149,6 +149,15 @@ Solver = Annotated[
         rich_help_panel=EXPERT,
     ),
 ]
+Sequential = Annotated[
+    bool,
+    typer.Option(
+        "--sequential/--no-sequential",
+        help="Solve sparse layers once more in the model's order, each for the inputs that those before it have left; "
+        "kept where the select pictures say that it helps.",
+        rich_help_panel=EXPERT,
+    ),
+]
 Damping = Annotated[
     float | None,
     typer.Option(

@@ -91,6 +91,7 @@ def export(
     exclude: arguments.Exclude = None,
     solver: arguments.Solver = _DEFAULT.solver,
     damping: arguments.Damping = None,
+    sequential: arguments.Sequential = _DEFAULT.sequential,
     calibration: arguments.CalibrationOn = _DEFAULT.calibration,
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,

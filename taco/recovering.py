@@ -11,7 +11,7 @@ from torch import nn
 
 from taco.material import Material
 from taco.progress import Progress
-from taco.recover import Recovered, RecoveryOptions
+from taco.recover import Recovered, RecoveryOptions, objective
 from taco.repair import Teacher, distil, make_teacher, renormalise, steps_for, teacher_bank
 from taco.stored import Store
 from taco.views import TeacherBank
@@ -52,6 +52,11 @@ class Recovery:
     def renormalise(self, student: nn.Module) -> nn.Module:
         """Re-estimate BatchNorm; returns the better of before and after."""
         return renormalise(student, self.teacher, self.material)
+
+    def best(self, *students: nn.Module) -> nn.Module:
+        """Return the nearest to the teacher on the select pictures, BatchNorm re-estimated where that helps."""
+        renewed = [self.renormalise(student) for student in students]
+        return min(renewed, key=lambda student: objective(student, self.teacher.select))
 
     def steps(self, start: nn.Module, key: Mapping[str, Any]) -> int:
         """Turn the minutes into steps, once: the answer is stored."""

@@ -28,6 +28,7 @@ from taco.options import ExportOptions
 from taco.recover import Recovered
 from taco.recovering import Recovery
 from taco.rundir import content_key
+from taco.sequential import GROUPS, Assignment, SequentialOptions, solve_sequentially
 from taco.sparsity import SparseLayer, Sparsity, Stage
 
 #: Densities of a stage's levels, as multiples of the stage's own.
@@ -97,7 +98,7 @@ class Sparsifier:
         pruned, recovered = None, None
         for number, sparsity in enumerate(plan):
             key = {**self._key(), "plan": list(plan[: number + 1]), "of": len(plan), "steps": steps}
-            pruned = self._prune(module, selection, sparsity, key)
+            pruned = self._prune(module, selection, sparsity, key, last=number == len(plan) - 1)
             if number == 0 and recovery.minutes > 0:
                 steps = recovery.steps(pruned.module, key)
                 key["steps"] = steps
@@ -115,12 +116,14 @@ class Sparsifier:
         return Cut(module, 1.0, widths, pruned.module, recovered, facts)
 
     def _key(self) -> dict[str, Any]:
-        names = ("pattern", "include", "exclude", "solver", "damping", "recover_minutes", "seed")
+        names = ("pattern", "include", "exclude", "solver", "damping", "sequential", "recover_minutes", "seed")
         asked = {name: getattr(self.options, name) for name in names}
         return {**self.key, **asked, "learning_rate": self.recovery.options.learning_rate}
 
-    def _prune(self, module: nn.Module, selection: Selection, sparsity: float, key: Mapping[str, Any]) -> _Pruned:
-        """Solve, choose levels, stitch and re-estimate BatchNorm; the result is stored."""
+    def _prune(
+        self, module: nn.Module, selection: Selection, sparsity: float, key: Mapping[str, Any], *, last: bool
+    ) -> _Pruned:
+        """Solve, choose levels, stitch and repair what needs no training; the result is stored."""
         pruned = copy.deepcopy(module)
 
         def compute() -> tuple[nn.Module, dict[str, Any]]:
@@ -129,6 +132,8 @@ class Sparsifier:
             levels = choose_levels(database, sparsity)
             with self.recovery.progress.step("stitch the sparse model"):
                 stitched = self.recovery.renormalise(database.stitch(module, levels))
+            if last and self.options.sequential:
+                stitched = self.recovery.best(stitched, self._sequential(module, database, levels))
             facts = {
                 "levels": {name: str(level) for name, level in levels.items()},
                 "losses": {name: database.relative_loss(name, level) for name, level in levels.items()},
@@ -139,6 +144,16 @@ class Sparsifier:
 
         facts = self.recovery.store.module("sparse-stage", key, pruned, compute)
         return _Pruned(pruned, facts["levels"], facts["losses"], facts["dense"])
+
+    def _sequential(self, module: nn.Module, database: LayerDatabase, levels: Mapping[str, Level]) -> nn.Module:
+        """Solve the layers again at their levels, one group after the other."""
+        entries = {layer: database.entry(layer) for layer in levels}
+        assignments = {n: Assignment(levels[n], e.inputs.solver, e.damping) for n, e in entries.items()}
+        progress, executor = self.recovery.progress, Executor.parse(self.options.executor)
+        with progress.step("solve again, each layer for what those before it left", GROUPS) as advance:
+            options = SequentialOptions(progress=advance)
+            dense = self.recovery.specialist
+            return solve_sequentially(dense, module, assignments, self.batches, options, executor)
 
     def _database(self, module: nn.Module, selection: Selection, sparsity: float, folder: Path) -> LayerDatabase:
         options = self.options

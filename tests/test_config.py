@@ -53,6 +53,7 @@ include = "blocks.*"
 exclude = ["*.conv_dw", "*.se.*"]
 solver = "fastobc"
 damping = 1
+sequential = false
 calibration = "agnostic"
 agnostic-images = "other"
 executor = "local:4"
