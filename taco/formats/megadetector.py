@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from taco.listing import Box
 ANIMAL = "animal"
 _CATEGORIES = {"1": ANIMAL, "2": "person", "3": "vehicle"}
 _FORM = "Give the JSON that MegaDetector writes: images with file and detections, and detection_categories"
+#: Paths that are written in the normal way already, as nearly all are.
+_PLAIN = re.compile(r"/?[^/\\.\s]+(?:/(?!\.)[^/\\\s]+)*").fullmatch
 _Found = tuple[tuple[str, float, Box], ...]
 
 
@@ -54,6 +57,7 @@ class DetectorOutput:
     Attributes:
         file: Where it was read.
         warnings: What a person should know.
+        places: Where the pictures really are.
     """
 
     file: Path
@@ -62,8 +66,17 @@ class DetectorOutput:
     _categories: Mapping[str, str]
     _entries: Mapping[str, _Found | str]
     _by_name: Mapping[str, Sequence[str]]
-    _places: Places = field(default_factory=Places)
+    places: Places = field(default_factory=Places)
     _known: dict[Path, _Fit] = field(default_factory=dict)  # a path is looked up several times
+
+    def best(self, path: Path, category: str, least: float) -> Box | None:
+        """Return the box of the surest detection of a category in a picture; None where none is as sure as `least`."""
+        entry = self.entry_of(path)
+        found = None if entry is None else self._entries[entry]
+        if found is None or isinstance(found, str):
+            return None
+        names = self._categories
+        return next((box for name, sure, box in found if sure >= least and names.get(name, name) == category), None)
 
     def detections(self, path: Path) -> tuple[Detection, ...] | None:
         """Return what was seen in a picture, the surest first; None where it is not listed or the detector failed."""
@@ -81,7 +94,7 @@ class DetectorOutput:
 
     def entry_of(self, path: Path) -> str | None:
         """Return the file name under which a picture is listed; None where none, or no single one, fits."""
-        return next(iter(found)) if len(found := self._fit(path).entries) == 1 else None
+        return found[0] if len(found := self._fit(path).entries) == 1 else None
 
     def ambiguous(self, path: Path) -> bool:
         """Tell whether several entries fit a picture equally well; it then counts as not listed."""
@@ -96,13 +109,18 @@ class DetectorOutput:
         placed: set[str] = set()
         named: dict[str, list[Path]] = {}
         for path in paths:
-            entry = self.entry_of(path)
-            if entry is not None and self._fit(path).placed:
-                placed.add(entry)
-            elif entry is not None:
-                named.setdefault(entry, []).append(path)
-        told = (some for entry, some in named.items() if entry in placed or len(set(map(self._places.of, some))) > 1)
+            fit = self._fit(path)
+            if len(fit.entries) != 1:
+                continue
+            if fit.placed:
+                placed.add(fit.entries[0])
+            else:
+                named.setdefault(fit.entries[0], []).append(path)
+        told = (some for entry, some in named.items() if entry in placed or self._several(some))
         return frozenset(path for some in told for path in some)
+
+    def _several(self, paths: Sequence[Path]) -> bool:
+        return len(paths) > 1 and len(set(map(self.places.of, paths))) > 1
 
     def _fit(self, path: Path) -> _Fit:
         known = self._known.get(path)
@@ -112,16 +130,24 @@ class DetectorOutput:
 
     def _looked_up(self, path: Path) -> _Fit:
         spelled = _spelled(path)
-        if (listed := self._at(spelled) or self._at(_normal(self._places.of(path)))) is not None:
+        real = _normal(self.places.of(path))
+        if (listed := self._at(spelled) or (self._at(real) if real != spelled else None)) is not None:
             return _Fit([listed], placed=True)
         parts = spelled.split("/")
-        shared = {key: _shared_tail(parts, key.split("/")) for key in self._by_name.get(parts[-1], ())}
+        candidates = self._by_name.get(parts[-1], ())
+        if len(candidates) < 2:
+            return _Fit(candidates, placed=False)
+        shared = {key: _shared_tail(parts, key.split("/")) for key in candidates}
         longest = max(shared.values(), default=0)
         return _Fit([key for key, length in shared.items() if length == longest], placed=False)
 
     def _at(self, place: str) -> str | None:
-        keys = (place, *(place.removeprefix(root) for root in self._roots if place.startswith(root)))
-        return next((key for key in keys if key in self._entries), None)
+        if place in self._entries:
+            return place
+        for root in self._roots:
+            if place.startswith(root) and (key := place[len(root) :]) in self._entries:
+                return key
+        return None
 
 
 def read_boxes(file: Path, roots: Sequence[Path] = ()) -> DetectorOutput:
@@ -195,11 +221,14 @@ def _key(name: str, file: Path) -> str:
 
 
 def _spelled(path: Path) -> str:
-    return _normal(os.path.abspath(path))  # noqa: PTH100 - keeps links
+    spelled = str(path)
+    return _normal(spelled if spelled[:1] == "/" else os.path.abspath(spelled))  # noqa: PTH100 - keeps links
 
 
 def _normal(path: str) -> str:
     """Write a path with forward slashes and without dots: files come from Windows, too."""
+    if _PLAIN(path):
+        return path
     return posixpath.normpath(path.strip().replace("\\", "/"))
 
 

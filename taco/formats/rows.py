@@ -51,14 +51,21 @@ class Found:
 
 
 class Places:
-    """Where files really are: links are followed, each folder once."""
+    """Where files really are: links are followed, each folder and each file once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
+        self._files: dict[str, str] = {}
 
     def of(self, path: Path) -> str:
         """Return the real place of one file."""
         spelled = str(path)
+        known = self._files.get(spelled)
+        if known is None:
+            known = self._files[spelled] = self._find(spelled)
+        return known
+
+    def _find(self, spelled: str) -> str:
         folder, name = os.path.split(spelled)
         if name in ("", ".", "..") or os.path.islink(spelled):  # noqa: PTH114 - a hundred thousand paths
             return os.path.realpath(spelled)  # Path.resolve fails on a link to itself

@@ -56,7 +56,7 @@ def choose_views(found: Found, classes: Sequence[str], options: CropOptions, sou
         TaskError: A file has two labels where it may have one, or boxes are asked for and there are none.
     """
     chosen = frozenset(classes)
-    pictures, repeated = _by_picture(found, chosen)
+    pictures, repeated = _by_picture(found, chosen, Places() if options.detector is None else options.detector.places)
     views = Views([], [], [])
     if repeated:
         views.warnings.append(f"{repeated} pictures were listed more than once in {source.name} and are used once")
@@ -82,10 +82,9 @@ def choose_views(found: Found, classes: Sequence[str], options: CropOptions, sou
     return views
 
 
-def _by_picture(found: Found, classes: frozenset[str]) -> tuple[list[list[Row]], int]:
+def _by_picture(found: Found, classes: frozenset[str], places: Places) -> tuple[list[list[Row]], int]:
     """Gather the rows of each file that has a label in `classes`; counts exact repeats of one-label sources."""
     pictures: dict[str, dict[tuple[object, ...], Row]] = {}
-    places = Places()
     repeated = 0
     for row in sorted(found.rows, key=lambda row: row.path.parts):
         if found.one_label and row.label not in classes:
@@ -133,19 +132,13 @@ def _with_detections(pictures: Sequence[Sequence[Row]], options: CropOptions) ->
         elif (failure := detector.failure(path)) is not None:
             reasons[path] = f"the detector failed: {failure}"
         else:
-            rows[path] = _best(picture[0], detector, options.min_confidence)
-            if not rows[path]:
-                del rows[path]
+            kind = _DETECTED_AS.get(labels[0].casefold(), ANIMAL)
+            box = detector.best(path, kind, options.min_confidence)
+            if box is None:
                 reasons[path] = f"no detection of at least {options.min_confidence:g}"
+            else:
+                rows[path] = [picture[0]._replace(box=box)]
     return _Boxed(rows, reasons)
-
-
-def _best(row: Row, detector: DetectorOutput, least: float) -> list[Row]:
-    """Return the row with the surest box of its kind; the detections come in that order."""
-    kind = _DETECTED_AS.get(row.label.casefold(), ANIMAL)
-    seen = detector.detections(row.path) or ()
-    boxes = (d.box for d in seen if d.category == kind and d.confidence >= least)
-    return [row._replace(box=box) for box in boxes][:1]
 
 
 def _check(have: int, options: CropOptions, source: Path) -> None:
@@ -173,11 +166,13 @@ def _cropped(rows: Sequence[Row], boxed: _Boxed) -> list[Row] | str:
     with_box = boxed.rows.get(rows[0].path) or [row for row in rows if row.box is not None]
     if not with_box:
         return _whole(rows) if len(labels) > 1 else boxed.reasons.get(rows[0].path, "it has no box")
-    for box, count in Counter(row.box for row in with_box).items():
+    for box, count in Counter(row.box for row in with_box).items() if len(with_box) > 1 else ():
         if count > 1:
             return f"one box with {count} species: {', '.join(row.label for row in with_box if row.box == box)}"
     return with_box
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
+    if len(rows) == 1:
+        return [rows[0].label]
     return sorted({row.label for row in rows})
