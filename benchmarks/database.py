@@ -84,7 +84,7 @@ def _build(folder: Path, source: Source, executor: str) -> tuple[float, int, Lay
 
 
 class _Peak(threading.Thread):
-    """Watches the memory of this process and all its children."""
+    """Watches the memory of this process and all its children, what they share counted once (PSS)."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -93,17 +93,17 @@ class _Peak(threading.Thread):
 
     def run(self) -> None:
         me = psutil.Process()
-        while not self._ended.wait(0.2):
+        while not self._ended.wait(0.5):
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:
-                    total += process.memory_info().rss
+                    total += process.memory_full_info().pss
                 except psutil.NoSuchProcess:
                     continue
             self._most = max(self._most, total)
 
     def stop(self) -> int:
-        """Return the most bytes that were resident together."""
+        """Return the most bytes that they had together."""
         self._ended.set()
         self.join()
         return self._most

@@ -71,7 +71,7 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     """
     damping: float | str = order.damping
     try:
-        weight = torch.from_numpy(W.copy())
+        weight = _tensor(W)
         moments = LayerMoments(_moments(fit), None if held_out is None else _moments(held_out))
         damping = _damping(weight, moments) if order.damping == "auto" else order.damping
         H = moments.all.H  # noqa: N806
@@ -102,7 +102,12 @@ def _half(moments: Moments) -> Half:
 
 def _moments(half: Half) -> Moments:
     second, mean, n = half
-    return Moments(torch.from_numpy(second.copy()), torch.from_numpy(mean.copy()), n)
+    return Moments(_tensor(second), _tensor(mean), n)
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    """Take an array over; what came read-only is copied, because torch knows no such tensors. Nobody changes it."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _damping(W: torch.Tensor, moments: LayerMoments) -> float:  # noqa: N803

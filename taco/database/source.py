@@ -17,6 +17,10 @@ from taco.moments import LayerMoments
 from taco.unfold import known, weight_matrix
 
 
+#: Half of the usual budget: what waits for a worker is there a second time.
+_OPTIONS = CalibrationOptions(budget_bytes=1024**3)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """Inputs of a build.
@@ -35,7 +39,7 @@ class Source:
     batches: Batches
     key: str
     pictures: int | None = None
-    options: CalibrationOptions = dataclasses.field(default_factory=CalibrationOptions)
+    options: CalibrationOptions = _OPTIONS
 
     def calibration_key(self) -> str:
         """Identify everything that the moments of any layer depend on."""
