@@ -98,11 +98,14 @@ class Sparsifier:
         pruned, recovered = None, None
         for number, sparsity in enumerate(plan):
             key = {**self._key(), "plan": list(plan[: number + 1]), "of": len(plan), "steps": steps}
-            pruned = self._prune(module, selection, sparsity, key, last=number == len(plan) - 1)
+            last = number == len(plan) - 1
+            if last:
+                key["sequential"] = self.options.sequential
+            pruned = self._prune(module, selection, sparsity, key, last=last)
             if number == 0 and recovery.minutes > 0:
                 steps = recovery.steps(pruned.module, key)
                 key["steps"] = steps
-            share = _LAST_SHARE if number == len(plan) - 1 else (1 - _LAST_SHARE) / (len(plan) - 1)
+            share = _LAST_SHARE if last else (1 - _LAST_SHARE) / (len(plan) - 1)
             own = round(steps * (share if len(plan) > 1 else 1.0))
             name = f"recover by distillation at {sparsity:.1%} sparsity"
             recovered = recovery.recover(copy.deepcopy(pruned.module), key, own, name) if own else None
@@ -116,7 +119,7 @@ class Sparsifier:
         return Cut(module, 1.0, widths, pruned.module, recovered, facts)
 
     def _key(self) -> dict[str, Any]:
-        names = ("pattern", "include", "exclude", "solver", "damping", "sequential", "recover_minutes", "seed")
+        names = ("pattern", "include", "exclude", "solver", "damping", "recover_minutes", "seed")
         asked = {name: getattr(self.options, name) for name in names}
         return {**self.key, **asked, "learning_rate": self.recovery.options.learning_rate}
 

@@ -16,7 +16,6 @@ from taco.model import state_sha256
 from taco.moments import LayerMoments
 from taco.unfold import known, weight_matrix
 
-
 #: Half of the usual budget: what waits for a worker is there a second time.
 _OPTIONS = CalibrationOptions(budget_bytes=1024**3)
 
