@@ -224,6 +224,8 @@ def test_a_job_that_kills_every_dask_worker_is_named(cluster: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_ray_gives_the_same_bits_as_this_machine() -> None:
+def test_ray_gives_the_same_bits_as_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))  # its workers import `square`, too
     here, there = dict(Executor().map(square, matrices())), dict(Executor.parse("ray").map(square, matrices()))
     assert {n: p.tobytes() for n, (p, _) in here.items()} == {n: p.tobytes() for n, (p, _) in there.items()}
