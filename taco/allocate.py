@@ -30,20 +30,26 @@ class Allocation:
     widths: Mapping[str, int]
 
 
-def uniform(dense: Mapping[str, int], ratio: float, multiple: int) -> Allocation:
-    """Scale every width by `ratio`, rounded to `multiple`, at least one multiple and at most the dense width."""
+def uniform(dense: Mapping[str, int], ratio: float, steps: Mapping[str, int]) -> Allocation:
+    """Scale every width by `ratio`, rounded to its step, at least one step and at most the dense width.
 
-    def scaled(width: int) -> int:
-        return min(width, max(multiple, round(width * ratio / multiple) * multiple)) if ratio < 1 else width
+    Args:
+        dense: Unit -> width.
+        ratio: 0-1.
+        steps: Unit -> kept widths are multiples of this.
+    """
 
-    return Allocation(ratio, {name: scaled(width) for name, width in dense.items()})
+    def scaled(width: int, step: int) -> int:
+        return min(width, max(step, round(width * ratio / step) * step)) if ratio < 1 else width
+
+    return Allocation(ratio, {name: scaled(width, steps[name]) for name, width in dense.items()})
 
 
-def candidates(dense: Mapping[str, int], multiple: int) -> list[Allocation]:
-    """Return every distinct uniform allocation, widest first, from the dense model to one multiple everywhere."""
+def candidates(dense: Mapping[str, int], steps: Mapping[str, int]) -> list[Allocation]:
+    """Return every distinct uniform allocation, widest first, from the dense model to one step everywhere."""
     found: list[Allocation] = []
     for i in range(_GRID, 0, -1):
-        allocation = uniform(dense, i / _GRID, multiple)
+        allocation = uniform(dense, i / _GRID, steps)
         if not found or allocation.widths != found[-1].widths:
             found.append(allocation)
     return found

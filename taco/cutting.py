@@ -12,6 +12,7 @@ from taco.compress import UnitSolution, stitch
 from taco.recover import Recovered
 from taco.recovering import Recovery
 from taco.sparsity import Sparsity
+from taco.units import steps_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Cutter:
 
     Attributes:
         solutions: What is known of every unit.
-        multiple: Kept channels are multiples of this.
+        multiple: Kept channels are multiples of this, those of heads excepted.
         recovery: Repairs what a cut broke.
     """
 
@@ -53,7 +54,7 @@ class Cutter:
         """Cut every unit to `ratio` of its width and repair what that broke."""
         recovery, specialist = self.recovery, self.recovery.specialist
         dense = {name: s.unit.width for name, s in self.solutions.items()}
-        widths = uniform(dense, ratio, self.multiple).widths
+        widths = uniform(dense, ratio, steps_of((s.unit for s in self.solutions.values()), self.multiple)).widths
         if widths == dense:
             return Cut(specialist, 1.0, dense, specialist, None)
         with recovery.progress.step("stitch the smaller model"):

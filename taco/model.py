@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.utils.model import reparameterize_model
 from torch import nn
 
 from taco.device.images import Preprocessing
@@ -68,7 +69,7 @@ def load_generalist(
     module = _build(name, found, seed)
     config = resolve_model_data_config(module)
     _load(module, name, found)
-    module.eval().requires_grad_(False)
+    module = reparameterised(module.eval()).requires_grad_(False)
     return Generalist(
         module=module,
         name=name,
@@ -80,6 +81,18 @@ def load_generalist(
         licence=_licence(module, found),
         random_weights=random_weights,
     )
+
+
+def reparameterised(module: nn.Module) -> nn.Module:
+    """Return a model whose branches that only training needs are merged into one layer each (RepViT, MobileOne, ...).
+
+    Its outputs stay the same to rounding. A model without such branches is returned as it is.
+
+    Args:
+        module: In eval mode; it may be modified.
+    """
+    merged: nn.Module = reparameterize_model(module, inplace=True)
+    return merged
 
 
 def imagenet_info(subset: str) -> ImageNetInfo:

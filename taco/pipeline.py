@@ -16,8 +16,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from taco.agnostic import CalibrationPictures, calibration_pictures
-from taco.calibrate import calibrate
-from taco.compress import UnitSolution, solve_units
+from taco.compress import UnitSolution, calibrate_units, solve_units
 from taco.cutting import Cut, Cutter
 from taco.errors import BudgetInfeasibleError
 from taco.exporters.loading import load_exporter
@@ -107,7 +106,7 @@ def make_plan(options: ExportOptions) -> Plan:
     listings = find_pictures(options)
     weights = str(options.weights) if options.weights else None
     generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
-    units = find_units(generalist.module)
+    units = find_units(generalist.module, generalist.preprocessing.input_size)
     units_or_error(units, budget, options.model)
     return Plan(options, target, exporter, budget, listings, generalist, units)
 
@@ -170,7 +169,7 @@ class _Job:
             key=self.keys.after_head(**pictures.key),
             folder=self.rundir.private / "databases",
         )
-        cut = sparsifier.cut({u.name: u.width for u in self.plan.units.units})
+        cut = sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks})
         artifact = self._export("model", cut.module, self._cut_key(cut), "export the sparse specialist")
         return cut, artifact, self._time(dense, artifact) if self.plan.target.local else None
 
@@ -199,13 +198,13 @@ class _Job:
         return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
 
     def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
-        units, module, pictures = self.plan.units.units, specialist.module, self.pictures
+        units, module, pictures = self.plan.units.within_blocks, specialist.module, self.pictures
         if not units or self.plan.budget.macs == 1:
             return {}
 
         def compute_moments() -> Mapping[str, Moments]:
             with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
-                return calibrate(module, [u.consumer for u in units], pictures.batches(), advance)
+                return calibrate_units(module, units, pictures.batches(), advance)
 
         def compute_orders() -> dict[str, UnitSolution]:
             with self.progress.step("choose channels, layer by layer", len(units)) as advance:

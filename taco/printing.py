@@ -78,7 +78,8 @@ def plan(found: Plan, config: Path | None = None) -> str:
     how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
     if budget.sparsity is not None:
         how = f"{budget.sparsity:.1%} of the weights zero, {options.mask}; widths stay"
-    widths = sum(u.width for u in found.units.units)
+    widths = sum(u.width for u in found.units.within_blocks if u.kind != "heads")
+    heads = sum(u.kind == "heads" for u in found.units.within_blocks)
     lines = [
         *([f"settings  {config}"] if config else []),
         *([f"from      {options.from_run}"] if options.from_run else []),
@@ -88,8 +89,9 @@ def plan(found: Plan, config: Path | None = None) -> str:
         f"head      {options.head}",
         f"target    {found.target.name}: {found.target.description}",
         f"budget    {how}",
-        f"units     {len(found.units.units)} inner widths, {widths} channels, multiples of "
-        f"{found.target.channel_multiple}; {len(found.units.dense)} chains stay dense",
+        f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
+        f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "
+        f"{len(found.units.dense)} sets of channels stay dense",
         f"recovery  {options.recover_minutes:g} minutes",
         f"out       {options.out}",
         "Nothing was done (--dry-run).",

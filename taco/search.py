@@ -22,7 +22,7 @@ from taco.size import count_macs
 from taco.targets.loading import Target
 from taco.timings import BenchResult, pooled
 from taco.transport import LocalTransport
-from taco.units import UnitMap
+from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +72,16 @@ def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
     Raises:
         UnsupportedModuleError: There is nothing to cut and a cut was asked.
     """
-    if found.units or budget.macs == 1 or (budget.speedup is not None and budget.speedup <= 1):
+    if found.within_blocks or budget.macs == 1 or (budget.speedup is not None and budget.speedup <= 1):
         return
     raise UnsupportedModuleError(
-        f"{model} has no inner widths that this version can cut (inverted residuals, bottlenecks, MLPs)",
+        f"{model} has no inner widths that this version can cut{_why(found)}",
         "Choose another --model, or --macs 1 to export it as it is",
     )
+
+
+def _why(found: UnitMap) -> str:
+    return f": {found.dense[0].name}: {found.dense[0].reason}" if found.dense else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +144,8 @@ class Searcher:
             `ratio`, `widths`, `narrower` (the next ratios, should a final measurement fall short) and `trials`.
         """
         dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
-        options = candidates(dense_widths, self.bench.target.channel_multiple) or [uniform(dense_widths, 1.0, 1)]
+        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
+        options = candidates(dense_widths, steps) or [uniform(dense_widths, 1.0, steps)]
         trials: dict[float, float] = {}
         if budget.speedup is not None:
             threshold = budget.speedup * MARGIN

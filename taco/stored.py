@@ -20,8 +20,8 @@ from taco.judge import Judgement
 from taco.moments import Moments
 from taco.parity import ParityResult
 from taco.recover import Recovered
+from taco.removal import Removal
 from taco.rundir import RunDir
-from taco.solvers.channels import ChannelOrder
 from taco.units import Unit
 
 Key = Mapping[str, Any]
@@ -73,8 +73,11 @@ class Store:
 
         file, _ = self.rundir.file_step("channel-order", key, ".safetensors", save)
         tensors = safetensors.torch.load_file(file)
-        orders = {u.name: ChannelOrder(tensors[f"{u.name}|removed"], tensors[f"{u.name}|loss"]) for u in units}
-        return {u.name: UnitSolution(u, moments[u.consumer], orders[u.name]) for u in units}
+        orders = {u.name: Removal(tensors[f"{u.name}|removed"], tensors[f"{u.name}|loss"], u.multiple) for u in units}
+        return {
+            u.name: UnitSolution(u, {n: moments[n] for n in (*u.calibrated, *u.responses)}, orders[u.name])
+            for u in units
+        }
 
     def artifact(self, name: str, key: Key, export: Callable[[Path], Artifact]) -> Artifact:
         """Return an exported file."""

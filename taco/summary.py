@@ -27,6 +27,7 @@ from taco.pipeline import Finished
 from taco.report import schema
 from taco.size import measure_size
 from taco.timings import ModelTiming
+from taco.units import UnitMap
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
@@ -36,7 +37,7 @@ _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime
 def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[str]) -> schema.Report:
     """Assemble the report; every figure comes from the run, null where nothing was measured."""
     plan, options, task = done.plan, done.plan.options, done.material.task
-    dense_widths = {u.name: u.width for u in plan.units.units}
+    dense_widths = {u.name: u.width for u in plan.units.within_blocks}
     speedup = done.bench.speedup("dense", "compressed") if done.bench else None
     return schema.Report(
         taco_version=taco.__version__,
@@ -79,7 +80,7 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
-            for u in plan.units.units
+            for u in plan.units.within_blocks
         ],
         recovery=_recovery(done),
         next_step=None if plan.target.local else plan.target.instructions("model.onnx"),
@@ -316,7 +317,7 @@ def _sparsity(done: Finished) -> schema.SparsitySection | None:
 def _warnings(done: Finished, units: int) -> list[str]:
     plan, task = done.plan, done.material.task
     found = list(task.warnings)
-    found += [f"{d.name} stays dense: {d.reason}" for d in plan.units.dense]
+    found += _dense(plan.units)
     if task.skipped:
         found.append(f"{len(task.skipped)} pictures could not be read and were left out")
     if not task.evaluation:
@@ -342,6 +343,17 @@ def _warnings(done: Finished, units: int) -> list[str]:
     if done.cut.recovered is not None and done.cut.recovered.steps == 0:
         found.append(f"{plan.options.recover_minutes:g} minutes were too short for any recovery step on this machine")
     return found
+
+
+def _dense(units: UnitMap) -> list[str]:
+    """Name what stays dense, one sentence a reason."""
+    named: dict[str, list[str]] = {}
+    for block in units.dense:
+        named.setdefault(block.reason, []).append(block.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more stay' if len(names) > 1 else ' stays'} dense: {reason}"
+        for reason, names in named.items()
+    ]
 
 
 def _unstable(done: Finished) -> list[str]:

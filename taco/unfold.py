@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from timm.layers import Conv2dSame
+from timm.layers.linear import Linear as AutocastLinear
 from torch import nn
 
 from taco.errors import UnsupportedModuleError
@@ -17,7 +18,7 @@ def can_unfold(layer: nn.Module) -> bool:
     """Tell whether `unfold` knows what the layer multiplies; subclasses that treat their weights first do not count."""
     if type(layer) is nn.Conv2d:
         return layer.padding_mode == "zeros"
-    return type(layer) in (nn.Linear, Conv2dSame)
+    return type(layer) in (nn.Linear, AutocastLinear, Conv2dSame)
 
 
 def known(layer: nn.Module) -> nn.Conv2d | nn.Linear:

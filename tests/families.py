@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import timm
 import torch
+from timm.layers import Attention
 from torch import nn
 
-from taco.compress import UnitSolution
+from taco.compress import UnitSolution, calibrate_units, droppable, solve_units
 from taco.moments import Moments
-from taco.solvers.channels import ChannelOrder
+from taco.removal import Removal
+from taco.stitched import skeleton
 from taco.units import Unit, UnitMap, find_units
 
 CLASSES = 5
@@ -26,17 +27,15 @@ class Family:
     Attributes:
         label: What the test is called.
         model: timm's name.
-        units: How many inner widths it has.
-        kinds: Their kinds.
-        dense: How many chains stay dense.
+        kinds: How many units of each kind it has.
+        dense: How many sets of channels stay dense.
         arguments: For timm, to make it small.
         pixels: Side of the input.
     """
 
     label: str
     model: str
-    units: int
-    kinds: frozenset[str]
+    kinds: tuple[tuple[str, int], ...]
     dense: int = 0
     arguments: tuple[tuple[str, Any], ...] = ()
     pixels: int = 64
@@ -44,92 +43,160 @@ class Family:
     def __str__(self) -> str:
         return self.label
 
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return (3, self.pixels, self.pixels)
+
+    @property
+    def timm_arguments(self) -> dict[str, Any]:
+        return {"num_classes": CLASSES, **dict(self.arguments)}
+
+
+def kinds(**counts: int) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((name.replace("_", " "), count) for name, count in counts.items()))
+
 
 _NARROW = (("channels", (8, 16, 24, 32)),)
-_INVERTED = frozenset({"inverted-residual"})
-_MLP = frozenset({"mlp"})
 _TINY_VIT = (("img_size", 64), ("depth", 2))
 SMALL = (
-    Family("test_efficientnet", "test_efficientnet", 4, _INVERTED),
-    Family("test_resnet", "test_resnet", 5, frozenset({"basic", "bottleneck"})),
-    Family("test_vit", "test_vit", 6, _MLP, pixels=160),
-    Family("test_convnext", "test_convnext", 9, _MLP),
+    Family("test_efficientnet", "test_efficientnet", kinds(inner=4, squeeze=2, stem=1, stream=6)),
+    Family("test_resnet", "test_resnet", kinds(block=1, inner=6, stem=1, stream=4)),
+    Family("test_vit", "test_vit", kinds(block=6, head_width=6, heads=6, mlp=6, stream=1), pixels=160),
+    Family("test_convnext", "test_convnext", kinds(block=9, mlp=9, stream=4)),
 )
 CUT = (
     *SMALL,
-    Family("efficientnet_lite0", "tf_efficientnet_lite0", 15, _INVERTED),
-    Family("mobilenetv3", "mobilenetv3_small_100", 10, _INVERTED),
-    Family("mobilenetv4", "mobilenetv4_conv_small", 12, _INVERTED),
-    Family("mobilenetv4 with blur", "mobilenetv4_conv_small", 12, _INVERTED, arguments=(("aa_layer", "blurpc"),)),
-    Family("efficientnetv2", "tf_efficientnetv2_b0", 20, _INVERTED),
-    Family("resnet18", "resnet18", 8, frozenset({"basic"}), arguments=_NARROW),
-    Family("resnet26d", "resnet26d", 16, frozenset({"bottleneck"}), arguments=_NARROW),
-    Family("resnet50", "resnet50", 32, frozenset({"bottleneck"}), arguments=_NARROW),
-    Family("resnet with blur", "resnetblur18", 8, frozenset({"basic"}), arguments=_NARROW),
-    Family("regnet, depthwise", "regnety_002", 13, frozenset({"bottleneck"}), arguments=(("group_size", 1),)),
-    Family("vit", "vit_tiny_patch16_224", 2, _MLP, arguments=_TINY_VIT),
-    Family("deit", "deit_tiny_patch16_224", 2, _MLP, arguments=_TINY_VIT),
-    Family("convnext", "convnext_atto", 12, _MLP),
+    Family("efficientnet_lite0", "tf_efficientnet_lite0", kinds(block=9, inner=15, stem=1, stream=8)),
+    Family("mobilenetv3", "mobilenetv3_small_100", kinds(block=6, inner=10, squeeze=9, stream=8)),
+    Family("mobilenetv4", "mobilenetv4_conv_small", kinds(block=10, inner=12, stem=1, stream=8)),
+    Family(
+        "mobilenetv4 with blur",
+        "mobilenetv4_conv_small",
+        kinds(block=10, inner=12, stem=1, stream=8),
+        arguments=(("aa_layer", "blurpc"),),
+    ),
+    Family("efficientnetv2", "tf_efficientnetv2_b0", kinds(block=15, inner=20, squeeze=16, stem=1, stream=7)),
+    Family("resnet18", "resnet18", kinds(block=4, inner=8, stem=1, stream=4), arguments=_NARROW),
+    Family("resnet26d", "resnet26d", kinds(block=4, inner=17, stem=1, stream=5), arguments=_NARROW),
+    Family("resnet50", "resnet50", kinds(block=12, inner=32, stem=1, stream=4), arguments=_NARROW),
+    Family("resnet with blur", "resnetblur18", kinds(block=4, inner=8, stem=1, stream=4), arguments=_NARROW),
+    Family("regnet", "regnety_002", kinds(block=9, inner=13, squeeze=13, stem=1, stream=4)),
+    Family(
+        "regnet, depthwise",
+        "regnety_002",
+        kinds(block=9, inner=13, squeeze=13, stem=1, stream=4),
+        arguments=(("group_size", 1),),
+    ),
+    Family(
+        "resnext",
+        "resnext50_32x4d",
+        kinds(block=12, inner=16, stem=1, stream=4),
+        arguments=(("channels", (32, 32, 64, 64)), ("base_width", 64)),
+    ),
+    Family("vit", "vit_tiny_patch16_224", kinds(block=2, head_width=2, heads=2, mlp=2, stream=1), arguments=_TINY_VIT),
+    Family(
+        "deit", "deit_tiny_patch16_224", kinds(block=2, head_width=2, heads=2, mlp=2, stream=1), arguments=_TINY_VIT
+    ),
+    Family("convnext", "convnext_atto", kinds(block=12, mlp=12, stream=4)),
+    Family("convnextv2", "convnextv2_atto", kinds(block=12, mlp=12, stream=4)),
+    Family("repvit", "repvit_m0_9", kinds(mlp=26, squeeze=10, stem=1, stream=4)),
 )
 UNCUT = (
-    Family("regnet, grouped", "regnety_002", 0, frozenset(), 13),
-    Family("resnext", "resnext50_32x4d", 0, frozenset(), 16),
-    Family("convnextv2", "convnextv2_atto", 0, frozenset(), 12),
-    Family("mixed kernels", "mixnet_s", 0, frozenset(), 15),
-    Family("group norm", "test_efficientnet_gn", 0, frozenset(), 4),
-    Family("several sets of weights", "efficientnet_cc_b0_4e", 7, _INVERTED, 8),
+    Family("mixed kernels", "mixnet_s", kinds(block=11, squeeze=13, stream=3), 62),
+    Family("group norm", "test_efficientnet_gn", kinds(squeeze=2), 13),
+    Family("several sets of weights", "efficientnet_cc_b0_4e", kinds(block=9, inner=7, squeeze=16, stream=5), 35),
+    Family(
+        "swin",
+        "swin_tiny_patch4_window7_224",
+        kinds(block=2, mlp=2, stream=1),
+        5,
+        arguments=(("img_size", 64), ("window_size", 4), ("depths", (1, 1)), ("num_heads", (3, 6))),
+    ),
 )
 
 
 @cache
 def build(family: Family) -> nn.Module:
-    """The model in eval mode; shared between tests, which must not change it."""
+    """The model in eval mode, reparameterised; shared between tests, which must not change it."""
     torch.manual_seed(0)
-    model: nn.Module = timm.create_model(family.model, num_classes=CLASSES, **dict(family.arguments)).eval()
+    model = skeleton(family.model, family.timm_arguments)
+    generator = torch.Generator().manual_seed(0)
     for module in model.modules():
-        _enliven(module)
-    return model.requires_grad_(False)
+        _enliven(module, generator)
+    return model
 
 
 @cache
 def units_of(family: Family) -> UnitMap:
-    return find_units(build(family))
+    return find_units(build(family), family.input_size)
 
 
-def _enliven(module: nn.Module) -> None:
+def _enliven(module: nn.Module, generator: torch.Generator) -> None:
     """Nothing is exactly 0 or 1, so that a forgotten slice changes the output."""
+
+    def uniform(tensor: torch.Tensor, low: float, high: float) -> None:
+        tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+
     with torch.no_grad():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.1)
-        if isinstance(gamma := getattr(module, "gamma", None), nn.Parameter):
-            gamma.uniform_(0.5, 1.5)
+            uniform(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
+            uniform(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 1:
+                scale = name in ("weight", "gamma")
+                uniform(parameter, *((0.5, 1.5) if scale else (-0.2, 0.2)))
+        if isinstance(module, Attention):
+            module.qkv.weight *= 4.0  # attention that attends
 
 
 def pictures(family: Family, n: int = 2, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, family.pixels, family.pixels, generator=generator)
+    return torch.randn(n, *family.input_size, generator=generator)
 
 
-def group_of(model: nn.Module, unit: Unit) -> int:
-    """Columns of the consumer's weight matrix for one channel."""
-    weight = model.get_submodule(unit.consumer).weight
-    return weight[0].numel() // unit.width  # type: ignore[operator,union-attr,no-any-return]
-
-
-def slicing(model: nn.Module, units: Mapping[str, Unit] | tuple[Unit, ...], seed: int) -> dict[str, UnitSolution]:
-    """Solutions whose refit is plain slicing (white inputs of mean zero) in a random order."""
+def random_orders(units: Iterable[Unit], seed: int) -> dict[str, UnitSolution]:
+    """Solutions in a random order, without moments: good for cutting, not for compensating."""
     generator = torch.Generator().manual_seed(seed)
     solutions = {}
-    for unit in units.values() if isinstance(units, Mapping) else units:
-        cols = unit.width * group_of(model, unit)
-        moments = Moments(torch.eye(cols, dtype=torch.float64)[None], torch.zeros(1, cols, dtype=torch.float64), cols)
-        order = torch.randperm(unit.width, generator=generator)
-        solutions[unit.name] = UnitSolution(unit, moments, ChannelOrder(order, torch.zeros(unit.width + 1)))
+    for unit in units:
+        if unit.kind == "block":
+            solutions[unit.name] = droppable(unit)
+            continue
+        removed = torch.stack([_random_order(unit, generator) for _ in range(unit.lanes)])
+        solutions[unit.name] = UnitSolution(unit, {}, Removal(removed, torch.zeros(unit.width + 1), unit.multiple))
     return solutions
+
+
+def _random_order(unit: Unit, generator: torch.Generator) -> torch.Tensor:
+    atoms = torch.randperm(unit.width // unit.multiple, generator=generator)
+    return (atoms[:, None] * unit.multiple + torch.arange(unit.multiple)).flatten()
+
+
+def random_widths(solutions: Mapping[str, UnitSolution], ratio: float, seed: int) -> dict[str, int]:
+    """Different widths around `ratio`, at least one step; a share of the blocks, never the first, is left out."""
+    generator = torch.Generator().manual_seed(seed)
+    widths = {}
+    first = next((name for name, solution in solutions.items() if solution.unit.kind == "block"), "")
+    for name, solution in solutions.items():
+        unit, draw = solution.unit, float(torch.rand(1, generator=generator))
+        if unit.kind == "block":
+            widths[name] = int(name == first or draw < 0.5 + ratio / 2)
+        else:
+            atoms = unit.width // unit.multiple
+            widths[name] = unit.multiple * max(1, min(atoms, round(ratio * (0.8 + 0.4 * draw) * atoms)))
+    return widths
+
+
+def solved(model: nn.Module, units: Iterable[Unit], batches: list[torch.Tensor]) -> dict[str, UnitSolution]:
+    """Solutions of the real solver, on some pictures."""
+    chosen = [unit for unit in units if unit.kind != "block"]
+    return solve_units(model, chosen, calibrate_units(model, chosen, batches))
+
+
+def white(cols: int) -> Moments:
+    """Moments of white inputs around a mean of 0.5: a refit on them is plain slicing, and a bias takes the mean."""
+    mean = torch.full((1, cols), 0.5, dtype=torch.float64)
+    return Moments(torch.eye(cols, dtype=torch.float64)[None] + mean[:, :, None] * mean[:, None], mean, cols)
 
 
 def wrong_sizes(model: nn.Module) -> Iterator[str]:
@@ -144,6 +211,10 @@ def wrong_sizes(model: nn.Module) -> Iterator[str]:
         elif isinstance(m, nn.BatchNorm2d):
             tensors = (m.weight, m.bias, m.running_mean, m.running_var)
             good = all(t is not None and len(t) == m.num_features for t in tensors)
+        elif isinstance(m, nn.LayerNorm):
+            good = tuple(m.weight.shape) == tuple(m.normalized_shape)
+        elif isinstance(m, Attention):
+            good = m.num_heads * m.head_dim == m.attn_dim == m.proj.in_features == m.qkv.out_features // 3
         else:
             continue
         if not good:

@@ -49,11 +49,11 @@ def suggested(error: BudgetInfeasibleError, flag: str) -> float:
 
 
 def test_widths_by_hand() -> None:
-    assert uniform(DENSE, 0.5, 8).widths == {"a": 48, "b": 72, "c": 8}
-    assert uniform(DENSE, 0.9, 8).widths == {"a": 88, "b": 128, "c": 16}
-    assert uniform(DENSE, 0.01, 8).widths == {"a": 8, "b": 8, "c": 8}
-    assert uniform({"thin": 3}, 0.5, 8).widths == {"thin": 3}
-    assert uniform(DENSE, 1.0, 32).widths == DENSE
+    assert uniform(DENSE, 0.5, dict.fromkeys(DENSE, 8)).widths == {"a": 48, "b": 72, "c": 8}
+    assert uniform(DENSE, 0.9, dict.fromkeys(DENSE, 8)).widths == {"a": 88, "b": 128, "c": 16}
+    assert uniform(DENSE, 0.01, dict.fromkeys(DENSE, 8)).widths == {"a": 8, "b": 8, "c": 8}
+    assert uniform({"thin": 3}, 0.5, dict.fromkeys({"thin": 3}, 8)).widths == {"thin": 3}
+    assert uniform(DENSE, 1.0, dict.fromkeys(DENSE, 32)).widths == DENSE
 
 
 @settings(deadline=None)
@@ -66,14 +66,14 @@ def test_widths_by_hand() -> None:
 def test_widths_are_multiples_inside_the_dense_ones_and_grow_with_the_ratio(
     dense: dict[str, int], multiple: int, one: float, other: float
 ) -> None:
-    narrow, wide = (uniform(dense, ratio, multiple).widths for ratio in sorted((one, other)))
+    narrow, wide = (uniform(dense, ratio, dict.fromkeys(dense, multiple)).widths for ratio in sorted((one, other)))
     for name, width in dense.items():
         assert 1 <= narrow[name] <= wide[name] <= width
         assert narrow[name] % multiple == 0 or narrow[name] == width
 
 
 def test_candidates_go_from_the_dense_model_to_one_multiple_without_repetition() -> None:
-    found = candidates(DENSE, 8)
+    found = candidates(DENSE, dict.fromkeys(DENSE, 8))
     assert found[0] == Allocation(1.0, DENSE)
     assert found[-1].widths == {"a": 8, "b": 8, "c": 8}
     assert len({tuple(a.widths.items()) for a in found}) == len(found)
@@ -81,8 +81,8 @@ def test_candidates_go_from_the_dense_model_to_one_multiple_without_repetition()
 
 
 def test_where_nothing_can_be_cut_the_dense_model_is_the_only_candidate() -> None:
-    assert candidates({}, 8) == [Allocation(1.0, {})]
-    assert candidates({"thin": 4}, 8) == [Allocation(1.0, {"thin": 4})]
+    assert candidates({}, dict.fromkeys({}, 8)) == [Allocation(1.0, {})]
+    assert candidates({"thin": 4}, dict.fromkeys({"thin": 4}, 8)) == [Allocation(1.0, {"thin": 4})]
 
 
 # --- by multiply-accumulates -----------------------------------------------------------------------------------------

@@ -296,8 +296,8 @@ def test_foreign_folder_and_folder_inside_the_pictures_are_refused(drawn_task: P
 
 def test_model_without_units_is_refused_unless_nothing_is_cut(drawn_task: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModuleError, match="no inner widths"):
-        api.export(options(drawn_task, tmp_path / "a", model="test_byobnet"))
-    report = api.export(options(drawn_task, tmp_path / "b", model="test_byobnet", macs=1.0)).report
+        api.export(options(drawn_task, tmp_path / "a", model="test_efficientnet_gn"))
+    report = api.export(options(drawn_task, tmp_path / "b", model="test_efficientnet_gn", macs=1.0)).report
     assert report.layers == []
 
 

@@ -54,7 +54,7 @@ def damped(H: torch.Tensor, damping: float) -> torch.Tensor:
     """Return H + damping * mean(diag H) * I, dead inputs decoupled; (cols, cols) float64."""
     H = H.double().clone()
     diagonal = H.diagonal()
-    dead = _dead(H)
+    dead = dead_columns(H)
     if dead.any():
         H[dead] = 0.0
         H[:, dead] = 0.0
@@ -84,7 +84,7 @@ def obs_order(
     if not W.isfinite().all():
         raise SolverError("the weights are not finite", "Check the weight file")
     W, P = W.double().clone(), torch.cholesky_inverse(cholesky(damped(H, damping), damping))
-    W[:, _dead(H)] = 0.0
+    W[:, dead_columns(H)] = 0.0
     return _order(W, P, group, damping, batches)
 
 
@@ -96,14 +96,14 @@ def _order(W: torch.Tensor, P: torch.Tensor, group: int, damping: float, batches
     losses = [torch.zeros(1, dtype=torch.float64)]
     while len(alive):
         size = max(1, min(len(alive), channels // batches))
-        pool = _scores(W, P, group, damping).argsort(stable=True)[: 2 * size]
+        pool = scores(W, P, group, damping).argsort(stable=True)[: 2 * size]
         columns = _columns(pool, group)
         picked, costs = _greedy(W[:, columns], P[columns][:, columns], group, size, damping)
         out = pool[picked]
         removed.append(alive[out])
         losses.append(costs)
         stay = torch.ones(len(alive), dtype=torch.bool).index_fill_(0, out, value=False).nonzero().flatten()
-        W, P = _eliminate(W, P, _columns(out, group), _columns(stay, group), damping)
+        W, P = eliminate(W, P, _columns(out, group), _columns(stay, group), damping)
         alive = alive[stay]
     return ChannelOrder(torch.cat(removed), torch.cat(losses).cumsum(0))
 
@@ -127,7 +127,8 @@ def refit(W: torch.Tensor, H: torch.Tensor, keep: torch.Tensor, damping: float =
     return torch.cholesky_solve(Hd[keep] @ W.double().T, factor).T
 
 
-def _dead(H: torch.Tensor) -> torch.Tensor:
+def dead_columns(H: torch.Tensor) -> torch.Tensor:
+    """Tell which inputs never vary, (cols,) bool."""
     diagonal = H.diagonal().abs()
     if not len(diagonal):
         return diagonal > 0
@@ -140,7 +141,7 @@ def _positive(values: torch.Tensor, damping: float) -> torch.Tensor:
     return values
 
 
-def _scores(W: torch.Tensor, P: torch.Tensor, group: int, damping: float) -> torch.Tensor:
+def scores(W: torch.Tensor, P: torch.Tensor, group: int, damping: float) -> torch.Tensor:
     """Return 1/2 tr(W_q [P_qq]^-1 W_q^T) for every remaining channel, (channels,) float64."""
     if group == 1:
         return 0.5 * W.square().sum(0) / _positive(P.diagonal(), damping)
@@ -159,13 +160,13 @@ def _greedy(
     alive = torch.arange(len(P) // group)
     picked, costs = [], []
     for _ in range(size):
-        score = _scores(W, P, group, damping)
+        score = scores(W, P, group, damping)
         cheapest = int(score.argmin())
         picked.append(int(alive[cheapest]))
         costs.append(score[cheapest])
         out = torch.tensor([cheapest])
         stay = torch.cat([torch.arange(cheapest), torch.arange(cheapest + 1, len(alive))])
-        W, P = _eliminate(W, P, _columns(out, group), _columns(stay, group), damping)
+        W, P = eliminate(W, P, _columns(out, group), _columns(stay, group), damping)
         alive = alive[stay]
     return torch.tensor(picked), torch.stack(costs)
 
@@ -174,7 +175,7 @@ def _columns(channels: torch.Tensor, group: int) -> torch.Tensor:
     return (channels[:, None] * group + torch.arange(group)).flatten()
 
 
-def _eliminate(
+def eliminate(
     W: torch.Tensor, P: torch.Tensor, out: torch.Tensor, stay: torch.Tensor, damping: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Remove columns `out`: compensate W and condition H^-1 on them being zero."""
