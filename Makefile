@@ -11,7 +11,7 @@ UNTIMED := tests/test_sparsify.py tests/test_survives.py tests/test_hostile.py t
 	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_compress.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types schemas bench clean $(DEVICES)
+.PHONY: help setup demo test test-slow check lint types schemas families bench clean $(DEVICES)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ types: setup ## mypy --strict
 	ln -s $(CURDIR)/exporters .types/taco/exporters
 	ln -s $(CURDIR)/targets .types/taco/targets
 	cd .types && ../$(BIN)/mypy --config-file ../pyproject.toml -p taco
+
+families: setup ## write docs/families.md from the code
+	$(BIN)/python -m taco.families docs/families.md
 
 schemas: setup ## write docs/schemas/*.json from the models
 	$(BIN)/python -m taco.schemas docs/schemas

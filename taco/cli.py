@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, printing
+from taco import arguments, database_cli, inspect_cli, printing
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
 from taco.flags import described, typed
@@ -41,6 +41,7 @@ app = typer.Typer(
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
+app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())

@@ -160,6 +160,7 @@ def _place(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 def _drop(module: nn.Module, names: tuple[str, ...]) -> None:
     for name in names:
+        module.get_submodule(name)  # a name that is not there is an error; setting would add it
         module.set_submodule(name, nn.Identity())
 
 

@@ -197,8 +197,10 @@ class _Runs:
 
     def place(self, unit: Unit) -> tuple[int, int]:
         """Order units by when what reads them ran, streams by what writes them first, blocks behind their content."""
-        named = [m.module for m in (unit.producers if unit.kind in ("stem", "stream") else unit.consumers)]
-        return max((self.order.get(n, 0) for n in named), default=self.order.get(unit.name, 0)), unit.kind == "block"
+        if unit.kind in ("stem", "stream"):
+            return min(self.order[m.module] for m in unit.producers), False
+        last = max((self.order[m.module] for m in unit.consumers), default=self.order.get(unit.name, 0))
+        return last, unit.kind == "block"
 
     def spatial(self, layer: str, model: nn.Module) -> tuple[int, ...]:
         shape = self.reads.get(layer, torch.Size(()))

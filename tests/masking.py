@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
+from timm.layers import Attention, LayerNorm2d, LayerNormAct2d
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
@@ -85,11 +85,10 @@ def over_kept(mask: torch.Tensor) -> Hook:
     kept = mask.bool()
 
     def hook(module: Any, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> torch.Tensor:
-        first = module.weight.shape[0] == inputs[0].shape[1] and inputs[0].ndim == 4
         if isinstance(module, GlobalResponseNorm):
             first = module.channel_dim == 1
-        elif type(module) is nn.LayerNorm:
-            first = False
+        else:
+            first = isinstance(module, LayerNorm2d | LayerNormAct2d)
         x = inputs[0].movedim(1, -1) if first else inputs[0]
         part, weight, bias = x[..., kept], module.weight[kept], module.bias[kept]
         if isinstance(module, GlobalResponseNorm):

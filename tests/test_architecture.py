@@ -64,6 +64,8 @@ LAYERS = (
             "shrink",
             "headwidth",
             "responses",
+            "baselines",
+            "anatomy",
             "stitched",
             "recover",
             "views",
@@ -95,7 +97,18 @@ LAYERS = (
         "report",
     ),
     ("api", "testing"),
-    ("cli", "database_cli", "arguments", "printing", "config", "request", "flags", "schemas"),
+    (
+        "cli",
+        "database_cli",
+        "inspect_cli",
+        "families",
+        "arguments",
+        "printing",
+        "config",
+        "request",
+        "flags",
+        "schemas",
+    ),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
 LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy")
@@ -103,7 +116,7 @@ LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "ac
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, "taco.database_cli")
+COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli")
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

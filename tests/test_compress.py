@@ -54,7 +54,9 @@ def test_compensation_helps_every_kind_in_a_transformer(kind: str) -> None:
     assert difference(refitted, dense) < difference(cut, dense)
 
 
-@pytest.mark.parametrize("label", ["mobilenetv3", "convnextv2", "regnet"])
+@pytest.mark.parametrize(
+    "label", ["mobilenetv3", *(pytest.param(label, marks=pytest.mark.slow) for label in ("convnextv2", "regnet"))]
+)
 def test_compensation_helps_where_several_layers_read(label: str) -> None:
     chosen = family(label)
     model, x, fresh = build(chosen), pictures(chosen, 16), pictures(chosen, 8, seed=77)

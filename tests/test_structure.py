@@ -6,6 +6,7 @@ it learns, exports, and comes back from disk bit by bit.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -28,15 +29,19 @@ from taco.units import find_units
 
 #: Without shrinking: that would take minutes.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
-EXACT = 1e-4
+EXACT = 1e-8
 
 
 def cut_twice(family: Family, ratio: float, seed: int) -> nn.Module:
-    """Cut all units at random, twice, and compare each time with the masked model."""
-    model, x = build(family), pictures(family, seed=seed)
+    """Cut all units at random, twice, and compare each time with the masked model.
+
+    In double precision, so that rounding cannot hide a small mistake.
+    """
+    model, x = copy.deepcopy(build(family)).double(), pictures(family, seed=seed).double()
     for step in range(2):
-        solutions = random_orders(find_units(model, family.input_size).units, seed + step)
+        solutions = random_orders(find_units(model.float(), family.input_size).units, seed + step)
         widths = random_widths(solutions, ratio, seed + step)
+        model = model.double()
         before = state_sha256(model)
         smaller = stitch(model, solutions, widths, compensate=False)
         assert state_sha256(model) == before
@@ -46,7 +51,7 @@ def cut_twice(family: Family, ratio: float, seed: int) -> nn.Module:
             assert difference(smaller(x), expected) <= EXACT, (step, widths)
         assert list(wrong_sizes(smaller)) == []
         model = smaller
-    return model
+    return model.float()
 
 
 @pytest.mark.parametrize("family", SMALL, ids=str)
@@ -127,4 +132,4 @@ def test_masking_changes_something() -> None:
             for kind in {s.unit.kind for s in solutions.values()}:
                 some = {n: w for n, w in widths.items() if solutions[n].unit.kind == kind}
                 with masked(build(family), solutions, some):
-                    assert difference(build(family)(x), dense) > 10 * EXACT or kind == "block", kind
+                    assert difference(build(family)(x), dense) > 1e-3 or kind == "block", kind
