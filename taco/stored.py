@@ -85,7 +85,7 @@ class Store:
             return facts
 
         file, facts = self.rundir.file_step(name, key, ".onnx", save)
-        return Artifact(path=file, **facts)
+        return Artifact.from_json(file, facts)
 
     def module(
         self, name: str, key: Key, into: torch.nn.Module, compute: Callable[[], tuple[torch.nn.Module, dict[str, Any]]]
