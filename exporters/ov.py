@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from taco.device.openvino_session import ARITHMETIC, EIGHT_BITS, OvSession
+from taco.device.probe import physical_cores
 from taco.errors import MeasurementError, TargetError
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.layers import Graph
@@ -75,7 +76,9 @@ class OvExporter:
         if target.precision != "int8" or model.calibration is None:
             raise TargetError(f"{target.name} asks OpenVINO for {target.precision}", "It has fp32 and int8")
         scheme = scheme_for("ov", target.isa)
-        backend = _Backend(RunOptions(target.threads or 1, target.provider)) if target.local else Simulated()
+        backend = (
+            _Backend(RunOptions(target.threads or physical_cores(), target.provider)) if target.local else Simulated()
+        )
         quantised, facts = quantise(proto, scheme, model.calibration, backend)
         return write_proto(quantised, out, facts)
 

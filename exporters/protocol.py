@@ -59,11 +59,13 @@ class Compressed:
         module: The network, eval mode; logits out.
         input_size: (channels, height, width) of one preprocessed picture.
         calibration: What INT8 needs; None for floats.
+        fp32: The module's fp32 ONNX file where it was exported before: INT8 is made of it.
     """
 
     module: nn.Module
     input_size: tuple[int, int, int]
     calibration: Calibration | None = None
+    fp32: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

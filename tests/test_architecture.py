@@ -50,7 +50,7 @@ LAYERS = (
             "executor",
             "sequential",
         ),
-        *("accuracy", "abstain", "parity", "progress", "options"),
+        *("accuracy", "abstain", "parity", "gates", "progress", "options"),
     ),
     (
         *(
@@ -72,6 +72,7 @@ LAYERS = (
     (
         "keys",
         "agnostic",
+        "converting",
         "search",
         "judge",
         "stored",
@@ -79,6 +80,7 @@ LAYERS = (
         "sparsity",
         "cutting",
         "sparsify",
+        "checks",
         "summary",
         "pipeline",
         "database_job",
@@ -90,7 +92,7 @@ LAYERS = (
     ("cli", "database_cli", "arguments", "printing", "config", "request", "flags", "schemas"),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy")
+LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict")
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.

@@ -73,6 +73,13 @@ def test_int8_is_realised_layer_by_layer(small: Path) -> None:
     assert {name for name, layer in profile.items() if layer.int8} == set(LAYERS) - {p.layer for p in facts.put_back}
 
 
+def test_the_callers_arithmetic_is_left_alone(small: Path) -> None:
+    session = EXPORTER.open(small, ON_CPU)
+    session.run(next(pictures(1)))
+    assert np.float64(5e-324) / 1 > 0, "denormal numbers are not flushed in this thread"
+    assert (np.array([1e-310]) * 0.5)[0] > 0
+
+
 def test_a_device_that_is_not_there_is_said(small: Path) -> None:
     with pytest.raises(MeasurementError, match=r"has no GPU; it has CPU") as caught:
         EXPORTER.open(small, RunOptions(1, "GPU"))

@@ -30,7 +30,7 @@ def open_session(path: str, threads: int, provider: str, flush_caller: bool = Fa
     if provider.endswith("ExecutionProvider"):
         return OrtSession(path, threads, provider, flush_caller)
     if provider in OPENVINO_DEVICES:
-        return OvSession(path, threads, provider)
+        return OvSession(path, threads, provider, flush_caller)
     raise DeviceError(
         f"there is no provider {provider!r}",
         "Name one of ONNX Runtime, such as CPUExecutionProvider, or a device of OpenVINO: CPU, GPU, NPU.",

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Any, Dict, List, Tuple
 
+from taco.device.session import in_another_thread
 from taco.device.wire import DeviceError
 
 PRECISION = "f32"
@@ -26,6 +27,7 @@ class OvSession:
         path: The ONNX file, or an OpenVINO IR.
         threads: Threads of the CPU plug-in.
         provider: The one device that may be used: CPU, GPU, NPU. Never AUTO, which chooses by itself.
+        flush_caller: See `OrtSession`.
         profile: Whether each layer is timed.
 
     Raises:
@@ -35,15 +37,21 @@ class OvSession:
 
     runtime_name = "openvino"
 
-    def __init__(self, path: str, threads: int, provider: str = "CPU", profile: bool = False) -> None:
+    def __init__(
+        self, path: str, threads: int, provider: str = "CPU", flush_caller: bool = False, profile: bool = False
+    ) -> None:
         if not os.path.isfile(path):
             raise DeviceError(f"there is no model file {path!r}", "Copy the model to the device first.")
         runtime = import_openvino()
         self.runtime_version: str = runtime.get_version().split("-")[0]
         core = runtime.Core()
         _require_device(core, provider)
+
+        def compile_it() -> Any:
+            return core.compile_model(path, provider, _options(threads, provider, profile))
+
         try:
-            self._compiled = core.compile_model(path, provider, _options(threads, provider, profile))
+            self._compiled = compile_it() if flush_caller else in_another_thread(compile_it)
             self._request = self._compiled.create_infer_request()
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO {self.runtime_version} cannot open {path!r}: {_last(error)}") from error

@@ -76,7 +76,7 @@ class OrtSession:
             return runtime.InferenceSession(path, sess_options=options, providers=[provider])
 
         try:
-            session = construct() if flush_caller else _in_another_thread(construct)
+            session = construct() if flush_caller else in_another_thread(construct)
         except self._errors as error:
             raise DeviceError(f"ONNX Runtime {self.runtime_version} cannot open {path!r}: {error}") from error
         # Otherwise a failing accelerator is replaced by the CPU in the middle of a measurement.
@@ -180,8 +180,11 @@ def _options(runtime: Any, threads: int) -> Any:
     return options
 
 
-def _in_another_thread(construct: Callable[[], Any]) -> Any:
-    # The first session of a process switches the thread that opens it to flushing denormals, and never back.
+def in_another_thread(construct: Callable[[], Any]) -> Any:
+    """Call in a thread of its own.
+
+    A runtime switches the thread that opens a session to flushing denormal numbers, and never back.
+    """
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(construct).result()
 
