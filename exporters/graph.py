@@ -22,7 +22,7 @@ import onnx.numpy_helper
 import torch
 
 from taco.errors import GateError
-from taco.exporters.protocol import Artifact, Compressed
+from taco.exporters.protocol import Artifact, Compressed, Quantisation
 from taco.files import write_atomically
 
 OPSET = 20
@@ -40,12 +40,36 @@ def write_onnx(model: Compressed, out: Path, opset: int = OPSET) -> Artifact:
         GateError: torch cannot export it, or the file fails onnx's full check, its shapes or its opset.
         TacoError: The file cannot be written.
     """
+    return write_proto(export_proto(model, opset), out)
+
+
+def export_proto(model: Compressed, opset: int = OPSET) -> onnx.ModelProto:
+    """Export `model` and check the graph.
+
+    Raises:
+        GateError: torch cannot export it, or the graph fails onnx's full check, its shapes or its opset.
+    """
+    if model.fp32 is not None:
+        return onnx.load(model.fp32)
     proto = strip_paths(_export(model, opset))
     flush_denormals(proto)
     _gate(proto, model, opset)
+    return proto
+
+
+def write_proto(proto: onnx.ModelProto, out: Path, quantisation: Quantisation | None = None) -> Artifact:
+    """Write a graph to `out`, atomically, after onnx's full check.
+
+    Raises:
+        GateError: The graph is not valid.
+        TacoError: The file cannot be written.
+    """
+    _check_valid(proto)
     data = proto.SerializeToString(deterministic=True)
     write_atomically(out, data)
-    return Artifact(out, hashlib.sha256(data).hexdigest(), len(data), "fp32", _opset(proto), len(proto.graph.node))
+    precision = "fp32" if quantisation is None or not quantisation.quantised else "int8"
+    digest = hashlib.sha256(data).hexdigest()
+    return Artifact(out, digest, len(data), precision, _opset(proto), len(proto.graph.node), quantisation)
 
 
 def _export(model: Compressed, opset: int) -> onnx.ModelProto:
@@ -137,11 +161,15 @@ def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[Any]:
                 yield from _holders(body)
 
 
-def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
+def _check_valid(proto: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GateError(f"the exported graph is not valid ONNX: {error}") from error
+
+
+def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
+    _check_valid(proto)
     if _opset(proto) != opset:
         raise GateError(f"opset {opset} was asked, the file says {_opset(proto)}")
     if len(proto.graph.input) != 1 or len(proto.graph.output) != 1:

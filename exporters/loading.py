@@ -7,7 +7,7 @@ from typing import cast
 from taco.exporters.protocol import Exporter
 from taco.plugins import Family
 
-OWN = ("ort", "trt")
+OWN = ("ort", "ov", "trt")
 GROUP = "taco.exporters"
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from taco.bundle import MANIFEST, Bundle
+from taco.checks import gates_of
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
-from taco.errors import BundleError
+from taco.errors import BundleError, GateError
 from taco.files import write_atomically
 from taco.formats.megadetector import read_boxes
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
@@ -81,13 +82,33 @@ def export(
         if options.from_run is not None and options.from_run.absolute() != options.out.absolute():
             rundir.adopt(options.from_run)
         done = run(plan, rundir, progress)
-        report = make_report(done, progress.seconds, command)
+        checks = gates_of(done)
+        report = make_report(done, checks, progress.seconds, command)
+        if report.shipped == "no":
+            _refuse(report, options.out)
         with progress.step("write the bundle"):
-            manifest = write_bundle(done, options.out)
+            manifest = write_bundle(done, checks, options.out)
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
+
+
+def _refuse(report: Report, folder: Path) -> None:
+    """Write the evidence, leave no artifact, not even an earlier run's.
+
+    Raises:
+        GateError: Always.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / "model.onnx").unlink(missing_ok=True)
+    write_report(report, folder)
+    failures = [gate for gate in report.gates if gate.passed is False]
+    told = "; ".join(f"{gate.name}: {gate.measured}, allowed: {gate.limit}" for gate in failures)
+    raise GateError(
+        f"nothing was shipped, because a gate failed: {told}",
+        f"{folder / 'report.html'} has the evidence; --force ships it all the same, marked",
+    )
 
 
 def _finished(rundir: RunDir, request: str) -> Report | None:

@@ -106,6 +106,36 @@ Macs = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
+GateDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Ship nothing that loses more points of accuracy against the dense model.",
+        show_default="no such gate",
+        rich_help_panel=SIZE,
+    ),
+]
+GateClassDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Ship nothing that loses more points of the recall of any class.",
+        show_default="no such gate",
+        rich_help_panel=SIZE,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Ship what a gate refuses; bundle and report are marked.", rich_help_panel=RUN)
+]
+RuntimeDevice = Annotated[
+    Literal["CPU", "GPU", "NPU"] | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="CPU, GPU or NPU, for a target with OpenVINO; never another one in its place.",
+        show_default="the target's own",
+        rich_help_panel=EXPERT,
+    ),
+]
 Sparsity = Annotated[
     float | None,
     typer.Option(

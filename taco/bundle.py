@@ -66,6 +66,8 @@ class Manifest(_Frozen):
     sure_from: float | None = Field(
         default=None, ge=0, description="an answer of less probability is unsure: a person should look"
     )
+    provider: str | None = Field(default=None, description="OpenVINO's device; null for other runtimes")
+    forced: list[str] = Field(default=[], description="gates that failed and were overruled by --force")
     allocation: dict[str, int] = Field(description="unit -> channels kept")
     seed: int
     files: dict[str, FileEntry]
@@ -100,6 +102,13 @@ class Bundle:
         # compared as bytes: a class name may hold a character at which splitlines() splits
         if (path / "labels.txt").read_bytes() != labels_file(self.manifest.classes):
             raise BundleError(f"{path}: labels.txt and manifest.json name different classes", "Export it again")
+
+    @property
+    def provider(self) -> str:
+        """What runs the model where the bundle is opened: OpenVINO's device, or ONNX Runtime's CPU provider."""
+        if self.manifest.runtime == "ov":
+            return self.manifest.provider or "CPU"
+        return "CPUExecutionProvider"
 
     @property
     def model_path(self) -> Path:

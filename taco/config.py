@@ -47,6 +47,9 @@ _EXAMPLES: Mapping[str, object] = {
     "exclude": ["*.conv_dw"],
     "damping": 0.01,
     "agnostic_images": "other-pictures/",
+    "gate_drop": 2.0,
+    "gate_class_drop": 5.0,
+    "runtime_device": "GPU",
     "threads": 4,
     "from_run": "runs/host-cpu",
 }

@@ -14,10 +14,12 @@ from torch import nn
 from taco.abstain import softmax
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import RunOptions
+from taco.gates import Agreement, agreement
 from taco.listing import LabelledPicture
 from taco.material import Material
-from taco.parity import ParityResult, compare, require
+from taco.parity import ParityResult, compare
 from taco.specialise import predict_logits
+from taco.targets.loading import Target
 
 Labels = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -40,9 +42,10 @@ class Judgement:
         exported_shares: (n, classes) float64, softmax of the exported file's logits.
         select_labels: (m,) int64 of the select pictures, on which choices are made.
         select_shares: (m, classes) float64, the same on the select pictures.
-        parity: Exported file against compressed torch model.
+        parity: The file in fp32 against the compressed torch model.
+        agreement: The shipped file against the compressed torch model.
         parity_inputs: (4, 3, H, W) float32 of the first pictures.
-        parity_logits: (4, classes) float32 that torch expects for them.
+        parity_logits: (4, classes) float32 expected for them: torch's, or those of the file itself where it is INT8.
     """
 
     labels: Labels
@@ -54,42 +57,90 @@ class Judgement:
     select_labels: Labels
     select_shares: Shares
     parity: ParityResult
+    agreement: Agreement
     parity_inputs: npt.NDArray[np.float32]
     parity_logits: Logits
 
 
-def judge(dense: nn.Module, compressed: nn.Module, stitched: nn.Module, file: Path, material: Material) -> Judgement:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stages:
+    """The torch models whose answers are compared.
+
+    Attributes:
+        dense: The dense specialist.
+        stitched: The compressed model before anything was repaired.
+        compressed: The compressed model.
+    """
+
+    dense: nn.Module
+    stitched: nn.Module
+    compressed: nn.Module
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shipped:
+    """The file that is judged.
+
+    Attributes:
+        file: What is shipped.
+        fp32: The same model in fp32, of which an INT8 file was made; `file` itself where it is fp32.
+        runtime: Exporter that opens `file`.
+        options: How it is opened.
+    """
+
+    file: Path
+    fp32: Path
+    runtime: str
+    options: RunOptions
+
+    @classmethod
+    def of(cls, file: Path, fp32: Path, target: Target) -> Shipped:
+        """Open as the target does where it is this machine; else by ONNX Runtime, INT8 as the file means it."""
+        threads = target.threads or os.cpu_count() or 1
+        if target.local:
+            return cls(file, fp32, target.runtime, RunOptions(threads, target.provider))
+        return cls(file, fp32, "ort", RunOptions(threads, simulate=file != fp32))
+
+    def logits(self, material: Material, pictures: Sequence[LabelledPicture]) -> Logits:
+        """Return the shipped file's logits on pictures, (n, classes), one picture at a time."""
+        return _logits(self.file, self.runtime, self.options, material, pictures)
+
+
+def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
     """Run every stage over the judged pictures.
 
-    The interchange is run with ONNX Runtime's CPU provider on this machine, whatever the target.
-
     Raises:
-        GateError: The file does not compute what the torch model computes.
+        GateError: Logits are not finite or of another shape, or no answer of the torch model is clear.
+        MeasurementError: The runtime fails.
     """
     pictures, select = material.judged, material.task.select
-    expected = predict_logits(compressed, material.batches(pictures))
-    got = exported_logits(file, material, pictures)
-    parity = compare(expected, got)
-    require(parity)
-    chosen_on = got if pictures == select else exported_logits(file, material, select)
+    expected = predict_logits(stages.compressed, material.batches(pictures))
+    got = shipped.logits(material, pictures)
+    plain = shipped.file == shipped.fp32
+    in_fp32 = got
+    if not plain:
+        in_fp32 = _logits(shipped.fp32, "ort", RunOptions(os.cpu_count() or 1), material, pictures)
+    chosen_on = got if pictures == select else shipped.logits(material, select)
     return Judgement(
         labels=_labels(pictures),
-        dense=predict_logits(dense, material.batches(pictures)).argmax(1),
-        stitched=predict_logits(stitched, material.batches(pictures)).argmax(1),
+        dense=predict_logits(stages.dense, material.batches(pictures)).argmax(1),
+        stitched=predict_logits(stages.stitched, material.batches(pictures)).argmax(1),
         compressed=expected.argmax(1),
         exported=got.argmax(1),
         exported_shares=softmax(got),
         select_labels=_labels(select),
         select_shares=softmax(chosen_on),
-        parity=parity,
+        parity=compare(expected, in_fp32),
+        agreement=agreement(expected, got),
         parity_inputs=material.bank.tensor([p.view for p in pictures[:PARITY_INPUTS]]),
-        parity_logits=expected[:PARITY_INPUTS],
+        parity_logits=(expected if plain else got)[:PARITY_INPUTS],
     )
 
 
-def exported_logits(file: Path, material: Material, pictures: Sequence[LabelledPicture]) -> Logits:
-    """Return the exported file's logits on pictures, (n, classes), one picture at a time."""
-    session = load_exporter("ort").open(file, RunOptions(threads=os.cpu_count() or 1))
+def _logits(
+    file: Path, runtime: str, options: RunOptions, material: Material, pictures: Sequence[LabelledPicture]
+) -> Logits:
+    session = load_exporter(runtime).open(file, options)
     views = [p.view for p in pictures]
     return np.concatenate([session.run(batch) for batch in material.bank.batches(views, 1)])
 

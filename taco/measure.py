@@ -38,9 +38,10 @@ class MeasureOptions:
         rounds: Interleaved rounds.
         round_ms: Time that each model gets in a round, milliseconds.
         max_seconds: Rounds stop early rather than take longer than this.
-        provider: ONNX Runtime execution provider; another one is never used in its place.
+        provider: ONNX Runtime execution provider or OpenVINO device; another one is never used in its place.
         seed: Seed of the input noise.
         python: The device's interpreter; this process's own suits the local transport.
+        providers: Model -> its own provider, where models of several runtimes are compared.
     """
 
     threads: int | None = None
@@ -50,6 +51,7 @@ class MeasureOptions:
     provider: str = "CPUExecutionProvider"
     seed: int = 0
     python: str = field(default_factory=lambda: sys.executable)
+    providers: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(transport: Transport, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
@@ -110,6 +112,7 @@ def _request(names: Mapping[str, str], options: MeasureOptions) -> bytes:
         "round_ms": options.round_ms,
         "max_seconds": options.max_seconds,
         "provider": options.provider,
+        "providers": dict(options.providers),
         "seed": options.seed,
     }
     return json.dumps(request).encode()
@@ -173,7 +176,7 @@ def _no_answer(completed: Completed) -> MeasurementError:
     words = (completed.stderr.strip() or completed.stdout.strip())[-500:] or "nothing"
     return MeasurementError(
         f"the device agent ended with exit code {completed.returncode} and gave no answer; it said: {words}",
-        "Check that the device has Python 3.8 or newer with numpy and onnxruntime.",
+        "Check that the device has Python 3.8 or newer with numpy and the runtime.",
     )
 
 

@@ -53,6 +53,10 @@ class ExportOptions(BaseModel):
         recover_minutes: Time for distillation; 0 is none.
         threads: Threads of the timed model; None is the target's own choice.
         seed: Draws shots, folds and views.
+        gate_drop: Points of accuracy that the exported file may lose against the dense specialist; None gates nothing.
+        gate_class_drop: The same of the recall of each class.
+        force: Ship what a gate refuses, marked.
+        runtime_device: OpenVINO's device: CPU, GPU or NPU; None is the target's own.
         sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
         from_run: Folder of another run whose finished steps are taken over where they fit.
@@ -91,6 +95,10 @@ class ExportOptions(BaseModel):
     recover_minutes: float = 5.0
     threads: int | None = None
     seed: int = 0
+    gate_drop: float | None = None
+    gate_class_drop: float | None = None
+    force: bool = False
+    runtime_device: Literal["CPU", "GPU", "NPU"] | None = None
     sure: float = 95.0
     out: Path
     from_run: Path | None = None
@@ -156,6 +164,10 @@ def _check(options: ExportOptions) -> None:
         (
             options.max_images == 0 or options.max_images >= options.shots,
             f"--max-images {options.max_images}: at least the {options.shots} shots, or 0 for all",
+        ),
+        *(
+            (value is None or 0 <= value <= 100, f"--{flag} {value}: points from 0 to 100, as in 2")
+            for flag, value in (("gate-drop", options.gate_drop), ("gate-class-drop", options.gate_class_drop))
         ),
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),

@@ -35,6 +35,11 @@ class ParityResult:
     counted: int
     images: int
 
+    @property
+    def passed(self) -> bool:
+        """Whether both conditions hold."""
+        return self.max_abs <= self.tolerance and self.argmax_agreement >= 100.0
+
 
 def compare(expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> ParityResult:
     """Compare logits, both (n, classes) float32.
@@ -64,7 +69,7 @@ def require(result: ParityResult) -> None:
     Raises:
         GateError: Beyond the tolerance, or a clear answer changed.
     """
-    if result.max_abs > result.tolerance or result.argmax_agreement < 100.0:
+    if not result.passed:
         raise GateError(
             f"the exported model differs from torch by {result.max_abs:.3g} (allowed {result.tolerance:.3g}); "
             f"{result.argmax_agreement:.1f} % of {result.counted} clear answers agree",

@@ -17,13 +17,14 @@ from torch import nn
 
 from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.compress import UnitSolution, calibrate_units, solve_units
+from taco.converting import Converter, GivenUp, Pair, given_up, timed_files
 from taco.cutting import Cut, Cutter
-from taco.errors import BudgetInfeasibleError
+from taco.errors import BudgetInfeasibleError, InputError
 from taco.exporters.loading import load_exporter
-from taco.exporters.protocol import Artifact, Compressed, Exporter
+from taco.exporters.protocol import Artifact, Exporter
 from taco.files import sha256_of
 from taco.head import Linear
-from taco.judge import Judgement, judge
+from taco.judge import Judgement, Shipped, Stages, judge
 from taco.keys import Keys, versions
 from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
@@ -39,7 +40,7 @@ from taco.search import Bench, Budget, Searcher, check_input, check_runtime, dec
 from taco.sparsify import Sparsifier
 from taco.specialise import Specialist, make_head, specialise
 from taco.stored import Store
-from taco.targets.loading import Target, load_target
+from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult
 from taco.units import UnitMap, find_units
 
@@ -75,21 +76,23 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """Everything that the bundle and the report are made of."""
+    """Everything that the bundle and the report are made of; `target` is in the precision that was used."""
 
     plan: Plan
     material: Material
     specialist: Specialist
     cut: Cut
-    dense_artifact: Artifact
-    artifact: Artifact
+    dense: Pair
+    compressed: Pair
     judgement: Judgement
     bench: BenchResult | None
+    target: Target
+    given_up: GivenUp | None
 
     @functools.cached_property
     def packed(self) -> bytes | None:
-        """The exported file in packed form; None where no weight was to become zero."""
-        return None if self.cut.sparsity is None else pack_model(self.artifact.path)
+        """The shipped file in packed form; None where no weight was to become zero."""
+        return None if self.cut.sparsity is None else pack_model(self.compressed.shipped.path)
 
 
 def make_plan(options: ExportOptions) -> Plan:
@@ -98,7 +101,7 @@ def make_plan(options: ExportOptions) -> Plan:
     Raises:
         TacoError: The first thing that is wrong.
     """
-    target = load_target(options.target)
+    target = chosen_target(options)
     exporter = load_exporter(target.runtime)
     check_input(options)
     budget = decide_budget(options, target)
@@ -109,6 +112,22 @@ def make_plan(options: ExportOptions) -> Plan:
     units = find_units(generalist.module, generalist.preprocessing.input_size)
     units_or_error(units, budget, options.model)
     return Plan(options, target, exporter, budget, listings, generalist, units)
+
+
+def chosen_target(options: ExportOptions) -> Target:
+    """Return the target, on the OpenVINO device that was asked.
+
+    Raises:
+        TargetError: There is no such target.
+        InputError: A device was asked, and the target's runtime is not OpenVINO.
+    """
+    target = load_target(options.target)
+    if options.runtime_device is None:
+        return target
+    if target.runtime != "ov":
+        names = ", ".join(t.name for t in list_targets() if t.runtime == "ov")
+        raise InputError(f"--runtime-device is for OpenVINO, and {target.name} has another runtime", f"Aim at {names}")
+    return dataclasses.replace(target, provider=options.runtime_device)
 
 
 def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
@@ -124,54 +143,104 @@ def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
 
 class _Job:
     pictures: CalibrationPictures
+    material: Material
 
     def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options = plan.options
         self.store = Store(rundir)
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
-        self.bench = Bench(plan.target, plan.options.threads or plan.target.threads, scratch / "device")
+        self.target = plan.target
+        self.given_up: GivenUp | None = None
+
+    @property
+    def bench(self) -> Bench:
+        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device")
+
+    @property
+    def converter(self) -> Converter:
+        target = dataclasses.replace(self.target, threads=self.options.threads or self.target.threads)
+        return Converter(self.plan.exporter, target, self.material, self._input_size(), self.store)
 
     def run(self) -> Finished:
-        material = self._read()
+        self.material = material = self._read()
         self.pictures = calibration_pictures(material, self.options)
         specialist = self._specialise(material)
-        dense = self._export("dense", specialist.module, {}, "export the dense specialist")
-        cut, artifact, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, material, dense)
-        judgement = self._judge(specialist, material, cut, artifact)
-        return Finished(self.plan, material, specialist, cut, dense, artifact, judgement, bench)
+        dense = self._worth_having(self._export("dense", specialist.module, {}))
+        cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
+        judgement = self._judge(specialist, cut, compressed)
+        return Finished(
+            plan=self.plan,
+            material=material,
+            specialist=specialist,
+            cut=cut,
+            dense=dense,
+            compressed=compressed,
+            judgement=judgement,
+            bench=bench,
+            target=self.target,
+            given_up=self.given_up,
+        )
 
-    def _narrow(
-        self, specialist: Specialist, material: Material, dense: Artifact
-    ) -> tuple[Cut, Artifact, BenchResult | None]:
+    def _worth_having(self, dense: Pair) -> Pair:
+        """Give INT8 up before anything is searched for, where it is slower than fp32 of the dense model."""
+        ratio = None
+        if self.converter.int8 and self.target.local:
+            models = {"dense": dense.fp32.path, "compressed": dense.shipped.path}
+            depends = {"fp32": dense.fp32.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
+
+            def compute() -> Any:
+                with self.progress.step("time INT8 against fp32"):
+                    return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
+
+            bench = _BENCH.validate_python(self.rundir.json_step("int8-gain", depends, compute, measured=True))
+            ratio = bench.speedup("dense", "compressed")
+        return self._or_plain(dense, given_up(dense, "dense", ratio))
+
+    def _or_plain(self, pair: Pair, why: GivenUp | None) -> Pair:
+        if why is None:
+            return pair
+        self.progress.say(why.why)
+        self.given_up, self.target = why, dataclasses.replace(self.target, precision="fp32")
+        return pair.plain
+
+    def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Take channels away until the budget is met."""
         searcher = Searcher(
             dense=specialist.module,
             solutions=self._solve(specialist),
-            exporter=self.plan.exporter,
+            trial=self.converter.trial,
             bench=self.bench,
-            dense_artifact=dense,
+            dense_artifact=dense.shipped,
             input_size=self._input_size(),
             scratch=self.scratch,
             rundir=self.rundir,
         )
-        return self._realise(specialist, material, searcher, self._search(searcher, dense))
+        return self._realise(specialist, dense, searcher.solutions, self._search(searcher, dense.shipped))
 
-    def _sparse(
-        self, specialist: Specialist, material: Material, dense: Artifact
-    ) -> tuple[Cut, Artifact, BenchResult | None]:
+    def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Make weights zero; widths stay, and so does the time: it is measured all the same."""
         pictures = self.pictures
         sparsifier = Sparsifier(
             options=self.options,
-            recovery=self._recovery(specialist, material, keep_zeros=True),
+            recovery=self._recovery(specialist, self.material, keep_zeros=True),
             batches=pictures.batches,
             key=self.keys.after_head(**pictures.key),
             folder=self.rundir.private / "databases",
         )
         cut = sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks})
-        artifact = self._export("model", cut.module, self._cut_key(cut), "export the sparse specialist")
-        return cut, artifact, self._time(dense, artifact) if self.plan.target.local else None
+        return cut, *self._finish(cut, dense)
+
+    def _finish(self, cut: Cut, dense: Pair) -> tuple[Pair, Pair, BenchResult | None]:
+        """Export a cut and time it; INT8 is given up for both models where it does not pay for this one."""
+        compressed = self._export("model", cut.module, self._cut_key(cut))
+        bench = self._time(dense, compressed)
+        ratio = bench.speedup("compressed_fp32", "compressed") if bench and self.converter.int8 else None
+        why = given_up(compressed, "compressed", ratio)
+        if why is None:
+            return dense, compressed, bench
+        dense, compressed = dense.plain, self._or_plain(compressed, why)
+        return dense, compressed, self._time(dense, compressed)
 
     def _read(self) -> Material:
         listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
@@ -228,21 +297,20 @@ class _Job:
         return found
 
     def _realise(
-        self, specialist: Specialist, material: Material, searcher: Searcher, found: Mapping[str, Any]
-    ) -> tuple[Cut, Artifact, BenchResult | None]:
+        self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Mapping[str, Any]
+    ) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
         best = 0.0
-        recovery = self._recovery(specialist, material, keep_zeros=False)
-        cutter = Cutter(searcher.solutions, self.plan.target.channel_multiple, recovery)
+        recovery = self._recovery(specialist, self.material, keep_zeros=False)
+        cutter = Cutter(solutions, self.plan.target.channel_multiple, recovery)
         for ratio in ratios:
             cut = cutter.cut(ratio)
-            artifact = self._export("model", cut.module, self._cut_key(cut), "export the compressed specialist")
-            bench = self._time(searcher.dense_artifact, artifact) if self.plan.target.local else None
+            dense, compressed, bench = self._finish(cut, dense)
             asked = self.plan.budget.speedup
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
-                return cut, artifact, bench
+                return cut, dense, compressed, bench
             best = max(best, reached)
             self.progress.say(f"measured {reached:.2f} times as fast, {asked:g} was asked: taking narrower widths")
         raise BudgetInfeasibleError(
@@ -250,31 +318,34 @@ class _Job:
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
 
-    def _time(self, dense: Artifact, artifact: Artifact) -> BenchResult:
-        """Time dense, compressed and the fp32 baseline in one interleaved run; stored, so that it is taken once."""
-        depends = {"model": artifact.sha256, "dense": dense.sha256, "target": self.bench.key()}
-        models = {"dense": dense.path, "compressed": artifact.path, "baseline_fp32": dense.path}
+    def _time(self, dense: Pair, compressed: Pair) -> BenchResult | None:
+        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
+        if not self.target.local:
+            return None
+        models = timed_files(dense, compressed)
+        hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
 
         def compute() -> Any:
             with self.progress.step("time dense and compressed on this machine"):
                 return _BENCH.dump_python(self.bench.settle(models, self.plan.budget.speedup), mode="json")
 
+        depends = {**hashes, "target": self.bench.key()}
         return _BENCH.validate_python(self.rundir.json_step("latency", depends, compute, measured=True))
 
-    def _judge(self, specialist: Specialist, material: Material, cut: Cut, artifact: Artifact) -> Judgement:
+    def _judge(self, specialist: Specialist, cut: Cut, compressed: Pair) -> Judgement:
+        stages = Stages(specialist.module, cut.stitched, cut.module)
+        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
+
         def compute() -> Judgement:
             with self.progress.step("check the exported file on real pictures"):
-                return judge(specialist.module, cut.module, cut.stitched, artifact.path, material)
+                return judge(stages, shipped, self.material)
 
-        key = self.keys.after_head(model=artifact.sha256, **self._cut_key(cut))
-        return self.store.judgement(key, compute)
+        hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
+        return self.store.judgement(self.keys.after_head(**hashes, **self._cut_key(cut)), compute)
 
-    def _export(self, name: str, module: nn.Module, more: Mapping[str, Any], step: str) -> Artifact:
-        def export(path: Path) -> Artifact:
-            with self.progress.step(step):
-                return self.plan.exporter.export(Compressed(module, self._input_size()), self.plan.target, path)
-
-        return self.store.artifact(name, self.keys.after_head(target=self.bench.key(), **more), export)
+    def _export(self, name: str, module: nn.Module, more: Mapping[str, Any]) -> Pair:
+        key = self.keys.after_head(target=self.bench.key(), **more)
+        return self.converter.pair(name, module, key, self.progress.step)
 
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size

@@ -1,4 +1,4 @@
-"""Name the pictures of new frames with a bundle alone: onnxruntime, numpy and Pillow; torch is never imported."""
+"""Name the pictures of new frames with a bundle alone: one runtime, numpy and Pillow; torch is never imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taco.answers.prediction import Prediction
 from taco.answers.table import to_csv, to_json
 from taco.bundle import Bundle
 from taco.device.images import UnreadableImage, crop_box, read_rgb, resize_crop, to_tensor
-from taco.device.session import OrtSession
+from taco.device.opening import Session, open_session
 from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError
 from taco.formats.folder import picture_files
@@ -93,13 +93,13 @@ def predict(
 
     Raises:
         InputError: Boxes for a bundle that looks at whole frames, or boxes of other pictures.
-        MeasurementError: ONNX Runtime is missing, or cannot open or run the model.
+        MeasurementError: The runtime is missing, or cannot open or run the model.
     """
     if not 0 <= min_confidence <= 1:
         raise InputError(f"a least confidence of {min_confidence} makes no sense", "Give one from 0 to 1")
     _check_boxes(bundle, images, boxes)
     try:
-        session = OrtSession(str(bundle.model_path), threads or os.cpu_count() or 1)
+        session = open_session(str(bundle.model_path), threads or os.cpu_count() or 1, bundle.provider)
     except DeviceError as error:
         raise MeasurementError(str(error)) from error
     contested = frozenset[Path]() if boxes is None else boxes.contested(images)
@@ -139,7 +139,7 @@ def _check_boxes(bundle: Bundle, images: Sequence[Path], boxes: DetectorOutput |
 @dataclass(frozen=True, slots=True)
 class _Judge:
     bundle: Bundle
-    session: OrtSession
+    session: Session
     boxes: DetectorOutput | None
     min_confidence: float
     contested: frozenset[Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, uniform
 from taco.compress import UnitSolution, stitch
 from taco.errors import InputError, MeasurementError, UnsupportedModuleError
-from taco.exporters.protocol import Artifact, Compressed, Exporter
+from taco.exporters.protocol import Artifact, Exporter
 from taco.measure import MeasureOptions, measure
 from taco.options import ExportOptions
 from taco.progress import Advance
@@ -126,11 +126,11 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Searcher:
-    """Everything that judging one allocation needs."""
+    """Everything that judging one allocation needs; `trial` exports a module whose time alone matters."""
 
     dense: nn.Module
     solutions: Mapping[str, UnitSolution]
-    exporter: Exporter
+    trial: Callable[[nn.Module, Path], object]
     bench: Bench
     dense_artifact: Artifact
     input_size: tuple[int, int, int]
@@ -179,7 +179,7 @@ class Searcher:
     def _try(self, allocation: Allocation, threshold: float) -> float:
         file = self.scratch / f"trial-{allocation.ratio:.4f}.onnx"
         module = stitch(self.dense, self.solutions, allocation.widths)
-        self.exporter.export(Compressed(module, self.input_size), self.bench.target, file)
+        self.trial(module, file)
         models = {"dense": self.dense_artifact.path, "compressed": file}
         ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
         log.info(

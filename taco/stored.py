@@ -15,6 +15,7 @@ import torch
 
 from taco.compress import UnitSolution
 from taco.exporters.protocol import Artifact
+from taco.gates import Agreement
 from taco.head import Linear
 from taco.judge import Judgement
 from taco.moments import Moments
@@ -88,7 +89,7 @@ class Store:
             return facts
 
         file, facts = self.rundir.file_step(name, key, ".onnx", save)
-        return Artifact(path=file, **facts)
+        return Artifact.from_json(file, facts)
 
     def module(
         self, name: str, key: Key, into: torch.nn.Module, compute: Callable[[], tuple[torch.nn.Module, dict[str, Any]]]
@@ -121,12 +122,17 @@ class Store:
 
         def save(path: Path) -> dict[str, Any]:
             found = compute()
-            arrays: dict[str, npt.NDArray[Any]] = {n: getattr(found, n) for n in _names(Judgement, "parity")}
+            names = _names(Judgement, "parity", "agreement")
+            arrays: dict[str, npt.NDArray[Any]] = {n: getattr(found, n) for n in names}
             path.write_bytes(safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()}))
-            return dataclasses.asdict(found.parity)
+            return {n: dataclasses.asdict(getattr(found, n)) for n in ("parity", "agreement")}
 
-        file, parity = self.rundir.file_step("judgement", key, ".safetensors", save)
-        return Judgement(**safetensors.numpy.load_file(file), parity=ParityResult(**parity))
+        file, facts = self.rundir.file_step("judgement", key, ".safetensors", save)
+        return Judgement(
+            **safetensors.numpy.load_file(file),
+            parity=ParityResult(**facts["parity"]),
+            agreement=Agreement(**facts["agreement"]),
+        )
 
 
 def _names(kind: type[Judgement], *without: str) -> list[str]:

@@ -20,7 +20,9 @@ from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.bundle import Manifest, labels_file, publish
+from taco.checks import failed, precision_section
 from taco.formats.names import BLANK
+from taco.gates import Gate
 from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
@@ -31,10 +33,12 @@ from taco.units import UnitMap
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
-_PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "pillow")
+_PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
 
 
-def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[str]) -> schema.Report:
+def make_report(
+    done: Finished, checks: Sequence[Gate], seconds: Mapping[str, float], command: Sequence[str]
+) -> schema.Report:
     """Assemble the report; every figure comes from the run, null where nothing was measured."""
     plan, options, task = done.plan, done.plan.options, done.material.task
     dense_widths = {u.name: u.width for u in plan.units.within_blocks}
@@ -64,8 +68,8 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
         runtime=_runtime(done),
         accuracy=_accuracy(done),
         size=schema.SizeSection(
-            dense=_size(done, done.specialist.module, done.dense_artifact.size_bytes),
-            compressed=_size(done, done.cut.module, done.artifact.size_bytes),
+            dense=_size(done, done.specialist.module, done.dense.shipped.size_bytes),
+            compressed=_size(done, done.cut.module, done.compressed.shipped.size_bytes),
         ),
         chosen_by=plan.budget.words,
         width_ratio=done.cut.ratio,
@@ -78,6 +82,9 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
         speedup_asked=options.speedup,
         speedup_rounds=list(speedup.rounds) if speedup else None,
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
+        precision=precision_section(done),
+        gates=[schema.GateResult(**dataclasses.asdict(gate)) for gate in checks],
+        shipped="yes" if not failed(checks) else "forced" if options.force else "no",
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
             for u in plan.units.within_blocks
@@ -90,11 +97,11 @@ def make_report(done: Finished, seconds: Mapping[str, float], command: Sequence[
     )
 
 
-def write_bundle(done: Finished, folder: Path) -> Manifest:
-    """Put the bundle's files in place, the manifest last."""
+def write_bundle(done: Finished, checks: Sequence[Gate], folder: Path) -> Manifest:
+    """Put the bundle's files in place, the manifest last; it names the gates that failed and were overruled."""
     plan = done.plan
     files: dict[str, Path | bytes] = {
-        "model.onnx": done.artifact.path,
+        "model.onnx": done.compressed.shipped.path,
         "labels.txt": labels_file(done.material.task.classes),
         "preprocessing.json": (json.dumps(plan.generalist.preprocessing.to_dict(), indent=2) + "\n").encode(),
         "parity.safetensors": safetensors.numpy.save(
@@ -103,16 +110,20 @@ def write_bundle(done: Finished, folder: Path) -> Manifest:
     }
     if done.packed is not None:
         files[PACKED_NAME] = done.packed
-    if not plan.target.local and plan.target.runtime == "ort":
+    if not plan.target.local and plan.target.runtime != "trt":
         files |= _bench_kit(done)
-    return publish(folder, files, _manifest(done))
+    return publish(folder, files, _manifest(done) | {"forced": failed(checks)})
 
 
 def _bench_kit(done: Finished) -> dict[str, Path | bytes]:
     """What a person needs to measure on a device that is not attached: the agent, its request, the dense model."""
-    protocol = done.plan.target.benchmark
+    protocol, models = done.plan.target.benchmark, {"dense": "dense.onnx", "compressed": "model.onnx"}
+    in_fp32: dict[str, Path | bytes] = {}
+    if done.compressed.shipped is not done.compressed.fp32:
+        in_fp32 = {"dense.fp32.onnx": done.dense.fp32.path, "model.fp32.onnx": done.compressed.fp32.path}
+        models |= {"baseline_fp32": "dense.fp32.onnx", "compressed_fp32": "model.fp32.onnx"}
     request = {
-        "models": {"dense": "dense.onnx", "compressed": "model.onnx"},
+        "models": models,
         "threads": done.plan.options.threads or done.plan.target.threads,
         "provider": done.plan.target.provider,
         **dataclasses.asdict(protocol),
@@ -120,7 +131,8 @@ def _bench_kit(done: Finished) -> dict[str, Path | bytes]:
     return {
         "agent.pyz": agent_bytes(),
         "bench.json": (json.dumps(request, indent=2) + "\n").encode(),
-        "dense.onnx": done.dense_artifact.path,
+        "dense.onnx": done.dense.shipped.path,
+        **in_fp32,
     }
 
 
@@ -134,7 +146,8 @@ def _manifest(done: Finished) -> dict[str, Any]:
         "model": _model(done).model_dump(),
         "target": plan.target.name,
         "runtime": plan.target.runtime,
-        "precision": plan.target.precision,
+        "precision": done.target.precision,
+        "provider": done.target.provider if done.target.runtime == "ov" else None,
         "crop_margin": CROP_MARGIN if plan.listings.cropped else None,
         "blank_class": _blank(done),
         "sure_from": abstention(done).threshold,
@@ -162,7 +175,7 @@ def _runtime(done: Finished) -> schema.RuntimeSection:
     return schema.RuntimeSection(
         name=names[target.runtime],
         version=used.runtime_version if used else None,
-        precision=target.precision,
+        precision=done.target.precision,
         provider=used.provider if used else None,
         threads=bench.threads if bench else None,
     )
@@ -333,6 +346,10 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append(
             "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
         )
+    if done.given_up is not None:
+        found.append(f"INT8 was given up: {done.given_up.why}")
+    if done.packed is not None and done.target.precision == "int8":
+        found.append("INT8 weights are not packed: aim at an fp32 target for a small file to send")
     if plan.options.speedup is not None and plan.options.speedup <= 1:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from taco.device.opening import OPENVINO_DEVICES
 from taco.errors import TargetError
 
 FOLDER = Path(__file__).parent
@@ -54,6 +55,7 @@ class Target:
         benchmark: How a model is timed.
         run_on_device: What a person does on the device when it is not attached; `{model}` is the model file.
         threads: Threads a model; None is every physical core.
+        isa: What the processor has for INT8: `x86-vnni`, `x86` (without it), `arm`; auto looks at this machine.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -69,6 +71,7 @@ class Target:
     benchmark: BenchmarkProtocol
     run_on_device: Annotated[str, Field(min_length=1)]
     threads: Annotated[int, Field(ge=1, strict=True)] | None = field(default=None)
+    isa: Literal["auto", "x86-vnni", "x86", "arm"] = field(default="auto")
 
     def instructions(self, model: str) -> str:
         """What to do on the device.
@@ -153,6 +156,16 @@ def _check(target: Target, path: Path) -> None:
             "provider",
             target.runtime != "ort" or target.provider.endswith("ExecutionProvider"),
             "must be an ONNX Runtime provider such as CPUExecutionProvider",
+        ),
+        (
+            "provider",
+            target.runtime != "ov" or target.provider in OPENVINO_DEVICES,
+            f"must be an OpenVINO device: {', '.join(OPENVINO_DEVICES)}",
+        ),
+        (
+            "isa",
+            target.local or target.precision != "int8" or target.runtime == "trt" or target.isa != "auto",
+            "must name what the device's processor has, because this machine is not that device",
         ),
         (
             "run_on_device",

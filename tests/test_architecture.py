@@ -53,7 +53,7 @@ LAYERS = (
             "executor",
             "sequential",
         ),
-        *("accuracy", "abstain", "parity", "progress", "options"),
+        *("accuracy", "abstain", "parity", "gates", "progress", "options"),
     ),
     (
         *(
@@ -82,6 +82,7 @@ LAYERS = (
     (
         "keys",
         "agnostic",
+        "converting",
         "search",
         "judge",
         "stored",
@@ -89,6 +90,7 @@ LAYERS = (
         "sparsity",
         "cutting",
         "sparsify",
+        "checks",
         "summary",
         "pipeline",
         "database_job",
@@ -111,7 +113,7 @@ LAYERS = (
     ),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy")
+LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict")
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.

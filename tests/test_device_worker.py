@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from device_models import is_running, write_conv
 
+from taco.device import opening as opening_module
 from taco.device import worker
 from taco.device.child import WorkerProcess, worker_argv
 from taco.device.session import OrtSession
@@ -22,7 +23,7 @@ CPU = "CPUExecutionProvider"
 @pytest.fixture(autouse=True)
 def keep_arithmetic(monkeypatch):
     """A worker lets its thread flush denormals for good; the tests' own thread must not."""
-    monkeypatch.setattr(worker, "OrtSession", Gentle)
+    monkeypatch.setattr(opening_module, "OrtSession", Gentle)
 
 
 class Gentle(OrtSession):
@@ -66,8 +67,8 @@ def test_timing_gives_one_sample_an_iteration(model):
 
 def test_warm_up_runs_are_run_but_not_counted(model, monkeypatch):
     runs = []
-    real = worker.OrtSession.run
-    monkeypatch.setattr(worker.OrtSession, "run", lambda self, array: runs.append(array) or real(self, array))
+    real = opening_module.OrtSession.run
+    monkeypatch.setattr(opening_module.OrtSession, "run", lambda self, array: runs.append(array) or real(self, array))
     serve(opening(model), {"cmd": "time", "iterations": 3, "warmup": 2})
     assert len(runs) == 1 + 2 + 3
     assert all(array is runs[0] for array in runs)

@@ -12,7 +12,7 @@ import pytest
 
 from taco import plugins
 from taco.errors import InputError
-from taco.exporters import ort, trt
+from taco.exporters import ort, ov, trt
 from taco.exporters.loading import GROUP, OWN, load_exporter
 from taco.exporters.protocol import Artifact, Compressed, RunOptions, Session
 from taco.targets.loading import Target
@@ -56,7 +56,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("name", "expected"), [("ort", ort.EXPORTER), ("trt", trt.EXPORTER)])
+@pytest.mark.parametrize(("name", "expected"), [("ort", ort.EXPORTER), ("ov", ov.EXPORTER), ("trt", trt.EXPORTER)])
 def test_our_own_are_found_by_name(name: str, expected: object) -> None:
     assert load_exporter(name) is expected
 
@@ -90,7 +90,7 @@ WRONG = (
     Wrong("typo", "exporter 'typo' .* cannot be loaded: .*EXPORTR"),
     Wrong("acmee", "there is no exporter 'acmee'. Did you mean acme"),
     Wrong("ORT", "there is no exporter 'ORT'. Did you mean ort"),
-    Wrong("zzz", "there is no exporter 'zzz'. Exporters are: acme, classy, gone, half, ort, trt, typo"),
+    Wrong("zzz", "there is no exporter 'zzz'. Exporters are: acme, classy, gone, half, ort, ov, trt, typo"),
 )
 
 

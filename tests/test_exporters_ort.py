@@ -6,16 +6,21 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+import torch
 from device_models import write_conv, write_sum
+from int8_models import pictures, small_net
 from torch import nn
 
 from taco.errors import MeasurementError, TargetError
 from taco.exporters import ort
-from taco.exporters.ort import EXPORTER
-from taco.exporters.protocol import Compressed, RunOptions
-from taco.targets.loading import load_target
+from taco.exporters.layers import Graph
+from taco.exporters.loading import load_exporter
+from taco.exporters.ort import EXPORTER, _Backend
+from taco.exporters.protocol import Artifact, Calibration, Compressed, Reference, RunOptions
+from taco.targets.loading import Target, load_target
 
 HOST, PI = load_target("host-cpu"), load_target("raspberry-pi-5")
 
@@ -45,9 +50,62 @@ def test_it_writes_a_file_that_it_opens_and_runs(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_is_not_built_is_refused_with_the_cure(tmp_path: Path) -> None:
-    target = dataclasses.replace(HOST, precision="int8")
-    with pytest.raises(TargetError, match=r'host-cpu asks ONNX Runtime for int8.*precision = "fp32"'):
+    target = dataclasses.replace(HOST, precision="fp16")
+    with pytest.raises(TargetError, match=r'host-cpu asks ONNX Runtime for fp16.*precision = "fp32"'):
         EXPORTER.export(Compressed(nn.Identity(), (3, 8, 8)), target, tmp_path / "m.onnx")
+
+
+def torch_net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(16, 4)).eval()
+
+
+def to_int8(target: Target, out: Path) -> Artifact:
+    module = torch_net()
+    shown = [p[:, :, :12, :12] for p in pictures(8)]
+    with torch.no_grad():
+        logits = torch.cat([module(torch.from_numpy(p)) for p in shown]).numpy()
+    reference = Reference(lambda: shown, logits.argmax(1), logits)
+    model = Compressed(module, (3, 12, 12), Calibration(lambda: shown, reference))
+    return load_exporter(target.runtime).export(model, target, out)
+
+
+def test_int8_runs_on_integers_here(tmp_path: Path) -> None:
+    artifact = to_int8(dataclasses.replace(HOST, precision="int8"), tmp_path / "m.onnx")
+    assert artifact.precision == "int8"
+    assert artifact.quantisation is not None
+    assert artifact.quantisation.quantised == artifact.quantisation.layers == 3
+    assert artifact.quantisation.saved_in == "ms"
+    graph = Graph(onnx.load(small_file(tmp_path)))
+    seen = _Backend(RunOptions(1)).profile(small_file(tmp_path), graph)
+    assert set(seen) == {layer.name for layer in graph.layers}
+    assert not any(layer.int8 for layer in seen.values())
+    assert all(layer.ms > 0 for layer in seen.values())
+
+
+def small_file(folder: Path) -> Path:
+    onnx.save(small_net(), folder / "small.onnx")
+    return folder / "small.onnx"
+
+
+def test_int8_for_another_device_is_chosen_without_its_kernels(tmp_path: Path) -> None:
+    target = dataclasses.replace(PI, precision="int8", isa="arm")
+    artifact = to_int8(target, tmp_path / "m.onnx")
+    assert artifact.quantisation is not None
+    assert artifact.quantisation.scheme == "S8S8, 8-bit weights"
+    assert artifact.quantisation.saved_in == "multiply-accumulates"
+    simulated = EXPORTER.open(artifact.path, RunOptions(1, simulate=True))
+    picture = next(pictures(1))[:, :, :12, :12]
+    expected = torch_net()(torch.from_numpy(picture)).detach().numpy()
+    assert np.abs(simulated.run(picture) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_int8_without_pictures_is_refused(tmp_path: Path) -> None:
+    target = dataclasses.replace(HOST, precision="int8")
+    with pytest.raises(TargetError, match="no pictures to find its ranges"):
+        EXPORTER.export(Compressed(torch_net(), (3, 12, 12)), target, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_provider_that_is_not_there_is_a_measurement_error(tmp_path: Path) -> None:

@@ -104,7 +104,17 @@ def watched(*command: str) -> tuple[int, int, str, str]:
 
 def export(task: Path, out: Path) -> tuple[int, int, str, str]:
     return watched(
-        *("export", str(task), "--target", "raspberry-pi-5", "--model", "test_efficientnet", "--random-weights"),
+        *(
+            "export",
+            str(task),
+            "--target",
+            "raspberry-pi-4",
+            "--macs",
+            "0.6",
+            "--model",
+            "test_efficientnet",
+            "--random-weights",
+        ),
         *("--shots", "8", "--recover-minutes", "0", "--out", str(out), "--json"),
     )
 

@@ -57,7 +57,7 @@ def _draw(colour: np.ndarray, grating: int, rng: np.random.Generator) -> Image.I
 def options(task: Path, **changes: Any) -> api.ExportOptions:
     asked = {
         "task": task,
-        "target": "raspberry-pi-5",
+        "target": "raspberry-pi-4",
         "model": MODEL,
         "random_weights": True,
         "shots": 24,

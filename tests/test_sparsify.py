@@ -43,7 +43,7 @@ def test_levels_lie_on_both_sides_of_the_stage_and_never_keep_everything() -> No
 def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
     values: dict[str, Any] = {
         "task": task,
-        "target": "raspberry-pi-5",
+        "target": "raspberry-pi-4",
         "model": "test_efficientnet",
         "random_weights": True,
         "shots": 5,

@@ -169,8 +169,8 @@ class Deleting(PlainProgress):
 def test_a_picture_deleted_meanwhile(step: str, tmp_path: Path) -> None:
     task = draw_task(tmp_path / "site")
     asked = {
-        "task": task, "target": "raspberry-pi-5", "model": "test_efficientnet", "random_weights": True, "shots": 8,
-        "recover_minutes": 0.05, "out": tmp_path / "out",
+        "task": task, "target": "raspberry-pi-4", "model": "test_efficientnet", "random_weights": True, "shots": 8,
+        "macs": 0.6, "recover_minutes": 0.05, "out": tmp_path / "out",
     }  # fmt: skip
     options = api.make_options(asked)
     if step == "read the pictures":

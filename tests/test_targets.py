@@ -9,8 +9,9 @@ import pytest
 from taco.errors import TargetError
 from taco.targets.loading import FOLDER, list_targets, load_target, read_target, target_names
 
+HOST = ("host-cpu", "host-cpu-int8", "host-cpu-openvino", "host-cpu-openvino-int8")
 NAMES = [
-    "host-cpu",
+    *HOST,
     "intel-nuc",
     "jetson-agx-orin",
     "jetson-orin",
@@ -54,7 +55,7 @@ def test_the_promised_targets_are_there():
 
 
 def test_only_this_machine_is_local():
-    assert [target.name for target in list_targets() if target.local] == ["host-cpu"]
+    assert [target.name for target in list_targets() if target.local] == list(HOST)
 
 
 @pytest.fixture(params=NAMES)
@@ -63,10 +64,17 @@ def target(request):
 
 
 def test_runtime_precision_and_width_fit_the_device(target):
-    expected = ("trt", "fp16", 32) if target.name.startswith("jetson") else ("ort", "fp32", 16)
-    if target.name.startswith("raspberry"):
-        expected = ("ort", "fp32", 8)
-    assert (target.runtime, target.precision, target.channel_multiple) == expected
+    expected = {
+        "host-cpu": ("ort", "fp32", "auto", 16),
+        "host-cpu-int8": ("ort", "int8", "auto", 16),
+        "host-cpu-openvino": ("ov", "fp32", "auto", 16),
+        "host-cpu-openvino-int8": ("ov", "int8", "auto", 16),
+        "intel-nuc": ("ov", "int8", "x86", 16),
+        "raspberry-pi-4": ("ort", "fp32", "auto", 8),
+        "raspberry-pi-5": ("ort", "int8", "arm", 8),
+    }.get(target.name, ("trt", "fp16", "auto", 32))
+    assert (target.runtime, target.precision, target.isa, target.channel_multiple) == expected
+    assert target.provider == {"ort": "CPUExecutionProvider", "ov": "CPU", "trt": "TensorRT"}[target.runtime]
     assert target.threads == (4 if target.name.startswith("raspberry") else None)
 
 
@@ -79,7 +87,7 @@ def test_every_figure_has_a_comment_above_it(target):
     lines = (FOLDER / f"{target.name}.toml").read_text().splitlines()
     for index, line in enumerate(lines):
         if re.match(
-            r"(precision|runtime|channel_multiple|default_macs|threads|rounds|round_ms|max_seconds|run_on)", line
+            r"(precision|runtime|isa|channel_multiple|default_macs|threads|rounds|round_ms|max_seconds|run_on)", line
         ):
             above = [text for text in lines[max(0, index - 3) : index] if text.startswith("#")]
             assert above, f"{target.name}: {line}"
@@ -168,6 +176,9 @@ WRONG = [
     Wrong("local = false", 'local = "no"', "local: Input should be a valid boolean"),
     Wrong("local = false", "local = 0", "local: "),
     Wrong('"CPUExecutionProvider"', '"CPU"', "provider: must be an ONNX Runtime provider"),
+    Wrong('"ort"', '"ov"', "provider: must be an OpenVINO device: CPU, GPU, NPU"),
+    Wrong('"fp32"', '"int8"', "isa: must name what the device's processor has"),
+    Wrong("threads = 4", 'threads = 4\nisa = "mips"', "isa: Input should be 'auto', 'x86-vnni', 'x86' or 'arm'"),
     Wrong("channel_multiple = 8", "channel_multiple = 0", "channel_multiple: "),
     Wrong("channel_multiple = 8", "channel_multiple = 8.0", "channel_multiple: "),
     Wrong("channel_multiple = 8", "channel_multiple = true", "channel_multiple: "),

@@ -17,7 +17,7 @@ from taco.device.wire import DeviceError, RequestError, emit
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-DESCRIPTION = "Measures models on this machine for taco-export. Needs Python 3.8 or newer, numpy and onnxruntime."
+DESCRIPTION = "Measures models on this machine for taco-export. Needs Python 3.8 or newer, numpy and a runtime."
 EPILOG = """exit codes: 0 done; 2 the request is wrong; 5 something is missing on this machine; 130 interrupted.
 The answer is one line of JSON behind a marker line on stdout; a summary for people goes to stderr."""
 
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Times models in alternating rounds, each in its own process.",
         epilog='REQUEST.json: {"models": {"dense": "dense.onnx", "compressed": "model.onnx"}, "threads": null, '
         '"rounds": 25, "round_ms": 40, "max_seconds": 60, "provider": "CPUExecutionProvider", "seed": 0}. '
+        'provider is one of ONNX Runtime, or CPU, GPU, NPU of OpenVINO; "providers": {"dense": "CPU"} gives a model '
+        "its own. "
         "All but models may be left out; paths start at the request's folder; threads null is every physical core.",
     )
     timing.add_argument("request", metavar="REQUEST.json", help="what to time; - reads it from stdin")

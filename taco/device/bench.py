@@ -95,7 +95,7 @@ def _open_command(asked: BenchRequest, name: str, threads: int) -> Dict[str, Any
         "cmd": "open",
         "model": asked.models[name],
         "threads": threads,
-        "provider": asked.provider,
+        "provider": asked.provider_of(name),
         "seed": asked.seed,
     }
 

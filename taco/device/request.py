@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional
 
 from taco.device.wire import RequestError
 
-KEYS = ("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "seed")
+KEYS = ("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class BenchRequest:
         rounds: Interleaved rounds.
         round_ms: Time that each model gets in a round, milliseconds.
         max_seconds: Stop before a round that would end later than this.
-        provider: ONNX Runtime execution provider.
+        provider: ONNX Runtime execution provider, or OpenVINO device, of every model that `providers` does not name.
         seed: Seed of the input noise.
+        providers: Model -> its own provider.
     """
 
     models: Dict[str, str]
@@ -32,6 +33,11 @@ class BenchRequest:
     max_seconds: float = 60.0
     provider: str = "CPUExecutionProvider"
     seed: int = 0
+    providers: Dict[str, str] = field(default_factory=dict)
+
+    def provider_of(self, name: str) -> str:
+        """The provider of one model."""
+        return self.providers.get(name, self.provider)
 
 
 def read_request(request: Any, folder: str = ".") -> BenchRequest:
@@ -49,14 +55,16 @@ def read_request(request: Any, folder: str = ".") -> BenchRequest:
     unknown = sorted(set(request) - set(KEYS))
     if unknown:
         raise RequestError(f"the request has unknown keys: {', '.join(map(repr, unknown))}", _example())
+    models = _models(request.get("models"), folder)
     return BenchRequest(
-        models=_models(request.get("models"), folder),
+        models=models,
         threads=None if request.get("threads") is None else _whole(request, "threads", 1),
         rounds=_whole(request, "rounds", 1),
         round_ms=_positive(request, "round_ms"),
         max_seconds=_positive(request, "max_seconds"),
         provider=_word(request, "provider"),
         seed=_whole(request, "seed", 0),
+        providers=_providers(request.get("providers", {}), models),
     )
 
 
@@ -71,6 +79,15 @@ def _models(models: Any, folder: str) -> Dict[str, str]:
     if bad:
         raise RequestError(f"model {bad[0]!r} must have the path of a file", _example())
     return {name: os.path.abspath(os.path.join(folder, path)) for name, path in models.items()}
+
+
+def _providers(providers: Any, models: Mapping[str, str]) -> Dict[str, str]:
+    if not isinstance(providers, dict) or not all(isinstance(p, str) and p for p in providers.values()):
+        raise RequestError("'providers' must map names of models to names of providers", _example())
+    unknown = sorted(set(providers) - set(models))
+    if unknown:
+        raise RequestError(f"'providers' names {unknown[0]!r}, which is no model of the request")
+    return dict(providers)
 
 
 def _whole(request: Mapping[str, Any], key: str, least: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import numpy as np
 
@@ -24,10 +24,14 @@ class OrtSession:
         provider: The one execution provider that may be used.
         flush_caller: Whether the calling thread may be switched to flushing denormal numbers for good, as the runtime's
             own threads are. Only for a process that does nothing else: its numpy and torch would flush them too.
+        optimise: Whether the graph is optimised. Without, Q and DQ are run as what they say, in floats: what the file
+            means, whatever this processor has for INT8.
+        profile_prefix: Where a profile of every operator is written at `end_profiling`; None times none.
 
     Attributes:
         provider: The provider in use, read back from the runtime.
         providers: Every provider the runtime holds ready, in its order.
+        runtime_name: Always onnxruntime.
         runtime_version: Version of ONNX Runtime.
         input_name: Name of the input.
         input_shape: Its shape; None where a dimension is free.
@@ -38,8 +42,16 @@ class OrtSession:
         DeviceError: The file, the runtime or the provider is missing, or the model cannot be opened.
     """
 
+    runtime_name = "onnxruntime"
+
     def __init__(
-        self, path: str, threads: int, provider: str = "CPUExecutionProvider", flush_caller: bool = False
+        self,
+        path: str,
+        threads: int,
+        provider: str = "CPUExecutionProvider",
+        flush_caller: bool = False,
+        optimise: bool = True,
+        profile_prefix: Optional[str] = None,
     ) -> None:
         if not os.path.isfile(path):
             raise DeviceError(f"there is no model file {path!r}", "Copy the model to the device first.")
@@ -47,7 +59,13 @@ class OrtSession:
         _require_provider(runtime, provider)
         self.runtime_version: str = runtime.__version__
         self._errors = runtime_errors(runtime)
-        self._session = self._open(runtime, path, _options(runtime, threads), provider, flush_caller)
+        options = _options(runtime, threads)
+        if not optimise:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if profile_prefix is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        self._session = self._open(runtime, path, options, provider, flush_caller)
         self.providers: List[str] = list(self._session.get_providers())
         self.provider = _first_provider(self.providers, provider)
         self.input_name, self.input_shape, self.input_dtype = _only_input(self._session, path)
@@ -58,7 +76,7 @@ class OrtSession:
             return runtime.InferenceSession(path, sess_options=options, providers=[provider])
 
         try:
-            session = construct() if flush_caller else _in_another_thread(construct)
+            session = construct() if flush_caller else in_another_thread(construct)
         except self._errors as error:
             raise DeviceError(f"ONNX Runtime {self.runtime_version} cannot open {path!r}: {error}") from error
         # Otherwise a failing accelerator is replaced by the CPU in the middle of a measurement.
@@ -82,6 +100,10 @@ class OrtSession:
         except self._errors as error:
             raise DeviceError(f"ONNX Runtime {self.runtime_version} cannot run the model: {error}") from error
 
+    def end_profiling(self) -> str:
+        """Return the JSON file of what was profiled."""
+        return str(self._session.end_profiling())
+
     def describe(self) -> Dict[str, Any]:
         """The options in use, read back from the runtime."""
         options = self._session.get_session_options()
@@ -99,11 +121,11 @@ class OrtSession:
         }
 
 
-def fixed_input(session: OrtSession, seed: int) -> Any:
+def fixed_input(session: Any, seed: int) -> Any:
     """The one input that a timing uses: seeded normal noise.
 
     Args:
-        session: Whose input to fill; a free first dimension (the batch) becomes 1.
+        session: An `OrtSession` or `OvSession`, whose input to fill; a free first dimension (the batch) becomes 1.
         seed: Seed of the noise.
 
     Returns:
@@ -158,8 +180,11 @@ def _options(runtime: Any, threads: int) -> Any:
     return options
 
 
-def _in_another_thread(construct: Callable[[], Any]) -> Any:
-    # The first session of a process switches the thread that opens it to flushing denormals, and never back.
+def in_another_thread(construct: Callable[[], Any]) -> Any:
+    """Call in a thread of its own.
+
+    A runtime switches the thread that opens a session to flushing denormal numbers, and never back.
+    """
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(construct).result()
 

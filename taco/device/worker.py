@@ -16,7 +16,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterable, List
 
-from taco.device.session import OrtSession, fixed_input
+from taco.device.opening import open_session
+from taco.device.session import fixed_input
 from taco.device.wire import DeviceError, RequestError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -33,7 +34,7 @@ class TimedModel:
 
     def __init__(self, command: Dict[str, Any]) -> None:
         start_ns = time.perf_counter_ns()
-        self._session = OrtSession(command["model"], command["threads"], command["provider"], flush_caller=True)
+        self._session = open_session(command["model"], command["threads"], command["provider"], flush_caller=True)
         self.open_ms = (time.perf_counter_ns() - start_ns) / 1e6
         self._input = fixed_input(self._session, command["seed"])
         self.cold_ms = self.time_ns(iterations=1, warmup=0)[0] / 1e6
@@ -42,7 +43,7 @@ class TimedModel:
         """What the session really uses, and the times of opening it and of its first run."""
         return {
             "provider": self._session.provider,
-            "runtime": {"name": "onnxruntime", "version": self._session.runtime_version},
+            "runtime": {"name": self._session.runtime_name, "version": self._session.runtime_version},
             "session": self._session.describe(),
             "open_ms": self.open_ms,
             "cold_ms": self.cold_ms,

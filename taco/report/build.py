@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, record, results, sparsity
+from taco.report import camera, checked, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -23,10 +23,12 @@ def build_page(report: Report) -> Page:
             camera.abstention_section(report),
             camera.split_section(report),
             results.speed_section(report),
+            *checked.precision_sections(report),
             results.size_section(report),
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),
             record.conditions_section(report),
+            *checked.gate_sections(report),
             record.parity_section(report),
             record.recovery_section(report),
             record.material_section(report),

@@ -163,6 +163,46 @@ class Parity(_Frozen):
     images: int
 
 
+class GateResult(_Frozen):
+    """One check before shipping."""
+
+    name: str
+    passed: bool | None = Field(description="null where it could not be decided")
+    measured: str
+    limit: str
+
+
+class PutBackLayer(_Frozen):
+    """A layer that stays in fp32."""
+
+    layer: str
+    reason: str
+    harm: float | None = Field(description="mean divergence in nats that INT8 of it causes on the select pictures")
+    saved: float | None = Field(description="what INT8 of it saves, in `saved_in`")
+
+
+class PrecisionSection(_Frozen):
+    """How INT8, which the target asks for, came about, or why it was given up."""
+
+    asked: str
+    used: str
+    given_up: str | None = Field(description="why INT8 is not used; null where it is")
+    faster_than_fp32: tuple[float, float, float] | None = Field(
+        description="fp32 over INT8 time of the same model: median of rounds and its interval; null where not measured"
+    )
+    scheme: str = Field(description="kinds of activations and weights")
+    layers: int
+    quantised: int
+    put_back: list[PutBackLayer]
+    ranges: str
+    bias_corrected: bool
+    pictures: int = Field(description="how many pictures the ranges come from")
+    divergence: float | None = Field(description="mean KL divergence from the torch model on the select pictures")
+    drop_points: float | None = Field(description="lost against the torch model on the select pictures, points")
+    evaluations: int
+    saved_in: str
+
+
 class LayerWidth(_Frozen):
     """One unit of the model and the width that was kept."""
 
@@ -240,6 +280,11 @@ class Report(_Frozen):
     speedup_asked: float | None
     speedup_rounds: list[float] | None = Field(description="the per-round ratios behind speedup")
     parity: Parity
+    precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
+    gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")
+    shipped: Literal["yes", "forced", "no"] = Field(
+        default="yes", description="no: a gate failed and nothing was shipped; forced: shipped all the same"
+    )
     layers: list[LayerWidth]
     recovery: dict[str, float | int | str] | None = Field(description="steps, batch, learning rate, what was kept")
     next_step: str | None = Field(description="what to run on the device when it was absent")

@@ -11,8 +11,15 @@ _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def banner(report: Report) -> str:
-    """What makes the whole page worthless, or nothing."""
-    return "RANDOM WEIGHTS: every accuracy on this page is meaningless" if report.model.random_weights else ""
+    """What makes the whole page worthless, or the model one not to trust; or nothing."""
+    failures = ", ".join(gate.name for gate in report.gates if gate.passed is False)
+    words = {
+        "no": f"NOTHING WAS SHIPPED: a check failed ({failures})",
+        "forced": f"SHIPPED BY FORCE although a check failed ({failures})",
+        "yes": "",
+    }[report.shipped]
+    random = "RANDOM WEIGHTS: every accuracy on this page is meaningless" if report.model.random_weights else ""
+    return ". ".join(text for text in (words, random) if text)
 
 
 def verdict(report: Report) -> Note:

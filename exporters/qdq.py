@@ -1,0 +1,204 @@
+"""Our own placement of Q/DQ: an fp32 ONNX graph becomes one whose INT8 arithmetic stands in the graph.
+
+Weights are symmetric with one scale an output channel, activations affine with one scale a tensor. An activation
+function that a saturating quantiser does as well (Relu, Clip) stays between convolution and Q, where runtimes fuse it.
+What the rounding of the weights adds to the mean of a layer's output is taken off its bias (M. Nagel et al., "Data-Free
+Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.numpy_helper
+from onnx import helper
+
+from taco.exporters.layers import Floats, Graph, Layer
+from taco.exporters.scheme import Scheme
+
+_INT32_MAX = 2**31 - 1
+#: Scales tried for each output channel, as shares of its largest weight; the one of least squared error is taken.
+_SHARES = np.linspace(0.8, 1.0, 9)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Activations:
+    """What was seen of activations.
+
+    Attributes:
+        ranges: Tensor -> smallest and largest value that must be told apart.
+        shifts: Layer -> mean over pictures and places of what rounding its weights adds to its output, (rows,).
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    shifts: Mapping[str, Floats]
+
+
+def round_weight(weight: Floats, axis: int, scheme: Scheme) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Round a weight to integers.
+
+    Args:
+        weight: Any shape, float32.
+        axis: Runs over output channels.
+        scheme: How many bits.
+
+    Returns:
+        Integers of the weight's shape, and the scale of every output channel, (rows,).
+    """
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    top = np.abs(rows).max(axis=1)
+    top[top == 0] = 1.0
+    best, error = top / scheme.weight_limit, np.full(len(rows), np.inf)
+    for share in _SHARES:
+        scale = share * top / scheme.weight_limit
+        squared = ((_to_integers(rows, scale[:, None], scheme) * scale[:, None] - rows) ** 2).sum(axis=1)
+        better = squared < error
+        best, error = np.where(better, scale, best), np.where(better, squared, error)
+    scale32 = best.astype(np.float32)
+    integers = _to_integers(rows, scale32.astype(np.float64)[:, None], scheme).astype(np.int8)
+    moved = integers.reshape(np.moveaxis(weight, axis, 0).shape)
+    return np.ascontiguousarray(np.moveaxis(moved, 0, axis)), scale32
+
+
+def _to_integers(
+    values: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], scheme: Scheme
+) -> npt.NDArray[np.float64]:
+    limit = scheme.weight_limit
+    return np.clip(np.rint(values / scale), -limit, limit)
+
+
+def weight_error(graph: Graph, layer: Layer, scheme: Scheme) -> Floats:
+    """Return rounded minus true weight, in the weight's own shape."""
+    weight = graph.constant(layer.weight)
+    integers, scale = round_weight(weight, layer.axis, scheme)
+    return (integers * _along(scale, layer.axis, weight.ndim) - weight).astype(np.float32)
+
+
+def _along(values: Floats, axis: int, ndim: int) -> Floats:
+    shape = [1] * ndim
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float32, int]:
+    """Return scale and zero point for a range; zero is exact, because convolutions pad with it."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    least, most = scheme.activation_limits
+    scale = np.float32((high - low) / (most - least))
+    if not scale > 0:
+        return np.float32(1.0), least
+    return scale, int(np.clip(np.rint(least - low / float(scale)), least, most))
+
+
+def insert_qdq(graph: Graph, quantised: Collection[str], scheme: Scheme, seen: Activations) -> onnx.ModelProto:
+    """Return the model with these layers in INT8.
+
+    Args:
+        graph: fp32.
+        quantised: Names of layers.
+        scheme: How numbers are held.
+        seen: Ranges of at least `graph.tensors(quantised)`; layers without a shift keep their bias.
+    """
+    return _Writer(graph, scheme, seen).write(quantised)
+
+
+class _Writer:
+    def __init__(self, graph: Graph, scheme: Scheme, seen: Activations) -> None:
+        self.graph, self.scheme, self.seen = graph, scheme, seen
+        self.proto = onnx.ModelProto()
+        self.proto.CopyFrom(graph.proto)
+        self.added: dict[str, onnx.TensorProto] = {}
+        self.scales: dict[str, np.float32] = {}
+        self.weight_scales: dict[str, Floats] = {}
+
+    def write(self, quantised: Collection[str]) -> onnx.ModelProto:
+        body = self.proto.graph
+        tensors = set(self.graph.tensors(quantised, all_sides=self.scheme.all_sides))
+        layers = {layer.node: layer for layer in self.graph.layers if layer.name in quantised}
+        biases = {x.bias_node: x for x in layers.values() if x.bias_node is not None}
+        nodes: list[onnx.NodeProto] = []
+        for name in (i.name for i in body.input if i.name in tensors):
+            nodes += self._activation(name)
+        for node in body.node:
+            if node.name in layers:
+                nodes += self._layer(node, layers[node.name])
+            elif node.name in biases:
+                nodes += self._later_bias(node, biases[node.name])
+            self._rewire(node, tensors)
+            nodes.append(node)
+            for name in node.output:
+                nodes += self._activation(name) if name in tensors else []
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del body.node[:]
+        body.node.extend(kept)
+        used = {name for node in body.node for name in node.input}
+        initializers = [i for i in (*body.initializer, *self.added.values()) if i.name in used]
+        copied = [onnx.TensorProto.FromString(i.SerializeToString()) for i in initializers]
+        del body.initializer[:]
+        body.initializer.extend(copied)
+        return self.proto
+
+    def _rewire(self, node: onnx.NodeProto, tensors: set[str]) -> None:
+        for position, name in enumerate(node.input):
+            if name in tensors:
+                node.input[position] = f"{name}/dq"
+
+    def _activation(self, name: str) -> list[onnx.NodeProto]:
+        scale, zero = activation_scale(*self.seen.ranges[name], self.scheme)
+        self.scales[name] = scale
+        kind = np.int8 if self.scheme.signed else np.uint8
+        given = [self._constant(f"{name}/scale", np.array(scale)), self._constant(f"{name}/zero", np.array(zero, kind))]
+        return [
+            helper.make_node("QuantizeLinear", [name, *given], [f"{name}/q"], f"{name}/q"),
+            helper.make_node("DequantizeLinear", [f"{name}/q", *given], [f"{name}/dq"], f"{name}/dq"),
+        ]
+
+    def _layer(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
+        """Quantise weight and bias of a layer; returns the nodes that come before it."""
+        integers, scale = round_weight(self.graph.constant(layer.weight), layer.axis, self.scheme)
+        bias = None if layer.bias is None or layer.bias_node else self.graph.constant(layer.bias)
+        if layer.bias_node is None and layer.name in self.seen.shifts and layer.op != "MatMul":
+            shift = self.seen.shifts[layer.name]
+            bias = (np.zeros_like(shift) if bias is None else bias) - shift
+        before = [self._dequantised(f"{layer.node}/weight", integers, scale, layer.axis)]
+        node.input[1] = before[0].output[0]
+        self.weight_scales[layer.name] = scale
+        if bias is not None:
+            made, name = self._bias(layer, bias, scale)
+            before.append(made)
+            del node.input[2:]
+            node.input.append(name)
+        return before
+
+    def _later_bias(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
+        """Quantise the bias that an Add behind a MatMul adds; returns the node that comes before it.
+
+        ONNX Runtime would merge a plain constant and the MatMul into a Gemm of floats.
+        """
+        bias = self.graph.constant(str(layer.bias))
+        bias = bias - self.seen.shifts.get(layer.name, np.float32(0))
+        made, name = self._bias(layer, bias, self.weight_scales[layer.name])
+        node.input[list(node.input).index(str(layer.bias))] = name
+        return [made]
+
+    def _bias(self, layer: Layer, bias: Floats, scale: Floats) -> tuple[onnx.NodeProto, str]:
+        step = (self.scales[layer.input] * scale).astype(np.float32)
+        whole = np.clip(np.rint(bias / step.astype(np.float64)), -_INT32_MAX, _INT32_MAX).astype(np.int32)
+        made = self._dequantised(f"{layer.node}/bias", whole, step, 0)
+        return made, made.output[0]
+
+    def _dequantised(self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int) -> onnx.NodeProto:
+        given = [
+            self._constant(f"{name}/q", integers),
+            self._constant(f"{name}/scale", scale.astype(np.float32)),
+            self._constant(f"{name}/zero", np.zeros(len(scale), integers.dtype)),
+        ]
+        return helper.make_node("DequantizeLinear", given, [f"{name}/dq"], f"{name}/dq", axis=axis)
+
+    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        self.added[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
+        return name

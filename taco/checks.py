@@ -1,0 +1,72 @@
+"""The gates of a finished run, and what its report says of INT8."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from taco.accuracy import Score
+from taco.gates import (
+    Gate,
+    agreement_gate,
+    class_drop_gates,
+    conversion_gate,
+    drop_gate,
+    parity_gate,
+    speed_gate,
+    structure_gate,
+)
+from taco.pipeline import Finished
+from taco.report import schema
+
+
+def gates_of(done: Finished) -> list[Gate]:
+    """Check everything that must hold before a model is shipped."""
+    judged, options, classes = done.judgement, done.plan.options, done.material.task.classes
+    balanced = Score.from_predictions(judged.labels, judged.dense, classes).balanced
+    shipped = done.compressed.shipped
+    gates = [
+        structure_gate(shipped.opset, shipped.nodes),
+        parity_gate(judged.parity),
+        *([agreement_gate(judged.agreement)] if shipped.precision == "int8" else []),
+        conversion_gate(judged.labels, judged.compressed, judged.exported, balanced=balanced),
+    ]
+    if options.gate_drop is not None:
+        gates.append(drop_gate(judged.labels, judged.dense, judged.exported, options.gate_drop, balanced=balanced))
+    if options.gate_class_drop is not None:
+        gates += class_drop_gates(judged.labels, judged.dense, judged.exported, classes, options.gate_class_drop)
+    return [*gates, *_speed(done)]
+
+
+def failed(gates: Sequence[Gate]) -> list[str]:
+    """Return the names of the gates that failed."""
+    return [gate.name for gate in gates if gate.passed is False]
+
+
+def _speed(done: Finished) -> list[Gate]:
+    """Gate a model that was cut to be faster; zeros are for size, and a model that was not cut is the dense one."""
+    if done.cut.sparsity is not None or done.dense.shipped.sha256 == done.compressed.shipped.sha256:
+        return []
+    ratio = done.bench.speedup("dense", "compressed") if done.bench else None
+    return [speed_gate(None if ratio is None else (ratio.value, ratio.low, ratio.high))]
+
+
+def precision_section(done: Finished) -> schema.PrecisionSection | None:
+    """Say how INT8 came about; None where the target does not ask for it."""
+    given_up = done.given_up
+    artifact = done.compressed.shipped if given_up is None else given_up.tried
+    found = artifact.quantisation
+    if found is None:
+        return None
+    ratio = None if given_up is None else given_up.ratio
+    if given_up is None and done.bench is not None:
+        ratio = done.bench.speedup("compressed_fp32", "compressed")
+    facts = {key: value for key, value in dataclasses.asdict(found).items() if key != "put_back"}
+    return schema.PrecisionSection(
+        asked=done.plan.target.precision,
+        used=done.target.precision,
+        given_up=None if given_up is None else given_up.why,
+        faster_than_fp32=None if ratio is None else (ratio.value, ratio.low, ratio.high),
+        put_back=[schema.PutBackLayer(**dataclasses.asdict(item)) for item in found.put_back],
+        **facts,
+    )

@@ -1,0 +1,169 @@
+"""A torch module as files of the target's runtime: fp32 always, and INT8 made of it where the target asks for that.
+
+INT8 is given up, for the whole run, where it was measured to be slower than fp32 of the same model, or where every
+layer went back to fp32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from taco.exporters.protocol import Artifact, Calibration, Compressed, Exporter, FloatArray, Reference
+from taco.listing import LabelledPicture
+from taco.material import Material
+from taco.rundir import content_key
+from taco.specialise import predict_logits
+from taco.stored import Key, Store
+from taco.targets.loading import Target
+from taco.timings import Ratio
+
+#: Ranges need few pictures: they are extremes of millions of values (`benchmarks/int8.py` compares numbers).
+_MOST_FIT = 128
+_TRIAL_FIT = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pair:
+    """One model, exported.
+
+    Attributes:
+        shipped: In the precision that is used.
+        fp32: In fp32; the same file where that is used.
+    """
+
+    shipped: Artifact
+    fp32: Artifact
+
+    @property
+    def plain(self) -> Pair:
+        """The pair with INT8 given up."""
+        return Pair(self.fp32, self.fp32)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Why INT8 was asked for and is not used.
+
+    Attributes:
+        why: In words.
+        model: What it was measured on: dense or compressed.
+        ratio: fp32 over INT8 time of that model; None where it was not a matter of time.
+        tried: How its INT8 had come about.
+    """
+
+    why: str
+    model: str
+    ratio: Ratio | None
+    tried: Artifact
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Converter:
+    """Exports modules for one target.
+
+    Attributes:
+        exporter: Of the target's runtime.
+        target: In the precision that is used.
+        material: Pictures that INT8 is fitted to and judged on.
+        input_size: (channels, height, width).
+        store: Finished exports.
+    """
+
+    exporter: Exporter
+    target: Target
+    material: Material
+    input_size: tuple[int, int, int]
+    store: Store
+
+    @property
+    def int8(self) -> bool:
+        """Whether INT8 is made."""
+        return self.target.precision == "int8"
+
+    def pair(self, name: str, module: nn.Module, key: Key, say: Callable[[str], Any]) -> Pair:
+        """Export a module, or take what an earlier run left.
+
+        Args:
+            name: Of the step.
+            module: Eval mode.
+            key: Everything that the module depends on, the target included.
+            say: Opens the progress of a step of that name, a context manager.
+        """
+
+        def plain(path: Path) -> Artifact:
+            with say(f"export the {name} specialist"):
+                return self.exporter.export(Compressed(module, self.input_size), self._in_fp32(), path)
+
+        def quantised(path: Path) -> Artifact:
+            with say(f"quantise the {name} specialist"):
+                model = Compressed(module, self.input_size, self._calibration(module), fp32.path)
+                return self.exporter.export(model, self.target, path)
+
+        fp32 = self.store.artifact(f"{name}-fp32" if self.int8 else name, key, plain)
+        if not self.int8:
+            return Pair(fp32, fp32)
+        made_of = {**key, "fp32": fp32.sha256, "pictures": content_key([str(p.view) for p in self.material.shots])}
+        return Pair(self.store.artifact(f"{name}-int8", made_of, quantised), fp32)
+
+    def trial(self, module: nn.Module, path: Path) -> Artifact:
+        """Export a module whose time alone matters."""
+        calibration = Calibration(self._pictures(self.material.task.fit[:_TRIAL_FIT])) if self.int8 else None
+        return self.exporter.export(Compressed(module, self.input_size, calibration), self.target, path)
+
+    def _in_fp32(self) -> Target:
+        return dataclasses.replace(self.target, precision="fp32") if self.int8 else self.target
+
+    def _calibration(self, module: nn.Module) -> Calibration:
+        fit, select = spread(self.material.task.fit, _MOST_FIT), self.material.task.select
+        labels = np.array([p.label_index for p in select], np.int64)
+        logits = predict_logits(module, self.material.batches(select))
+        return Calibration(self._pictures(fit), Reference(self._pictures(select), labels, logits))
+
+    def _pictures(self, pictures: Sequence[LabelledPicture]) -> Callable[[], Iterable[FloatArray]]:
+        """Return the same tensors as prediction makes, one at a time."""
+        views = [p.view for p in pictures]
+        return lambda: self.material.bank.batches(views, 1)
+
+
+def spread(pictures: Sequence[LabelledPicture], most: int) -> list[LabelledPicture]:
+    """Return at most so many pictures, evenly over their order, which goes through the classes."""
+    if len(pictures) <= most:
+        return list(pictures)
+    return [pictures[i] for i in np.linspace(0, len(pictures) - 1, most).round().astype(int)]
+
+
+def given_up(pair: Pair, model: str, ratio: Ratio | None) -> GivenUp | None:
+    """Say why INT8 of a model is not worth having; None where it is.
+
+    Args:
+        pair: The model.
+        model: dense or compressed.
+        ratio: fp32 over INT8 time; None where nothing can be measured.
+    """
+    found = pair.shipped.quantisation
+    if found is None:
+        return None
+    if found.quantised == 0:
+        why = f"every layer of the {model} model went back to fp32: INT8 costs answers"
+        return GivenUp(why, model, None, pair.shipped)
+    if ratio is not None and ratio.value <= 1:
+        why = (
+            f"INT8 is slower than fp32 here: of the {model} model fp32 takes {ratio.value:.2f} of the INT8 time "
+            f"({ratio.low:.2f} to {ratio.high:.2f})"
+        )
+        return GivenUp(why, model, ratio, pair.shipped)
+    return None
+
+
+def timed_files(dense: Pair, compressed: Pair) -> dict[str, Path]:
+    """Return what is timed: both models as they are shipped, and in fp32."""
+    found = {"dense": dense.shipped.path, "compressed": compressed.shipped.path, "baseline_fp32": dense.fp32.path}
+    if compressed.fp32 is not compressed.shipped:
+        found["compressed_fp32"] = compressed.fp32.path
+    return found

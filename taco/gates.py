@@ -1,0 +1,138 @@
+"""What must hold before anything is shipped; each gate says what was measured and what is allowed (numpy only).
+
+A gate on accuracy fails only when the one-sided 95 % lower bound of the paired drop exceeds its limit, so that chance
+on a few pictures does not fail it (ARCHITECTURE section 8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from taco.accuracy import Drop, paired_drop, wilson
+from taco.parity import ParityResult
+
+Labels = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+
+#: Points that the exported file may lose against the compressed torch model.
+CONVERSION_POINTS = 1.0
+#: Mean cosine of centred INT8 and fp32 logits, and percent of equal answers, that a sound conversion reaches with ease.
+LEAST_COSINE = 0.97
+LEAST_AGREEMENT = 95.0
+#: Fewer evaluation pictures of a class are too few to gate.
+LEAST_PICTURES = 30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gate:
+    """One check.
+
+    Attributes:
+        name: What is checked.
+        passed: None where it could not be decided.
+        measured: What was found, in words.
+        limit: What is allowed, in words.
+    """
+
+    name: str
+    passed: bool | None
+    measured: str
+    limit: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Agreement:
+    """How close the exported file's logits are to the torch model's.
+
+    Attributes:
+        cosine: Mean over pictures of the cosine of centred logits, -1 to 1.
+        same: Pictures with the same answer.
+        images: How many were compared.
+    """
+
+    cosine: float
+    same: int
+    images: int
+
+
+def agreement(expected: Logits, got: Logits) -> Agreement:
+    """Compare logits, both (n, classes)."""
+    a, b = (x.astype(np.float64) - x.mean(axis=1, keepdims=True, dtype=np.float64) for x in (expected, got))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    flat = norms == 0
+    cosines = np.where(flat, 1.0, (a * b).sum(axis=1) / np.where(flat, 1.0, norms))
+    return Agreement(float(cosines.mean()), int((expected.argmax(1) == got.argmax(1)).sum()), len(expected))
+
+
+def structure_gate(opset: int, nodes: int) -> Gate:
+    """Say that the file passed onnx's checks; an export that does not pass them ends before this."""
+    found = f"opset {opset}, {nodes} nodes, shapes inferred"
+    return Gate("structure", True, found, "onnx.checker with full_check")
+
+
+def parity_gate(parity: ParityResult) -> Gate:
+    """Compare the fp32 file with the torch model."""
+    found = (
+        f"logits differ by at most {parity.max_abs:.2g}; {parity.argmax_agreement:.1f} % of {parity.counted} clear "
+        f"answers agree ({parity.images} pictures)"
+    )
+    return Gate("fp32 file against torch", parity.passed, found, f"{parity.tolerance:.2g}; 100 %")
+
+
+def agreement_gate(found: Agreement) -> Gate:
+    """Compare the INT8 file's logits with the torch model's."""
+    share = wilson(found.same, found.images)
+    return Gate(
+        "INT8 logits against torch",
+        found.cosine >= LEAST_COSINE and share.high >= LEAST_AGREEMENT,
+        f"mean cosine {found.cosine:.4f}; {found.same} of {found.images} answers agree ({share.percent:.1f} %)",
+        f"at least {LEAST_COSINE:g}; {LEAST_AGREEMENT:g} % inside the 95 % interval",
+    )
+
+
+def conversion_gate(labels: Labels, compressed: Labels, exported: Labels, *, balanced: bool) -> Gate:
+    """Compare the answers of the exported file with those of the compressed torch model, all (n,) int64."""
+    return _drop_gate("conversion", paired_drop(labels, compressed, exported, balanced), CONVERSION_POINTS)
+
+
+def drop_gate(labels: Labels, dense: Labels, exported: Labels, limit: float, *, balanced: bool) -> Gate:
+    """Compare the exported file with the dense specialist, `limit` in points."""
+    return _drop_gate("accuracy lost (--gate-drop)", paired_drop(labels, dense, exported, balanced), limit)
+
+
+def class_drop_gates(
+    labels: Labels, dense: Labels, exported: Labels, classes: Sequence[str], limit: float
+) -> tuple[Gate, ...]:
+    """Compare the recalls of every class; one with fewer than 30 pictures is too few to gate."""
+    gates = []
+    for index, name in enumerate(classes):
+        title = f"recall of {name} lost (--gate-class-drop)"
+        here = labels == index
+        n = int(here.sum())
+        if n < LEAST_PICTURES:
+            gates.append(Gate(title, None, f"{n} pictures: too few to gate", f"{limit:g} points"))
+        else:
+            gates.append(_drop_gate(title, paired_drop(labels[here], dense[here], exported[here], False), limit))
+    return tuple(gates)
+
+
+def speed_gate(ratio: tuple[float, float, float] | None) -> Gate:
+    """Refuse a model that is surely slower than the dense one that it replaces.
+
+    Args:
+        ratio: Dense over compressed time: median, and the ends of its interval; None where nothing was timed.
+    """
+    name, limit = "not slower than what it replaces", "the interval reaches 1"
+    if ratio is None:
+        return Gate(name, None, "not measured", limit)
+    value, low, high = ratio
+    return Gate(name, high >= 1, f"{value:.3f} times as fast ({low:.3f} to {high:.3f})", limit)
+
+
+def _drop_gate(name: str, drop: Drop, limit: float) -> Gate:
+    found = f"{drop.points:.2f} points lost on {drop.n} pictures, surely more than {drop.lower_one_sided:.2f}"
+    return Gate(name, drop.lower_one_sided <= limit, found, f"{limit:g} points")
