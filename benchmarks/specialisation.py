@@ -168,7 +168,7 @@ class _Counted(Recovery):
 
 
 def work(results: Path, data: Path, seeds: Sequence[int], steps: int) -> None:
-    """Do every cell that is missing; the one-shot ones first."""
+    """Do every cell that is missing; the one-shot ones first, and only those where there are no steps."""
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         setting = functools.cache(lambda seed: Setting(seed, data, Path(scratch)))
@@ -180,7 +180,7 @@ def work(results: Path, data: Path, seeds: Sequence[int], steps: int) -> None:
                     for sparsity, found in one_shot(setting(seed), calibration, [c.sparsity for c in missing]):
                         _write(results, Cell(seed, calibration, sparsity, 0), found)
         for seed in seeds:
-            for sparsity in GRADUAL:
+            for sparsity in GRADUAL if steps else ():
                 for calibration in CALIBRATIONS:
                     cell = Cell(seed, calibration, sparsity, steps)
                     if not (results / f"{cell.name}.json").exists():
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, help="folder of the cells")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery, all stages together")
+    parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery, all stages together; 0 is none")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
