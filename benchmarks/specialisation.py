@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, help="folder of the cells")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery, all stages together; 0 is none")
+    parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery in all; 0: one shot only")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
