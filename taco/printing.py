@@ -15,6 +15,8 @@ from taco.progress import PlainProgress, Progress, TerminalProgress
 
 if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
+    from taco.evaluate import Evaluation
+    from taco.gates import Gate
     from taco.pipeline import Plan
     from taco.report.schema import Report
     from taco.targets.loading import Target
@@ -53,6 +55,37 @@ def answers(found: Sequence[Prediction], pictures: int) -> None:
     unsure = sum(answer.sure is False for answer in found)
     if unsure:
         note(f"{unsure} of {len(found)} answers are not sure and marked so: look at those pictures yourself")
+
+
+def gates(found: Sequence[Gate]) -> None:
+    """Print one line a check."""
+    console = Console(soft_wrap=True)
+    words = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("not decided", "yellow")}
+    for gate in found:
+        word, style = words[gate.passed]
+        line = Text(f"{word:<12}", style=style) + Text(f"{gate.name}: {gate.measured} (allowed: {gate.limit})")
+        console.print(line, highlight=False)
+
+
+def score(found: Evaluation) -> None:
+    """Print the accuracy and the recall of every class."""
+    console, total = Console(soft_wrap=True), found.score.top1
+    kind = "class-balanced accuracy" if found.score.balanced else "accuracy"
+    console.print(
+        f"{kind} {total.percent:.1f} % on {total.n} pictures (95 % interval {total.low:.1f} to {total.high:.1f})",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("CLASS", "RIGHT", "95 % INTERVAL", "PICTURES"):
+        table.add_column(column, overflow="fold")
+    for name, recall in found.score.per_class.items():
+        if recall is not None:
+            table.add_row(
+                Text(name), f"{recall.percent:.1f} %", f"{recall.low:.1f} to {recall.high:.1f}", str(recall.n)
+            )
+    console.print(table)
+    for line in found.skipped:
+        note(f"skipped {line}")
 
 
 def targets(found: Sequence[Target]) -> None:

@@ -68,7 +68,7 @@ LAYERS = (
         ),
         *("database", "curves", "latency"),
     ),
-    ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
+    ("targets", "exporters", "bundle", "model_file", "transport", "agent_pack", "timings", "measure", "rundir"),
     (
         "keys",
         "agnostic",
@@ -86,13 +86,27 @@ LAYERS = (
         "database_job",
         "answers",
         "predict",
+        "verify",
+        "evaluate",
         "report",
     ),
     ("api", "testing"),
     ("cli", "database_cli", "arguments", "printing", "config", "request", "flags", "schemas"),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict")
+LIGHT = (
+    "bundle",
+    "allocate",
+    "distribute",
+    "timings",
+    "measure",
+    "parity",
+    "accuracy",
+    "gates",
+    "predict",
+    "verify",
+    "evaluate",
+)
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
