@@ -61,7 +61,8 @@ class Setting:
         options = make_options(
             {
                 "task": data, "target": "host-cpu", "classes": tuple(classes), "shots": SHOTS, "seed": seed,
-                "class_map": None if random else class_map, "model": model, "random_weights": random,
+                "class_map": None if random else class_map, "head": "fit" if random else "auto",
+                "model": model, "random_weights": random,
                 "out": scratch / "out",
             }
         )  # fmt: skip

@@ -82,6 +82,7 @@ def export(
     gate_drop: arguments.GateDrop = None,
     gate_class_drop: arguments.GateClassDrop = None,
     force: arguments.Force = False,
+    bake_preprocessing: arguments.BakePreprocessing = None,
     from_run: arguments.FromRun = None,
     config: arguments.Config = None,
     dump: arguments.Dump = False,

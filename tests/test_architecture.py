@@ -75,6 +75,8 @@ LAYERS = (
         "converting",
         "search",
         "judge",
+        "baking",
+        "delivery",
         "stored",
         "recovering",
         "sparsity",
