@@ -174,6 +174,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ("accuracy", _accuracy(report)),
         *_details(report),
         ("size", _size(report)),
+        *_precision(report),
         *_sparsity(report),
     ]
     latency = report.latency_ms
@@ -186,6 +187,18 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed)]
+
+
+def _precision(report: Report) -> list[tuple[str, str]]:
+    found = report.precision
+    if found is None:
+        return []
+    if found.given_up is not None:
+        return [("INT8", f"given up, the model is in fp32: {found.given_up}")]
+    gain = "whether it is faster than fp32 was not measured"
+    if found.faster_than_fp32 is not None:
+        gain = f"{found.faster_than_fp32[0]:.2f} times as fast as fp32 of the same model"
+    return [("INT8", f"{found.quantised} of {found.layers} layers ({found.scheme}); {gain}")]
 
 
 def _sparsity(report: Report) -> list[tuple[str, str]]:
