@@ -127,6 +127,15 @@ GateClassDrop = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Ship what a gate refuses; bundle and report are marked.", rich_help_panel=RUN)
 ]
+BakePreprocessing = Annotated[
+    bool | None,
+    typer.Option(
+        "--bake-preprocessing/--no-bake-preprocessing",
+        help="Also ship the model with uint8 pixels in and probabilities out, so that a device has only to resize.",
+        show_default="for CPUs that are not this machine",
+        rich_help_panel=RUN,
+    ),
+]
 RuntimeDevice = Annotated[
     Literal["CPU", "GPU", "NPU"] | None,
     typer.Option(

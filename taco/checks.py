@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from taco.accuracy import Score
+from taco.baking import baked_gate
 from taco.gates import (
     Gate,
     agreement_gate,
@@ -35,6 +36,8 @@ def gates_of(done: Finished) -> list[Gate]:
         gates.append(drop_gate(judged.labels, judged.dense, judged.exported, options.gate_drop, balanced=balanced))
     if options.gate_class_drop is not None:
         gates += class_drop_gates(judged.labels, judged.dense, judged.exported, classes, options.gate_class_drop)
+    if done.baked is not None:
+        gates.append(baked_gate(done.baked))
     return [*gates, *_speed(done)]
 
 

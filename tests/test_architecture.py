@@ -78,13 +78,15 @@ LAYERS = (
         ),
         *("database", "curves", "latency"),
     ),
-    ("targets", "exporters", "bundle", "transport", "agent_pack", "timings", "measure", "rundir"),
+    ("targets", "exporters", "bundle", "model_file", "transport", "agent_pack", "timings", "measure", "rundir"),
     (
         "keys",
         "agnostic",
         "converting",
         "search",
         "judge",
+        "baking",
+        "delivery",
         "stored",
         "recovering",
         "sparsity",
@@ -96,6 +98,8 @@ LAYERS = (
         "database_job",
         "answers",
         "predict",
+        "verify",
+        "evaluate",
         "report",
     ),
     ("api", "testing"),
@@ -113,7 +117,19 @@ LAYERS = (
     ),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict")
+LIGHT = (
+    "bundle",
+    "allocate",
+    "distribute",
+    "timings",
+    "measure",
+    "parity",
+    "accuracy",
+    "gates",
+    "predict",
+    "verify",
+    "evaluate",
+)
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.

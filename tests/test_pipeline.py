@@ -14,7 +14,7 @@ import onnx
 import pytest
 from conftest import draw_task
 
-from taco import api, pipeline, recovering, search
+from taco import api, delivery, recovering, search
 from taco.bundle import Bundle
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
@@ -196,7 +196,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
 
     monkeypatch.setattr(recovering, "distil", counted)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "judge", killed)
+        patch.setattr(delivery, "judge", killed)
         with pytest.raises(KeyboardInterrupt):
             api.export(options(drawn_task, tmp_path / "cut", **asked))
     assert not (tmp_path / "cut" / "manifest.json").exists()
