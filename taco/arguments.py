@@ -130,7 +130,7 @@ Force = Annotated[
 BakePreprocessing = Annotated[
     bool | None,
     typer.Option(
-        "--bake-preprocessing/--no-bake-preprocessing",
+        "--bake-preprocessing/--no-bake",
         help="Also ship the model with uint8 pixels in and probabilities out, so that a device has only to resize.",
         show_default="for CPUs that are not this machine",
         rich_help_panel=RUN,
