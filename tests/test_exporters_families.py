@@ -65,6 +65,8 @@ def test_fp32_and_int8_run_and_agree_with_torch(family: Family, name: str, tmp_p
     assert agreement(expected, logits(int8)).cosine > 0.9
     assert norms(fp32.path) == norms(int8.path) == sum(isinstance(m, nn.LayerNorm) for m in module.modules())
     for file in (fp32.path, int8.path):
-        content = file.read_bytes()
+        proto = onnx.load(file)
+        del proto.graph.initializer[:]  # three random bytes of weights spell anything
+        content = proto.SerializeToString()
         private = (str(Path.home()), str(Path(torch.__file__).parents[1]), str(tmp_path), ".py")
         assert [word for word in private if word != "/" and word.encode() in content] == []
