@@ -13,6 +13,7 @@ import functools
 import torch
 
 from taco.errors import SolverError
+from taco.solvers.deflation import Deflation
 
 _DEAD = 1e-12  # of the largest diagonal element
 _ROUNDING = 1e-3  # of the largest element; float32 sums stay far below
@@ -75,6 +76,21 @@ class Problem:
     def WH(self) -> torch.Tensor:
         """W H, (groups, rows, cols)."""
         return self.W @ self.H
+
+    @functools.cached_property
+    def _deflations(self) -> dict[int, Deflation]:
+        return {}
+
+    def deflation(self, g: int, A: torch.Tensor) -> Deflation:
+        """Return the leading eigenvectors of a group's scaled H, found once.
+
+        Args:
+            g: The group.
+            A: (cols, cols) float32, H of that group scaled to a unit diagonal.
+        """
+        if g not in self._deflations:
+            self._deflations[g] = Deflation.of(A)
+        return self._deflations[g]
 
     def loss(self, V: torch.Tensor) -> float:
         """Return 1/2 tr((V - W) H (V - W)^T), summed over the groups."""

@@ -3,8 +3,9 @@
 For every row, with S its kept columns and R the others, v_S = (H_SS)^-1 (w H)_S; the same from the other side, cheaper
 when few weights go, is v = w - w_R ((H^-1)_RR)^-1 (H^-1)_R:. Either needs the solution of one small system a row.
 Systems of up to about a thousand unknowns are factored, the large ones in float32 and refined in float64 until they are
-as good; beyond that all rows are solved at once by preconditioned conjugate gradients, to a relative residual of 1e-4.
-Inputs that are nearly copies of each other make those crawl: after `_MOST` products the rest is factored all the same.
+as good; beyond that all rows are solved at once by conjugate gradients, to a relative residual of 1e-4. The few large
+eigenvalues that inputs which are nearly copies of each other have are taken out first (`taco.solvers.deflation`); what
+has not come to rest after `_MOST` products all the same is factored.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import functools
 import torch
 from torch.nn import functional as F
 
+from taco.solvers.deflation import Preconditioner
 from taco.solvers.problem import Problem, cholesky
 
 _BATCH_BYTES = 64 * 2**20
 _WIDEST = 1408  # unknowns of a row; beyond, conjugate gradients first
 _SINGLE = 192  # unknowns from which a float32 factorisation with refinement is faster
 _REFINED, _STEPS = 1e-10, 5  # relative residual, most corrections
-_RESIDUAL, _MOST = 1e-4, 60  # relative residual, most iterations
+_RESIDUAL, _MOST = 1e-4, 150  # relative residual, most iterations
 
 
 def refit_support(problem: Problem, mask: torch.Tensor, widest: int = _WIDEST) -> torch.Tensor:
@@ -164,11 +166,13 @@ def _descend(problem: Problem, g: int, mask: torch.Tensor, rows: torch.Tensor) -
     goal = _RESIDUAL * b.norm(dim=1, keepdim=True)
     scale = H.diagonal().sqrt()
     single = (H / (scale[:, None] * scale)).float()
+    precondition = problem.deflation(g, single).on(mask)
     V = problem.W[g, rows] * mask
     residual = (b - V @ H) * mask
     left = _MOST
     while left > 0 and (residual.norm(dim=1, keepdim=True) > goal).any():
-        step, used = _conjugate(single, (residual / scale).float(), mask, ((0.5 * goal).float(), scale.float()), left)
+        limit = (0.5 * goal).float(), scale.float()
+        step, used = _conjugate(single, (residual / scale).float(), precondition, limit, left)
         V += step.double() / scale
         residual = (b - V @ H) * mask
         left -= max(1, used)
@@ -176,14 +180,18 @@ def _descend(problem: Problem, g: int, mask: torch.Tensor, rows: torch.Tensor) -
 
 
 def _conjugate(
-    A: torch.Tensor, b: torch.Tensor, mask: torch.Tensor, goal: tuple[torch.Tensor, torch.Tensor], most: int
+    A: torch.Tensor,
+    b: torch.Tensor,
+    precondition: Preconditioner,
+    goal: tuple[torch.Tensor, torch.Tensor],
+    most: int,
 ) -> tuple[torch.Tensor, int]:
-    """Solve x A = b on each row's mask, A of unit diagonal, until |residual * scale| is below the goal in every row.
+    """Solve x A = b on each row's columns, A of unit diagonal, until |residual * scale| is below the goal in every row.
 
     Args:
         A: (cols, cols) float32.
-        b: (rows, cols) float32.
-        mask: (rows, cols) bool.
+        b: (rows, cols) float32, zero outside the rows' columns.
+        precondition: For these rows.
         goal: (rows, 1) and the scale (cols,), float32.
         most: Products with A.
 
@@ -191,15 +199,17 @@ def _conjugate(
         x and the number of products.
     """
     limit, scale = goal
-    x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
-    square = residual.square().sum(1, keepdim=True)
+    x, residual = torch.zeros_like(b), b.clone()
+    direction = precondition(residual)
+    square = (direction * residual).sum(1, keepdim=True)
     for count in range(most):
         if ((residual * scale).norm(dim=1, keepdim=True) <= limit).all():
             return x, count
-        image = (direction @ A) * mask
+        image = (direction @ A) * precondition.kept
         step = square / (direction * image).sum(1, keepdim=True).clamp_min(1e-30)
         x += step * direction
         residual -= step * image
-        before, square = square, residual.square().sum(1, keepdim=True)
-        direction = residual + square / before.clamp_min(1e-30) * direction
+        preconditioned = precondition(residual)
+        before, square = square, (preconditioned * residual).sum(1, keepdim=True)
+        direction = preconditioned + square / before.clamp_min(1e-30) * direction
     return x, most
