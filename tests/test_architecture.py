@@ -84,6 +84,11 @@ LAYERS = (
         "agnostic",
         "converting",
         "search",
+        "micromodels",
+        "profiling",
+        "profile_job",
+        "latency_search",
+        "widths",
         "judge",
         "stored",
         "recovering",
@@ -103,6 +108,7 @@ LAYERS = (
         "cli",
         "database_cli",
         "inspect_cli",
+        "profile_cli",
         "families",
         "arguments",
         "printing",
@@ -113,12 +119,15 @@ LAYERS = (
     ),
 )
 #: Modules that a device's host needs without the training stack: they load no torch.
-LIGHT = ("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict")
+LIGHT = (
+    *("bundle", "allocate", "distribute", "timings", "measure", "parity", "accuracy", "gates", "predict"),
+    *("latency.table", "latency.levels", "latency.rounds"),
+)
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli")
+COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli", "taco.profile_cli")
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
