@@ -1,0 +1,149 @@
+"""Find the width of every unit by its own time and loss on this device: profile, allocate, measure, correct, repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from taco.allocate import Allocation
+from taco.compress import UnitSolution
+from taco.latency.levels import Choice, Level, levels_of, lost
+from taco.latency.rounds import Round, best_round, latency_rounds, narrower
+from taco.latency.table import LatencyTable, UnitCells
+from taco.profile_job import profile_or_load
+from taco.profiling import Profiler
+from taco.progress import Advance, Progress
+from taco.search import Searcher
+from taco.units import steps_of
+
+log = logging.getLogger(__name__)
+
+#: Choices kept for the case that a final measurement falls short.
+_SPARE = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatencySearcher:
+    """Everything that the loop needs.
+
+    Attributes:
+        searcher: Cuts, exports and times one allocation.
+        profiler: Times units; its model has the specialist's structure.
+        dense_ms: The dense model, measured end to end before anything else.
+    """
+
+    searcher: Searcher
+    profiler: Profiler
+    dense_ms: float
+
+    def find(self, speedup: float, table: LatencyTable, advance: Advance) -> dict[str, Any]:
+        """Find the allocation; returns JSON values so that the run can store them.
+
+        Args:
+            speedup: Dense time over the budget.
+            table: From `table`.
+            advance: Called with 1 after every round.
+
+        Returns:
+            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds` and `profile`
+            for the report.
+
+        Raises:
+            BudgetInfeasibleError: No round is fast enough; says how fast the fastest is.
+        """
+        budget_ms = self.dense_ms / speedup
+        options = self.options(table)
+
+        def measure(choice: Choice, predicted_ms: float) -> float:
+            measured = self.dense_ms / self._ratio(choice, speedup)
+            log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, budget_ms)
+            advance(1)
+            return measured
+
+        scale = self.dense_ms / table.dense_ms
+        rounds: list[Round] = list(latency_rounds(options, self.dense_ms, budget_ms, scale, measure))
+        best = best_round(rounds, budget_ms, self.dense_ms)
+        spare = narrower(options, best, rounds[-1].line, _SPARE)
+        return {
+            "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
+            "choices": [_as_json(c) for c in (best.choice, *spare)],
+            "budget_ms": budget_ms,
+            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
+            "profile": _profile(table),
+        }
+
+    def table(self, progress: Progress) -> LatencyTable:
+        """Return the latency table: of this run, of the cache, or measured now."""
+        profiler, scratch = self.profiler, self.searcher.scratch / "profile"
+        dense = self.searcher.dense_artifact.path
+
+        def compute() -> Any:
+            return profile_or_load(profiler, scratch, progress, dense).table.model_dump(mode="json")
+
+        depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
+        found = self.searcher.rundir.json_step("latency-table", depends, compute, measured=True)
+        return LatencyTable.model_validate(found)
+
+    def options(self, table: LatencyTable) -> dict[str, list[Level]]:
+        """Return the levels of every unit that was timed; the others stay dense."""
+        solutions = self.searcher.solutions
+        steps = steps_of((s.unit for s in solutions.values()), self.searcher.bench.target.channel_multiple)
+        return {
+            name: levels_of(table.units[name], losses_of(solution, table.units[name], steps[name]), steps[name])
+            for name, solution in solutions.items()
+            if name in table.units
+        }
+
+    def _ratio(self, choice: Choice, threshold: float) -> float:
+        """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
+        allocation, searcher = self._allocation(choice), self.searcher
+        depends = {
+            "dense": searcher.dense_artifact.sha256,
+            "widths": dict(allocation.widths),
+            "threshold": threshold,
+            "target": searcher.bench.key(),
+        }
+
+        def compute() -> float:
+            return searcher.time(allocation, threshold).value
+
+        return float(searcher.rundir.json_step("round", depends, compute, measured=True))
+
+    def _allocation(self, choice: Choice) -> Allocation:
+        dense = {name: s.unit.width for name, s in self.searcher.solutions.items()}
+        widths = {**dense, **choice.widths}
+        return Allocation(sum(widths.values()) / sum(dense.values()), widths)
+
+
+def losses_of(solution: UnitSolution, cells: UnitCells, step: int) -> dict[int, float]:
+    """Return width -> loss, for the dense width and every multiple of `step` that was timed or lies in between."""
+    unit, order = solution.unit, solution.order
+    kept = [unit.width, *range(cells.cells[-1].width, unit.width, step)]
+    readers = len(unit.consumers)
+    return {width: lost(float(order.loss[unit.width - width]), readers) for width in kept}
+
+
+def _as_json(choice: Choice) -> list[dict[str, Any]]:
+    return [
+        {
+            "unit": name,
+            "level": f"width:{level.width}",
+            "latency_ms": level.ms,
+            "loss": level.loss,
+            "source": level.source,
+        }
+        for name, level in choice.levels.items()
+    ]
+
+
+def _profile(table: LatencyTable) -> dict[str, Any]:
+    held: Mapping[str, float] = {unit.holder: unit.cells[0].p50_ms for unit in table.units.values()}
+    return {
+        "device": table.key.device.get("processor", "unknown"),
+        "seconds": table.seconds,
+        "cells": table.timed,
+        "unattributed_percent": 100 * (1 - sum(held.values()) / table.dense_ms),
+        "skipped": dict(table.skipped),
+    }
