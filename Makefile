@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
-DEVICES := host-cpu jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 # slow tests in which nothing is judged by a measurement: they may share the cores
 UNTIMED := tests/test_sparsify.py tests/test_survives.py tests/test_hostile.py tests/test_report_browser.py tests/test_leak.py \
-	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_compress.py
+	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_structure.py tests/test_compress.py tests/test_inspect.py \
+	tests/test_pipeline.py tests/test_exporters_families.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types schemas families bench clean $(DEVICES)
@@ -31,10 +32,10 @@ demo: setup ## the main job on real weights and real solar-cell images (about 7 
 	    --recover-minutes 3 --out $(RUNS)/demo
 
 test: setup ## the tests (a few minutes on two cores)
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto -m "slow and not gpu" $(UNTIMED)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu" $(UNTIMED)
 	$(BIN)/python -m pytest -m "slow and not gpu" $(addprefix --ignore=,$(UNTIMED))
 
 lint: setup ## ruff

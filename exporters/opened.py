@@ -12,7 +12,7 @@ from taco.device.wire import DeviceError
 from taco.errors import MeasurementError
 from taco.exporters.layers import Graph
 from taco.exporters.mixed import LayerTime
-from taco.exporters.protocol import FloatArray
+from taco.exporters.protocol import FloatArray, PixelArray
 
 
 class _DeviceSession(Protocol):
@@ -39,7 +39,7 @@ class OpenedModel:
         self.provider: str = self._session.provider
         self.runtime_version: str = self._session.runtime_version
 
-    def run(self, array: FloatArray) -> FloatArray:
+    def run(self, array: FloatArray | PixelArray) -> FloatArray:
         """Run one batch."""
         with host_errors():
             logits: FloatArray = self._session.run(array)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taco.targets.loading import Target
 
 FloatArray = npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.uint8]
 Pictures = Callable[[], Iterable[FloatArray]]
 
 
@@ -177,8 +178,8 @@ class Session(Protocol):
     def runtime_version(self) -> str:
         """Version of the runtime."""
 
-    def run(self, array: FloatArray) -> FloatArray:
-        """Run one batch: (N, C, H, W) float32 -> (N, classes) float32 logits."""
+    def run(self, array: FloatArray | PixelArray) -> FloatArray:
+        """Run one batch: (N, C, H, W) float32 -> (N, classes) float32 logits; pixels where they are baked in."""
 
 
 class Exporter(Protocol):

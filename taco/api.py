@@ -23,6 +23,7 @@ from taco.report.schema import Report
 from taco.report.write import ReportPaths, write_report
 from taco.rundir import RunDir, content_key
 from taco.summary import make_report, write_bundle
+from taco.verify import open_bundle, verify
 
 __all__ = [
     "DatabaseOptions",
@@ -36,6 +37,7 @@ __all__ = [
     "make_plan",
     "redraw_report",
     "unpack",
+    "verify",
 ]
 
 
@@ -145,7 +147,7 @@ def classify(
         InputError: A source, the boxes or the bundle cannot be used, or they do not fit.
         MeasurementError: ONNX Runtime is missing, or cannot open or run the model.
     """
-    opened, images = Bundle(bundle), find_images(sources)
+    opened, images = open_bundle(bundle), find_images(sources)
     detector = None if boxes is None else read_boxes(boxes, [common_root(sources)])
     return list(predict(opened, images, threads, progress, detector, min_confidence))
 

@@ -142,6 +142,15 @@ GateClassDrop = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Ship what a gate refuses; bundle and report are marked.", rich_help_panel=RUN)
 ]
+BakePreprocessing = Annotated[
+    bool | None,
+    typer.Option(
+        "--bake-preprocessing/--no-bake",
+        help="Also ship the model with uint8 pixels in and probabilities out, so that a device has only to resize.",
+        show_default="for CPUs that are not this machine",
+        rich_help_panel=RUN,
+    ),
+]
 RuntimeDevice = Annotated[
     Literal["CPU", "GPU", "NPU"] | None,
     typer.Option(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taco.accuracy import Score
+from taco.baking import baked_gate
 from taco.gates import (
     Gate,
     agreement_gate,
@@ -36,6 +37,8 @@ def gates_of(done: Finished) -> list[Gate]:
         gates.append(drop_gate(judged.labels, judged.dense, judged.exported, options.gate_drop, balanced=balanced))
     if options.gate_class_drop is not None:
         gates += class_drop_gates(judged.labels, judged.dense, judged.exported, classes, options.gate_class_drop)
+    if done.baked is not None:
+        gates.append(baked_gate(done.baked))
     return [*gates, *_speed(done)]
 
 
@@ -83,4 +86,5 @@ def loop_fields(done: Finished) -> dict[str, Any]:
         "rounds": [schema.LatencyRound(**r) for r in found["rounds"]],
         "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
         "profile": schema.ProfileSection(**found["profile"]),
+        "currency": schema.LossCurrency(**found["currency"]),
     }

@@ -6,6 +6,8 @@ Exit codes: 0 done; 2 wrong usage or input; 3 the budget cannot be reached; 4 a 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from typer.exceptions import TyperException
 import taco
 from taco import arguments, database_cli, inspect_cli, printing, profile_cli
 from taco.config import DEFAULT_TARGET, dump_config
-from taco.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, TacoError
+from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
 from taco.options import ExportOptions, make_options
 from taco.request import make_request
@@ -83,6 +85,7 @@ def export(
     gate_drop: arguments.GateDrop = None,
     gate_class_drop: arguments.GateClassDrop = None,
     force: arguments.Force = False,
+    bake_preprocessing: arguments.BakePreprocessing = None,
     from_run: arguments.FromRun = None,
     config: arguments.Config = None,
     dump: arguments.Dump = False,
@@ -162,15 +165,15 @@ def predict(
     """Name the animals in new pictures with a bundle alone (onnxruntime, numpy and Pillow)."""
     del debug
     _log(quiet=quiet, verbose=False)
-    from taco.bundle import Bundle
     from taco.files import write_atomically
     from taco.formats.megadetector import read_boxes
     from taco.predict import common_root, find_images, render
     from taco.predict import predict as classify
+    from taco.verify import open_bundle
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):  # known before hours of work
         raise InputError(f"--output {output} cannot be a file there", "Give a file in a folder that exists")
-    opened, found, root = Bundle(bundle), find_images(images), common_root(images)
+    opened, found, root = open_bundle(bundle), find_images(images), common_root(images)
     detector = None if boxes is None else read_boxes(boxes, [root])
     with printing.progress(quiet=quiet).step("name the pictures", len(found)) as advance:
         answers = list(classify(opened, found, threads, advance, detector, min_confidence))
@@ -181,6 +184,55 @@ def predict(
         write_atomically(output, text.encode())
     if not quiet:
         printing.answers(answers, len(found))
+
+
+@app.command(epilog=EXIT_HELP)
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The --out folder of an export.")],
+    threads: Annotated[int | None, typer.Option(help="Threads of the model.", show_default="every core")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Check a bundle: hashes, schema, model file, and its answers on the inputs that it carries."""
+    del debug
+    from taco.verify import verify as check
+
+    checks = check(bundle, threads)
+    printing.gates(checks)
+    if any(gate.passed is False for gate in checks):
+        raise GateError(f"{bundle} fails a check", "Export it again, or copy it again")
+
+
+@app.command(epilog=EXIT_HELP)
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The --out folder of an export.")],
+    task: Annotated[Path, typer.Argument(help="Labelled pictures, in any form that `taco export` takes.")],
+    classes: arguments.Classes = None,
+    images: arguments.Images = None,
+    boxes: arguments.Boxes = None,
+    threads: arguments.Threads = None,
+    quiet: arguments.Quiet = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    debug: arguments.Debug = False,
+) -> None:
+    """Say how right a bundle is on labelled pictures, on this machine; torch is not needed."""
+    del debug
+    _log(quiet=quiet, verbose=False)
+    from taco.config import split_names
+    from taco.evaluate import evaluate as judge
+    from taco.evaluate import list_for
+    from taco.task import ListOptions
+    from taco.verify import open_bundle
+
+    opened = open_bundle(bundle)
+    crop = None if opened.manifest.crop_margin else False
+    asked = ListOptions(None if classes is None else split_names(classes), images, boxes, crop)
+    listing = list_for(opened, task, asked)
+    with printing.progress(quiet=quiet).step("judge the pictures", len(listing.pictures)) as advance:
+        found = judge(opened, listing, threads, advance)
+    if json_output:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        printing.score(found)
 
 
 @targets_app.callback()

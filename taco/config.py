@@ -50,6 +50,7 @@ _EXAMPLES: Mapping[str, object] = {
     "agnostic_images": "other-pictures/",
     "gate_drop": 2.0,
     "gate_class_drop": 5.0,
+    "bake_preprocessing": True,
     "runtime_device": "GPU",
     "threads": 4,
     "from_run": "runs/host-cpu",

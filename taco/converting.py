@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from taco.exporters.protocol import Artifact, Calibration, Compressed, Exporter, FloatArray, Reference
+from taco.exporters.scheme import scheme_for
 from taco.listing import LabelledPicture
 from taco.material import Material
 from taco.rundir import content_key
@@ -108,7 +109,12 @@ class Converter:
         fp32 = self.store.artifact(f"{name}-fp32" if self.int8 else name, key, plain)
         if not self.int8:
             return Pair(fp32, fp32)
-        made_of = {**key, "fp32": fp32.sha256, "pictures": content_key([str(p.view) for p in self.material.shots])}
+        made_of = {
+            **key,
+            "fp32": fp32.sha256,
+            "pictures": content_key([str(p.view) for p in self.material.shots]),
+            "scheme": scheme_for(self.target.runtime, self.target.isa).words,
+        }
         return Pair(self.store.artifact(f"{name}-int8", made_of, quantised), fp32)
 
     def trial(self, module: nn.Module, path: Path) -> Artifact:

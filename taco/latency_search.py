@@ -7,11 +7,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from taco.allocate import Allocation
-from taco.compress import UnitSolution
-from taco.latency.levels import Choice, Level, levels_of, lost
+from taco.latency.levels import Choice, Level, levels_of
+from taco.latency.losses import Chosen, Currency, UnitLoss, choose_currency
 from taco.latency.rounds import Round, best_round, latency_rounds, narrower
-from taco.latency.table import LatencyTable, UnitCells
+from taco.latency.table import LatencyTable
+from taco.probes import Probed, Prober
 from taco.profile_job import profile_or_load
 from taco.profiling import Profiler
 from taco.progress import Advance, Progress
@@ -19,6 +22,7 @@ from taco.search import Searcher
 from taco.units import steps_of
 
 log = logging.getLogger(__name__)
+_PROBED = TypeAdapter(Probed)
 
 #: Choices kept for the case that a final measurement falls short.
 _SPARE = 2
@@ -31,30 +35,34 @@ class LatencySearcher:
     Attributes:
         searcher: Cuts, exports and times one allocation.
         profiler: Times units; its model has the specialist's structure.
+        prober: Cuts units and looks at the answers.
         dense_ms: The dense model, measured end to end before anything else.
     """
 
     searcher: Searcher
     profiler: Profiler
+    prober: Prober
     dense_ms: float
 
-    def find(self, speedup: float, table: LatencyTable, advance: Advance) -> dict[str, Any]:
+    def find(self, speedup: float, table: LatencyTable, probed: Probed, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
 
         Args:
             speedup: Dense time over the budget.
             table: From `table`.
+            probed: From `probed`.
             advance: Called with 1 after every round.
 
         Returns:
-            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds` and `profile`
-            for the report.
+            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds`, `profile`
+            and `currency` for the report.
 
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is.
         """
         budget_ms = self.dense_ms / speedup
-        options = self.options(table)
+        chosen = self._currency(probed)
+        options = self.options(table, self.losses(probed), chosen.currency)
 
         def measure(choice: Choice, predicted_ms: float) -> float:
             measured = self.dense_ms / self._ratio(choice, speedup)
@@ -72,6 +80,7 @@ class LatencySearcher:
             "budget_ms": budget_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
             "profile": _profile(table),
+            "currency": dataclasses.asdict(chosen),
         }
 
     def table(self, progress: Progress) -> LatencyTable:
@@ -86,15 +95,41 @@ class LatencySearcher:
         found = self.searcher.rundir.json_step("latency-table", depends, compute, measured=True)
         return LatencyTable.model_validate(found)
 
-    def options(self, table: LatencyTable) -> dict[str, list[Level]]:
+    def probed(self, progress: Progress) -> Probed:
+        """Return the probes: of this run, or made now."""
+        prober = self.prober
+
+        def compute() -> Any:
+            with progress.step("cut units alone and together, and compare answers", prober.total) as advance:
+                return _PROBED.dump_python(prober.probe(advance), mode="json")
+
+        return _PROBED.validate_python(self.searcher.rundir.json_step("probes", prober.key, compute))
+
+    def losses(self, probed: Probed) -> dict[str, UnitLoss]:
+        """Return what every unit loses."""
+        return {
+            name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
+            for name, s in self.searcher.solutions.items()
+        }
+
+    def options(
+        self, table: LatencyTable, losses: Mapping[str, UnitLoss], currency: Currency
+    ) -> dict[str, list[Level]]:
         """Return the levels of every unit that was timed; the others stay dense."""
         solutions = self.searcher.solutions
         steps = steps_of((s.unit for s in solutions.values()), self.searcher.bench.target.channel_multiple)
-        return {
-            name: levels_of(table.units[name], losses_of(solution, table.units[name], steps[name]), steps[name])
-            for name, solution in solutions.items()
-            if name in table.units
-        }
+        found = {}
+        for name, loss in losses.items():
+            if (unit := table.units.get(name)) is not None:
+                kept = (loss.width, *range(unit.cells[-1].width, loss.width, steps[name]))
+                found[name] = levels_of(unit, {width: loss.at(width, currency) for width in kept}, steps[name])
+        return found
+
+    def _currency(self, probed: Probed) -> Chosen:
+        chosen = choose_currency(self.losses(probed), probed.joint)
+        told = ", ".join(f"{name} {value:.2f}" for name, value in chosen.correlations.items())
+        log.info("losses count in %s: rank correlation over %d models: %s", chosen.currency, chosen.models, told)
+        return chosen
 
     def _ratio(self, choice: Choice, threshold: float) -> float:
         """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
@@ -115,14 +150,6 @@ class LatencySearcher:
         dense = {name: s.unit.width for name, s in self.searcher.solutions.items()}
         widths = {**dense, **choice.widths}
         return Allocation(sum(widths.values()) / sum(dense.values()), widths)
-
-
-def losses_of(solution: UnitSolution, cells: UnitCells, step: int) -> dict[int, float]:
-    """Return width -> loss, for the dense width and every multiple of `step` that was timed or lies in between."""
-    unit, order = solution.unit, solution.order
-    kept = [unit.width, *range(cells.cells[-1].width, unit.width, step)]
-    readers = len(unit.consumers)
-    return {width: lost(float(order.loss[unit.width - width]), readers) for width in kept}
 
 
 def _as_json(choice: Choice) -> list[dict[str, Any]]:

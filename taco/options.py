@@ -59,6 +59,7 @@ class ExportOptions(BaseModel):
         gate_drop: Points of accuracy that the exported file may lose against the dense specialist; None gates nothing.
         gate_class_drop: The same of the recall of each class.
         force: Ship what a gate refuses, marked.
+        bake_preprocessing: Ship a second form of the model that takes pixels; None does so for CPUs elsewhere.
         runtime_device: OpenVINO's device: CPU, GPU or NPU; None is the target's own.
         sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
@@ -103,6 +104,7 @@ class ExportOptions(BaseModel):
     gate_drop: float | None = None
     gate_class_drop: float | None = None
     force: bool = False
+    bake_preprocessing: bool | None = None
     runtime_device: Literal["CPU", "GPU", "NPU"] | None = None
     sure: float = 95.0
     out: Path

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import nn
 
 from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.allocate import Allocation
+from taco.baking import Baked
 from taco.compress import UnitSolution, calibrate_units, solve_units
-from taco.converting import Converter, GivenUp, Pair, given_up, timed_files
+from taco.converting import GivenUp, Pair
 from taco.cutting import Cut, Cutter
+from taco.delivery import Delivery
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
 from taco.head import Linear
-from taco.judge import Judgement, Shipped, Stages, judge
+from taco.judge import Judgement, Stages
 from taco.keys import Keys, versions
 from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
@@ -33,15 +34,16 @@ from taco.moments import Moments
 from taco.options import ExportOptions
 from taco.packing import pack_model
 from taco.pictures import BankOptions, PictureBank
+from taco.probes import Prober
 from taco.profile_job import cells_bench
 from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
 from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
-from taco.search import Bench, Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
+from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
 from taco.sparsify import Sparsifier
-from taco.specialise import Specialist, make_head, specialise
+from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
 from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult
@@ -98,6 +100,7 @@ class Finished:
     bench: BenchResult | None
     target: Target
     given_up: GivenUp | None
+    baked: Baked | None
     asked: float | None
     loop: Mapping[str, Any] | None
 
@@ -156,33 +159,34 @@ def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
 class _Job:
     pictures: CalibrationPictures
     material: Material
+    delivery: Delivery
 
     def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options = plan.options
         self.store = Store(rundir)
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
-        self.target = plan.target
-        self.given_up: GivenUp | None = None
         self.asked = plan.budget.speedup
         self.loop: dict[str, Any] | None = None
 
-    @property
-    def bench(self) -> Bench:
-        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device")
-
-    @property
-    def converter(self) -> Converter:
-        target = dataclasses.replace(self.target, threads=self.options.threads or self.target.threads)
-        return Converter(self.plan.exporter, target, self.material, self._input_size(), self.store)
-
     def run(self) -> Finished:
         self.material = material = self._read()
+        self.delivery = delivery = Delivery(
+            exporter=self.plan.exporter,
+            target=self.plan.target,
+            options=self.options,
+            material=material,
+            keys=self.keys,
+            store=self.store,
+            progress=self.progress,
+            scratch=self.scratch,
+        )
         self.pictures = calibration_pictures(material, self.options)
         specialist = self._specialise(material)
-        dense = self._worth_having(self._export("dense", specialist.module, {}))
+        dense = delivery.worth_having(delivery.export("dense", specialist.module, {}))
         cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
-        judgement = self._judge(specialist, cut, compressed)
+        stages = Stages(specialist.module, cut.stitched, cut.module)
+        judgement = delivery.judge(stages, compressed, self._cut_key(cut))
         return Finished(
             plan=self.plan,
             material=material,
@@ -192,57 +196,44 @@ class _Job:
             compressed=compressed,
             judgement=judgement,
             bench=bench,
-            target=self.target,
-            given_up=self.given_up,
+            target=delivery.target,
+            given_up=delivery.given_up,
+            baked=delivery.bake(compressed, judgement),
             asked=self.asked,
             loop=self.loop,
         )
-
-    def _worth_having(self, dense: Pair) -> Pair:
-        """Give INT8 up before anything is searched for, where it is slower than fp32 of the dense model."""
-        ratio = None
-        if self.converter.int8 and self.target.local:
-            models = {"dense": dense.fp32.path, "compressed": dense.shipped.path}
-            depends = {"fp32": dense.fp32.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
-
-            def compute() -> Any:
-                with self.progress.step("time INT8 against fp32"):
-                    return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
-
-            bench = _BENCH.validate_python(self.rundir.json_step("int8-gain", depends, compute, measured=True))
-            ratio = bench.speedup("dense", "compressed")
-        return self._or_plain(dense, given_up(dense, "dense", ratio))
-
-    def _or_plain(self, pair: Pair, why: GivenUp | None) -> Pair:
-        if why is None:
-            return pair
-        self.progress.say(why.why)
-        self.given_up, self.target = why, dataclasses.replace(self.target, precision="fp32")
-        return pair.plain
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Take channels away until the budget is met."""
         searcher = Searcher(
             dense=specialist.module,
             solutions=self._solve(specialist),
-            trial=self.converter.trial,
-            bench=self.bench,
+            trial=self.delivery.converter.trial,
+            bench=self.delivery.bench,
             dense_artifact=dense.shipped,
             input_size=self._input_size(),
             scratch=self.scratch,
             rundir=self.rundir,
         )
+        bench = self.delivery.bench
         profiler = Profiler(
             model=specialist.module,
             found=self.plan.units,
             input_size=self._input_size(),
             name=self.plan.generalist.name,
-            target=self.converter.target,
-            threads=self.bench.threads,
+            target=self.delivery.converter.target,
+            threads=bench.threads,
             exporter=self.plan.exporter,
-            timer=cells_bench(self.target, self.bench.threads, self.scratch / "device").time,
+            timer=cells_bench(bench.target, bench.threads, bench.folder).time,
         )
-        search = WidthSearch(searcher, profiler, self.plan.budget, self.options.allocation, self.progress)
+        prober = Prober(
+            model=specialist.module,
+            solutions=searcher.solutions,
+            answer=lambda module: predict_logits(module, self.material.batches(self.material.probed)),
+            step=bench.target.channel_multiple,
+            depends_on=self.keys.after_head(**self.pictures.key),
+        )
+        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options.allocation, self.progress)
         return self._realise(specialist, dense, searcher.solutions, search.find())
 
     def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -256,18 +247,7 @@ class _Job:
             folder=self.rundir.private / "databases",
         )
         cut = sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks})
-        return cut, *self._finish(cut, dense)
-
-    def _finish(self, cut: Cut, dense: Pair) -> tuple[Pair, Pair, BenchResult | None]:
-        """Export a cut and time it; INT8 is given up for both models where it does not pay for this one."""
-        compressed = self._export("model", cut.module, self._cut_key(cut))
-        bench = self._time(dense, compressed)
-        ratio = bench.speedup("compressed_fp32", "compressed") if bench and self.converter.int8 else None
-        why = given_up(compressed, "compressed", ratio)
-        if why is None:
-            return dense, compressed, bench
-        dense, compressed = dense.plain, self._or_plain(compressed, why)
-        return dense, compressed, self._time(dense, compressed)
+        return cut, *self.delivery.finish(cut.module, self._cut_key(cut), dense)
 
     def _read(self) -> Material:
         listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
@@ -319,7 +299,7 @@ class _Job:
         cutter = Cutter(solutions, self._recovery(specialist, self.material, keep_zeros=False))
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
-            dense, compressed, bench = self._finish(cut, dense)
+            dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
                 self.loop = found.loop(number)
@@ -330,35 +310,6 @@ class _Job:
             f"a speed-up of {asked:.3g} was reached in the search but not confirmed: {best:.2f}",
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
-
-    def _time(self, dense: Pair, compressed: Pair) -> BenchResult | None:
-        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
-        if not self.target.local:
-            return None
-        models = timed_files(dense, compressed)
-        hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
-
-        def compute() -> Any:
-            with self.progress.step("time dense and compressed on this machine"):
-                return _BENCH.dump_python(self.bench.settle(models, self.asked), mode="json")
-
-        depends = {**hashes, "target": self.bench.key()}
-        return _BENCH.validate_python(self.rundir.json_step("latency", depends, compute, measured=True))
-
-    def _judge(self, specialist: Specialist, cut: Cut, compressed: Pair) -> Judgement:
-        stages = Stages(specialist.module, cut.stitched, cut.module)
-        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
-
-        def compute() -> Judgement:
-            with self.progress.step("check the exported file on real pictures"):
-                return judge(stages, shipped, self.material)
-
-        hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
-        return self.store.judgement(self.keys.after_head(**hashes, **self._cut_key(cut)), compute)
-
-    def _export(self, name: str, module: nn.Module, more: Mapping[str, Any]) -> Pair:
-        key = self.keys.after_head(target=self.bench.key(), **more)
-        return self.converter.pair(name, module, key, self.progress.step)
 
     def _input_size(self) -> tuple[int, int, int]:
         return self.plan.generalist.preprocessing.input_size

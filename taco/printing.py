@@ -15,6 +15,8 @@ from taco.progress import PlainProgress, Progress, TerminalProgress
 
 if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
+    from taco.evaluate import Evaluation
+    from taco.gates import Gate
     from taco.pipeline import Plan
     from taco.report.schema import Report
     from taco.targets.loading import Target
@@ -53,6 +55,37 @@ def answers(found: Sequence[Prediction], pictures: int) -> None:
     unsure = sum(answer.sure is False for answer in found)
     if unsure:
         note(f"{unsure} of {len(found)} answers are not sure and marked so: look at those pictures yourself")
+
+
+def gates(found: Sequence[Gate]) -> None:
+    """Print one line a check."""
+    console = Console(soft_wrap=True)
+    words = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("not decided", "yellow")}
+    for gate in found:
+        word, style = words[gate.passed]
+        line = Text(f"{word:<12}", style=style) + Text(f"{gate.name}: {gate.measured} (allowed: {gate.limit})")
+        console.print(line, highlight=False)
+
+
+def score(found: Evaluation) -> None:
+    """Print the accuracy and the recall of every class."""
+    console, total = Console(soft_wrap=True), found.score.top1
+    kind = "class-balanced accuracy" if found.score.balanced else "accuracy"
+    console.print(
+        f"{kind} {total.percent:.1f} % on {total.n} pictures (95 % interval {total.low:.1f} to {total.high:.1f})",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("CLASS", "RIGHT", "95 % INTERVAL", "PICTURES"):
+        table.add_column(column, overflow="fold")
+    for name, recall in found.score.per_class.items():
+        if recall is not None:
+            table.add_row(
+                Text(name), f"{recall.percent:.1f} %", f"{recall.low:.1f} to {recall.high:.1f}", str(recall.n)
+            )
+    console.print(table)
+    for line in found.skipped:
+        note(f"skipped {line}")
 
 
 def targets(found: Sequence[Target]) -> None:
@@ -145,6 +178,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ("accuracy", _accuracy(report)),
         *_details(report),
         ("size", _size(report)),
+        *_precision(report),
         *_sparsity(report),
     ]
     latency = report.latency_ms
@@ -157,6 +191,18 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed)]
+
+
+def _precision(report: Report) -> list[tuple[str, str]]:
+    found = report.precision
+    if found is None:
+        return []
+    if found.given_up is not None:
+        return [("INT8", f"given up, the model is in fp32: {found.given_up}")]
+    gain = "whether it is faster than fp32 was not measured"
+    if found.faster_than_fp32 is not None:
+        gain = f"{found.faster_than_fp32[0]:.2f} times as fast as fp32 of the same model"
+    return [("INT8", f"{found.quantised} of {found.layers} layers ({found.scheme}); {gain}")]
 
 
 def _sparsity(report: Report) -> list[tuple[str, str]]:

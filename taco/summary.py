@@ -19,6 +19,7 @@ import taco
 from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
+from taco.baking import BAKED_NAME
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
 from taco.formats.names import BLANK
@@ -111,6 +112,8 @@ def write_bundle(done: Finished, checks: Sequence[Gate], folder: Path) -> Manife
     }
     if done.packed is not None:
         files[PACKED_NAME] = done.packed
+    if done.baked is not None:
+        files[BAKED_NAME] = done.baked.path
     if not plan.target.local and plan.target.runtime != "trt":
         files |= _bench_kit(done)
     return publish(folder, files, _manifest(done) | {"forced": failed(checks)})

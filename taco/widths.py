@@ -8,6 +8,7 @@ from typing import Any
 
 from taco.latency_search import LatencySearcher
 from taco.options import Allocate
+from taco.probes import Prober
 from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.search import Budget, Searcher
@@ -39,6 +40,7 @@ class WidthSearch:
     Attributes:
         searcher: Judges one allocation.
         profiler: Times units; used by the loop alone.
+        prober: Cuts units and compares answers; used by the loop alone.
         budget: What was asked.
         allocation: How widths are found where a clock decides.
         progress: Told about every step.
@@ -46,6 +48,7 @@ class WidthSearch:
 
     searcher: Searcher
     profiler: Profiler
+    prober: Prober
     budget: Budget
     allocation: Allocate
     progress: Progress
@@ -65,10 +68,10 @@ class WidthSearch:
 
         def find() -> dict[str, Any]:
             if looped and dense_ms is not None and asked is not None and asked > 1:
-                loop = LatencySearcher(self.searcher, self.profiler, dense_ms)
-                table = loop.table(self.progress)
+                loop = LatencySearcher(self.searcher, self.profiler, self.prober, dense_ms)
+                table, probed = loop.table(self.progress), loop.probed(self.progress)
                 with self.progress.step(how) as advance:
-                    return loop.find(asked, table, advance)
+                    return loop.find(asked, table, probed, advance)
             with self.progress.step(how) as advance:
                 return self.searcher.find(dataclasses.replace(budget, speedup=asked), advance)
 

@@ -19,7 +19,9 @@ from taco.report.schema import (
     ModelSection,
     ModelSize,
     Parity,
+    PrecisionSection,
     Proportion,
+    PutBackLayer,
     Report,
     RuntimeSection,
     SizeSection,
@@ -130,6 +132,31 @@ def make_unmeasured(**changes: Any) -> Report:
         "next_step": "copy runs/orin to the Orin and run `taco bench runs/orin` there",
     }
     return make_report(**{**fields, **changes})
+
+
+def make_precision(**changes: Any) -> PrecisionSection:
+    """INT8 that is used, with two layers back in fp32."""
+    fields: dict[str, Any] = {
+        "asked": "int8",
+        "used": "int8",
+        "given_up": None,
+        "faster_than_fp32": (1.85, 1.8, 1.9),
+        "scheme": "U8S8, 8-bit weights",
+        "layers": 50,
+        "quantised": 48,
+        "put_back": [
+            PutBackLayer(layer="conv_stem", reason="it cost answers", harm=0.013, saved=0.2),
+            PutBackLayer(layer="classifier", reason="the runtime does not compute it in INT8", harm=None, saved=None),
+        ],
+        "ranges": "minmax",
+        "bias_corrected": True,
+        "pictures": 120,
+        "divergence": 0.0006,
+        "drop_points": 0.0,
+        "evaluations": 55,
+        "saved_in": "ms",
+    }
+    return PrecisionSection.model_validate({**fields, **changes})
 
 
 def make_slower(**changes: Any) -> Report:

@@ -64,6 +64,7 @@ threads = 3
 gate-drop = 2
 gate-class-drop = 5.5
 force = true
+bake-preprocessing = true
 runtime-device = "NPU"
 seed = 7
 sure = 90
@@ -112,7 +113,7 @@ class Refused:
 REFUSED = (
     Refused("unknown", "speed-up = 2", r"no setting 'speed-up'\. Did you mean 'speedup'"),
     Refused("field name", 'evaluation = "val"', r"no setting 'evaluation'\. Did you mean 'eval'"),
-    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, allocation, boxes"),
+    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, allocation, bake-preprocessing"),
     Refused("talk", "quiet = true", "quiet cannot be set in a file. Give --quiet"),
     Refused("talk, underscore", "dry_run = true", "dry_run cannot be set in a file. Give --dry-run"),
     Refused("twice", "max-images = 2\nmax_images = 3", "max-images is said twice"),

@@ -13,6 +13,7 @@ import pytest
 from conftest import draw_task
 
 from taco import api, checks, search
+from taco.baking import BAKED_NAME
 from taco.bundle import Bundle
 from taco.converting import spread
 from taco.errors import GateError, InputError
@@ -194,6 +195,14 @@ def test_asked_gates_are_among_the_checks(site: Path, plain_run: api.ExportResul
     names = [gate.name for gate in gates]
     assert "accuracy lost (--gate-drop)" in names
     assert sum("--gate-class-drop" in name for name in names) == 3
+
+
+def test_a_device_elsewhere_gets_the_model_with_pixels_in(plain_run: api.ExportResult) -> None:
+    bundle = Bundle(plain_run.folder)
+    assert BAKED_NAME in bundle.manifest.files
+    gate = next(gate for gate in plain_run.report.gates if gate.name == "preprocessing baked in")
+    assert gate.passed
+    assert "0 of 9 answers differ" in gate.measured
 
 
 def test_a_runtime_device_is_for_openvino(site: Path, tmp_path: Path) -> None:

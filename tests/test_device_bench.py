@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from device_models import children_of, write_conv
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from taco.device import bench as bench_module
 from taco.device.bench import bench, iterations_for, round_order
+from taco.device.child import WorkerProcess, worker_argv
 from taco.device.wire import DeviceError, RequestError
 
 
@@ -212,3 +214,37 @@ def test_a_real_broken_model_is_named_and_leaves_no_child(tmp_path):
     with pytest.raises(DeviceError, match=r"model 'compressed': .* cannot open"):
         bench({"models": {"dense": str(write_conv(tmp_path / "d.onnx")), "compressed": str(broken)}, "threads": 1})
     assert children_of(os.getpid()) == before
+
+
+def libraries(pid):
+    """Names of the shared libraries that a process has loaded."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return " ".join({line.split()[-1] for line in lines if ".so" in line})
+
+
+@pytest.mark.parametrize(
+    ("provider", "own", "other"),
+    [("CPUExecutionProvider", "onnxruntime", "openvino"), ("CPU", "openvino", "onnxruntime")],
+)
+def test_each_runtime_is_alone_in_its_process(provider, own, other, tmp_path):
+    """Spinning threads of a second runtime would slow the first: `benchmarks/two_runtimes.py` measures how much."""
+    pytest.importorskip("openvino")
+    worker = WorkerProcess("m", worker_argv())
+    try:
+        command = {"cmd": "open", "model": str(write_conv(tmp_path / "m.onnx")), "threads": 1, "provider": provider}
+        assert worker.ask({**command, "seed": 0})["runtime"]["name"] == own
+        loaded = libraries(worker.pid)
+        assert own in loaded
+        assert other not in loaded
+    finally:
+        worker.kill()
+
+
+def test_models_of_two_runtimes_are_timed_against_each_other(tmp_path):
+    pytest.importorskip("openvino")
+    path = str(write_conv(tmp_path / "m.onnx"))
+    request = {"models": {"a": path, "b": path}, "threads": 1, "rounds": 2, "round_ms": 1, "providers": {"b": "CPU"}}
+    models = bench(request)["models"]
+    assert [models[name]["runtime"]["name"] for name in ("a", "b")] == ["onnxruntime", "openvino"]
+    assert models["b"]["session"]["inference_precision_hint"] == "f32"
+    assert models["b"]["session"]["realised"] == {"Convolution f32": 1}

@@ -34,6 +34,13 @@ def test_every_key_is_taken():
     )
 
 
+def test_a_model_may_have_a_provider_of_its_own():
+    asked = read_request(
+        {"models": {"a": "/a", "b": "/b"}, "provider": "XExecutionProvider", "providers": {"b": "CPU"}}
+    )
+    assert (asked.provider_of("a"), asked.provider_of("b")) == ("XExecutionProvider", "CPU")
+
+
 def test_relative_models_start_at_the_given_folder(tmp_path):
     asked = read_request({"models": {"a": "sub/m.onnx", "b": "/abs.onnx"}}, str(tmp_path))
     assert asked.models == {"a": str(tmp_path / "sub/m.onnx"), "b": "/abs.onnx"}
@@ -55,6 +62,9 @@ WRONG = [
     Wrong("none", None, "JSON object"),
     Wrong("no models", {}, "'models' must map"),
     Wrong("empty models", {"models": {}}, "'models' must map"),
+    Wrong("providers list", {"models": {"a": "/a"}, "providers": ["CPU"]}, "'providers' must map"),
+    Wrong("provider number", {"models": {"a": "/a"}, "providers": {"a": 3}}, "'providers' must map"),
+    Wrong("provider of none", {"models": {"a": "/a"}, "providers": {"b": "CPU"}}, "'providers' names 'b'"),
     Wrong("models list", {"models": ["a"]}, "'models' must map"),
     Wrong("path number", {"models": {"dense": 3}}, "model 'dense' must have the path"),
     Wrong("path empty", {"models": {"dense": ""}}, "model 'dense' must have the path"),

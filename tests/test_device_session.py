@@ -85,7 +85,9 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 
 
 def test_two_inputs_are_refused(tmp_path):
-    with pytest.raises(DeviceError, match=r"one float32 input; it has 'a' tensor\(float\), 'b'"):
+    with pytest.raises(
+        DeviceError, match=r"one float32 input, or one of uint8 pixels; it has 'a' tensor\(float\), 'b'"
+    ):
         OrtSession(str(write_sum(tmp_path / "sum.onnx")), threads=1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_latency import make_unit
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import MOST_LEVELS, Level, choose, dense, fastest, levels_of, lost
+from taco.latency.levels import MOST_LEVELS, Level, choose, dense, fastest, levels_of
 
 
 def falling(widths: list[int]) -> dict[int, float]:
@@ -58,15 +58,6 @@ def test_of_many_widths_all_timed_ones_stay() -> None:
     levels = levels_of(unit, falling([1024]), 8)
     assert len(levels) <= MOST_LEVELS
     assert {1024, 512, 8} <= set(widths(levels))
-
-
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 3))
-def test_loss_grows_with_what_is_lost_and_is_about_the_share_when_small(a: float, b: float, readers: int) -> None:
-    low, high = sorted((a * readers, b * readers))
-    assert lost(low, readers) <= lost(high, readers)
-    assert math.isfinite(lost(high, readers))
-    assert lost(low, readers) >= low * (1 - 1e-12)
-    assert lost(1e-6, readers) == pytest.approx(1e-6, rel=1e-5)
 
 
 levels = st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 20)), min_size=1, max_size=4)

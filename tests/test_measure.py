@@ -121,7 +121,7 @@ def test_a_model_that_is_not_there_is_an_input_error_and_asks_the_device_nothing
 
 def test_the_request_says_what_was_asked(dense):
     fake = FakeTransport([NOTHING_THERE, said(ANSWER)])
-    options = MeasureOptions(None, 2, 5.0, 7.0, "XExecutionProvider", 3, "/usr/bin/python3")
+    options = MeasureOptions(None, 2, 5.0, 7.0, "XExecutionProvider", 3, "/usr/bin/python3", {"dense": "CPU"})
     measure(fake, {"dense": dense}, options)
     hashing, timing = fake.calls
     assert hashing[:2] == timing[:2] == ("/usr/bin/python3", "-I")
@@ -134,6 +134,7 @@ def test_the_request_says_what_was_asked(dense):
         "round_ms": 5.0,
         "max_seconds": 7.0,
         "provider": "XExecutionProvider",
+        "providers": {"dense": "CPU"},
         "seed": 3,
     }
     assert fake.files[hashing[4]] == dense.read_bytes()

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from conftest import draw_task
 
-from taco import api, pipeline, recovering, search
+from taco import api, delivery, recovering, search
 from taco.bundle import Bundle
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
@@ -163,6 +163,7 @@ def test_same_run_again_says_so_and_changes_nothing(pi_run: api.ExportResult, pi
     assert {p.name: p.stat().st_mtime_ns for p in pi_copy.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_changed_arguments_or_pictures_run_again(drawn_task: Path, tmp_path: Path) -> None:
     api.export(options(drawn_task, tmp_path / "out"))
     again = api.export(options(drawn_task, tmp_path / "out", macs=0.55))
@@ -178,6 +179,7 @@ def test_damaged_bundle_is_made_again(pi_task: Path, pi_copy: Path) -> None:
     assert hashes(pi_copy) == good
 
 
+@pytest.mark.slow
 def test_interrupted_run_resumes_to_the_same_bundle(
     drawn_task: Path, tmp_path: Path, fake_bench: FakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +198,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
 
     monkeypatch.setattr(recovering, "distil", counted)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "judge", killed)
+        patch.setattr(delivery, "judge", killed)
         with pytest.raises(KeyboardInterrupt):
             api.export(options(drawn_task, tmp_path / "cut", **asked))
     assert not (tmp_path / "cut" / "manifest.json").exists()
@@ -207,6 +209,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_seed_decides_the_bundle(pi_run: api.ExportResult, pi_task: Path, tmp_path: Path) -> None:
     for seed, same in ((0, True), (1, False)):
         api.export(options(pi_task, tmp_path / str(seed), seed=seed))
@@ -224,6 +227,7 @@ def test_speedup_takes_the_widest_model_that_is_fast_enough(
     assert all("dense" in call for call in fake_bench.calls), "every trial is timed beside the dense model"
 
 
+@pytest.mark.slow
 def test_final_measurement_that_falls_short_takes_narrower_widths(
     drawn_task: Path, tmp_path: Path, fake_bench: FakeBench
 ) -> None:
@@ -236,6 +240,7 @@ def test_final_measurement_that_falls_short_takes_narrower_widths(
     assert report.speedup >= 1.3
 
 
+@pytest.mark.slow
 def test_out_of_reach_speedup_says_what_can_be_reached(drawn_task: Path, tmp_path: Path, fake_bench: FakeBench) -> None:
     with pytest.raises(BudgetInfeasibleError, match=r"is \d+\.\d\d times as fast") as caught:
         api.export(options(drawn_task, tmp_path / "out", target="host-cpu", speedup=50.0))

@@ -13,7 +13,15 @@ from taco.answers.prediction import Prediction
 from taco.listing import LabelledPicture, Listing, Skipped
 from taco.options import make_options
 from taco.report.schema import Report
-from tests.make_report import make_abstention, make_accuracy, make_no_accuracy, make_report, make_task, make_trap
+from tests.make_report import (
+    make_abstention,
+    make_accuracy,
+    make_no_accuracy,
+    make_precision,
+    make_report,
+    make_task,
+    make_trap,
+)
 
 
 def shown(report: Report, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -135,3 +143,13 @@ def test_answers_that_need_a_person_are_counted(capsys: pytest.CaptureFixture[st
     ]
     printing.answers(found[:1], 1)
     assert capsys.readouterr().err == ""
+
+
+def test_int8_is_told_as_it_came_out(capsys: pytest.CaptureFixture[str]) -> None:
+    used = shown(make_report(precision=make_precision()), capsys)
+    assert used["INT8"] == "48 of 50 layers (U8S8, 8-bit weights); 1.85 times as fast as fp32 of the same model"
+    elsewhere = shown(make_report(precision=make_precision(faster_than_fp32=None)), capsys)
+    assert elsewhere["INT8"].endswith("whether it is faster than fp32 was not measured")
+    slower = shown(make_report(precision=make_precision(given_up="INT8 is slower", used="fp32")), capsys)
+    assert slower["INT8"] == "given up, the model is in fp32: INT8 is slower"
+    assert "INT8" not in shown(make_report(), capsys)

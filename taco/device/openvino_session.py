@@ -16,12 +16,13 @@ PRECISION = "f32"
 #: What it calls eight-bit integers, and floats of less than 32 bits.
 EIGHT_BITS = ("u8", "i8")
 HALVES = ("f16", "bf16")
+INPUT_TYPES: Dict[str, str] = {"f32": "float32", "u8": "uint8"}
 #: Kinds of layers that do the arithmetic.
 ARITHMETIC = ("Convolution", "FullyConnected", "MatMul")
 
 
 class OvSession:
-    """A model with one float32 input, ready to run; the same attributes as `taco.device.session.OrtSession`.
+    """A model with one input, float32 or uint8 pixels, ready to run; the attributes are those of `OrtSession`.
 
     Args:
         path: The ONNX file, or an OpenVINO IR.
@@ -68,7 +69,7 @@ class OvSession:
         """Run the model once.
 
         Args:
-            array: float32, of the input's shape.
+            array: Of the input's type and shape.
 
         Returns:
             The first output, a numpy array of its own.
@@ -170,11 +171,11 @@ def _told(info: Any, key: str) -> str:
 
 def _only_input(compiled: Any, path: str) -> Tuple[str, Tuple[Any, ...], str]:
     inputs = compiled.inputs
-    if len(inputs) != 1 or inputs[0].get_element_type().get_type_name() != "f32":
+    if len(inputs) != 1 or inputs[0].get_element_type().get_type_name() not in INPUT_TYPES:
         kinds = ", ".join(f"{item.get_any_name()!r} {item.get_element_type().get_type_name()}" for item in inputs)
-        raise DeviceError(f"{path!r} must have one float32 input; it has {kinds or 'none'}")
+        raise DeviceError(f"{path!r} must have one float32 input, or one of uint8 pixels; it has {kinds or 'none'}")
     shape = tuple(None if size.is_dynamic else size.get_length() for size in inputs[0].get_partial_shape())
-    return inputs[0].get_any_name(), shape, "float32"
+    return inputs[0].get_any_name(), shape, INPUT_TYPES[inputs[0].get_element_type().get_type_name()]
 
 
 def _word(value: Any) -> Any:

@@ -13,10 +13,11 @@ from taco.device.wire import DeviceError
 
 DENORMAL_KEY = "session.set_denormal_as_zero"
 FATAL_ONLY = 3
+INPUT_TYPES: Dict[str, str] = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 class OrtSession:
-    """A model with one float32 input, ready to run.
+    """A model with one input, float32 or uint8 pixels, ready to run.
 
     Args:
         path: The ONNX file.
@@ -87,7 +88,7 @@ class OrtSession:
         """Run the model once.
 
         Args:
-            array: float32, of the input's shape.
+            array: Of the input's type and shape.
 
         Returns:
             The first output, a numpy array.
@@ -122,14 +123,14 @@ class OrtSession:
 
 
 def fixed_input(session: Any, seed: int) -> Any:
-    """The one input that a timing uses: seeded normal noise.
+    """The one input that a timing uses: seeded normal noise, or random pixels.
 
     Args:
         session: An `OrtSession` or `OvSession`, whose input to fill; a free first dimension (the batch) becomes 1.
         seed: Seed of the noise.
 
     Returns:
-        float32 array of the input's shape.
+        float32 array of the input's shape, or uint8 where the model takes pixels.
 
     Raises:
         DeviceError: A dimension other than the first is free.
@@ -142,7 +143,10 @@ def fixed_input(session: Any, seed: int) -> Any:
             f"input {session.input_name!r} has free dimensions beyond the batch: {session.input_shape}",
             "Export the model with a fixed picture size.",
         )
-    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
+    random = np.random.RandomState(seed)
+    if session.input_dtype == "uint8":
+        return random.randint(0, 256, shape).astype(np.uint8)
+    return random.standard_normal(shape).astype(np.float32)
 
 
 def import_runtime() -> Any:
@@ -209,11 +213,11 @@ def _first_provider(providers: List[str], asked: str) -> str:
 
 def _only_input(session: Any, path: str) -> Tuple[str, Tuple[Any, ...], str]:
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+    if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES:
         found = ", ".join(f"{item.name!r} {item.type}" for item in inputs) or "none"
-        raise DeviceError(f"{path!r} must have one float32 input; it has {found}")
+        raise DeviceError(f"{path!r} must have one float32 input, or one of uint8 pixels; it has {found}")
     shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
-    return inputs[0].name, shape, "float32"
+    return inputs[0].name, shape, INPUT_TYPES[inputs[0].type]
 
 
 def _enum_name(value: Any) -> str:

@@ -10,8 +10,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from taco.distribute import BUCKETS, distribute
 from taco.latency.table import Cell, Source, UnitCells
 
@@ -19,7 +17,6 @@ from taco.latency.table import Cell, Source, UnitCells
 MOST_LEVELS = 32
 #: A step down must be larger than this share of the time, however narrow the intervals are.
 _LEAST_GAIN = 0.005
-_NOTHING_LEFT = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Level:
 
     Attributes:
         width: Channels or heads kept.
-        loss: What it costs, see `harm_of`; 0 at the dense width.
+        loss: What it costs, see `taco.latency.losses`; 0 at the dense width.
         ms: What the block that holds the unit takes.
         source: Where `ms` comes from.
     """
@@ -63,49 +60,6 @@ class Choice:
     def loss(self) -> float:
         """Sum of the losses."""
         return math.fsum(level.loss for level in self.levels.values())
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Probe:
-    """One unit cut alone.
-
-    Attributes:
-        share: Of its readers' output that is lost, summed over readers, as `taco.removal.Removal.loss`.
-        harm: Divergence of the model's answers from the dense ones on pictures that the cut never saw, in nats.
-    """
-
-    share: float
-    harm: float
-
-
-def lost(share: float, readers: int) -> float:
-    """Turn the share of its readers' output that a unit loses into something that has no upper end.
-
-    What is left of a signal after several layers is about the product of what each leaves, so logarithms add:
-    -log(1 - share). A plain sum would give a layer up wholly, since no layer can lose more than its output.
-
-    Args:
-        share: Summed over readers, as `taco.removal.Removal.loss`.
-        readers: How many.
-    """
-    return -readers * math.log1p(-min(1.0 - _NOTHING_LEFT, max(0.0, share) / readers))
-
-
-def harm_of(share: float, readers: int, probes: Sequence[Probe]) -> float:
-    """Return the harm of a share that is lost: between probes on a line, beyond the last in proportion to `lost`.
-
-    Args:
-        share: Summed over readers.
-        readers: How many.
-        probes: The least share first. None: `lost` itself. Harm never falls with a growing share.
-    """
-    if not probes:
-        return lost(share, readers)
-    shares = [0.0, *(probe.share for probe in probes)]
-    harms = np.maximum.accumulate([0.0, *(probe.harm for probe in probes)])
-    if share <= shares[-1]:
-        return float(np.interp(share, shares, harms))
-    return float(harms[-1]) * lost(share, readers) / max(_NOTHING_LEFT, lost(shares[-1], readers))
 
 
 def levels_of(unit: UnitCells, losses: Mapping[int, float], step: int) -> list[Level]:

@@ -225,8 +225,16 @@ class UnitLevel(_Frozen):
     unit: str
     level: str = Field(description="as in width:64")
     latency_ms: float = Field(description="of the block that holds the unit, all else in it dense")
-    loss: float = Field(description="-log of the share of its readers' output that is left")
+    loss: float = Field(description="in the run's currency, see currency")
     source: Literal["measured", "interpolated", "estimated"]
+
+
+class LossCurrency(_Frozen):
+    """In which currency the loop added up what units lose, and how well each currency ranked models."""
+
+    currency: Literal["shares", "logarithms", "probes"]
+    correlations: dict[str, float] = Field(description="Spearman's, of the currency's sums with measured divergences")
+    models: int = Field(description="models that were ranked, with every unit cut")
 
 
 class ProfileSection(_Frozen):
@@ -310,6 +318,7 @@ class Report(_Frozen):
     rounds: list[LatencyRound] = Field(default=[], description="of the latency loop, in the order taken")
     allocation: list[UnitLevel] = Field(default=[], description="what the latency loop chose")
     profile: ProfileSection | None = Field(default=None, description="null without the latency loop")
+    currency: LossCurrency | None = Field(default=None, description="null without the latency loop")
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")

@@ -1,0 +1,154 @@
+"""From torch modules to judged files: export, INT8 where it pays, timing, checks on real pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import nn
+
+from taco.baking import Baked, make_baked
+from taco.converting import Converter, GivenUp, Pair, given_up, timed_files
+from taco.exporters.protocol import Exporter
+from taco.judge import Judgement, Shipped, Stages, judge
+from taco.keys import Keys
+from taco.material import Material
+from taco.options import ExportOptions
+from taco.progress import Progress
+from taco.search import Bench
+from taco.stored import Key, Store
+from taco.targets.loading import Target
+from taco.timings import BenchResult
+
+_BENCH = TypeAdapter(BenchResult)
+
+
+@dataclasses.dataclass(eq=False)
+class Delivery:
+    """Makes, times and judges the files of one run.
+
+    Attributes:
+        exporter: Of the target's runtime.
+        target: In the precision that is used; changes when INT8 is given up.
+        options: What was asked.
+        material: The pictures.
+        keys: What results depend on.
+        store: Finished steps.
+        progress: Told about every step.
+        scratch: For files that need not survive.
+        given_up: Why INT8 is not used though the target asks for it; None while it is.
+    """
+
+    exporter: Exporter
+    target: Target
+    options: ExportOptions
+    material: Material
+    keys: Keys
+    store: Store
+    progress: Progress
+    scratch: Path
+    given_up: GivenUp | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """Where and how this run measures."""
+        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device")
+
+    @property
+    def converter(self) -> Converter:
+        """What exports, in the precision that is used."""
+        target = dataclasses.replace(self.target, threads=self.options.threads or self.target.threads)
+        size = self.material.bank.preprocessing.input_size
+        return Converter(self.exporter, target, self.material, size, self.store)
+
+    def export(self, name: str, module: nn.Module, more: Mapping[str, Any]) -> Pair:
+        """Export a module that depends on `more`."""
+        key = self.keys.after_head(target=self.bench.key(), **more)
+        return self.converter.pair(name, module, key, self.progress.step)
+
+    def worth_having(self, dense: Pair) -> Pair:
+        """Give INT8 up before anything is searched for, where it is slower than fp32 of the dense model."""
+        ratio = None
+        if self.converter.int8 and self.target.local:
+            models = {"dense": dense.fp32.path, "compressed": dense.shipped.path}
+            depends = {"fp32": dense.fp32.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
+
+            def compute() -> Any:
+                with self.progress.step("time INT8 against fp32"):
+                    return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
+
+            bench = _BENCH.validate_python(self.store.rundir.json_step("int8-gain", depends, compute, measured=True))
+            ratio = bench.speedup("dense", "compressed")
+        return self._or_plain(dense, given_up(dense, "dense", ratio))
+
+    def _or_plain(self, pair: Pair, why: GivenUp | None) -> Pair:
+        if why is None:
+            return pair
+        self.progress.say(why.why)
+        self.given_up, self.target = why, dataclasses.replace(self.target, precision="fp32")
+        return pair.plain
+
+    def finish(
+        self, module: nn.Module, key: Key, dense: Pair, asked: float | None = None
+    ) -> tuple[Pair, Pair, BenchResult | None]:
+        """Export a compressed module and time it; INT8 is given up for both models where it does not pay here.
+
+        Args:
+            module: The compressed specialist.
+            key: What it depends on.
+            dense: The dense specialist's files.
+            asked: Speed-up whose verdict should be sure; None where none was asked.
+        """
+        compressed = self.export("model", module, key)
+        bench = self.time(dense, compressed, asked)
+        ratio = bench.speedup("compressed_fp32", "compressed") if bench and self.converter.int8 else None
+        why = given_up(compressed, "compressed", ratio)
+        if why is None:
+            return dense, compressed, bench
+        dense, compressed = dense.plain, self._or_plain(compressed, why)
+        return dense, compressed, self.time(dense, compressed, asked)
+
+    def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
+        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
+        if not self.target.local:
+            return None
+        models = timed_files(dense, compressed)
+        hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
+
+        def compute() -> Any:
+            with self.progress.step("time dense and compressed on this machine"):
+                return _BENCH.dump_python(self.bench.settle(models, asked), mode="json")
+
+        depends = {**hashes, "target": self.bench.key()}
+        return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))
+
+    def judge(self, stages: Stages, compressed: Pair, key: Key) -> Judgement:
+        """Run every stage over the judged pictures; `key` is of the compressed module."""
+        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
+
+        def compute() -> Judgement:
+            with self.progress.step("check the exported file on real pictures"):
+                return judge(stages, shipped, self.material)
+
+        hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
+        return self.store.judgement(self.keys.after_head(**hashes, **key), compute)
+
+    def bake(self, compressed: Pair, judged: Judgement) -> Baked | None:
+        """Put pixels in and probabilities out, for a device's own programs."""
+        asked = self.options.bake_preprocessing
+        if not (asked if asked is not None else not self.target.local and self.target.runtime != "trt"):
+            return None
+        file = compressed.shipped
+        simulate = not self.target.local and file is not compressed.fp32
+
+        def compute(path: Path) -> Any:
+            with self.progress.step("bake preprocessing into the model"):
+                return make_baked(file.path, path, self.material, judged, simulate=simulate)
+
+        preprocessing = self.material.bank.preprocessing.to_dict()
+        key = self.keys.after_head(model=file.sha256, preprocessing=preprocessing, simulated=simulate)
+        path, facts = self.store.rundir.file_step("baked", key, ".onnx", compute)
+        return Baked(path, tuple(facts["from_pixels"]), tuple(facts["from_files"]), facts["images"])
