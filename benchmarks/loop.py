@@ -1,10 +1,10 @@
 """The latency loop: does the whole model take what was asked, after how many rounds, and how well was that predicted?
 
-`python -m benchmarks.loop RESULTS [--models ...] [--targets ...] [--speedups ...] [--save docs/benchmarks.md]` works off
-the cells that RESULTS does not hold yet, one JSON file each, and prints the table of all that are there. A cell is a
-whole run of `taco export --speedup X --allocation latency` without recovery, on a small task of real pictures, so its
-last figure is that of the file that is shipped. Cells of one model share what they can: moments, probes, and for one
-target the latency table. ResNet-50 has random weights; time does not depend on them.
+`python -m benchmarks.loop [RESULTS] [--models ...] [--targets ...] [--speedups ...] [--save docs/benchmarks.md]` works
+off the cells that RESULTS does not hold yet, one JSON file each, and prints the table of all that are there. A cell is
+a whole run of `taco export --speedup X --allocation latency` without recovery, on a small task of real pictures, so
+its last figure is that of the file that is shipped. Cells of one model share what they can: moments, probes, and for
+one target the latency table. ResNet-50 has random weights; time does not depend on them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from taco.files import write_atomically
 from taco.report.schema import Report
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
+RESULTS = Path("build") / "benchmarks" / "loop"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "resnet50")
 RANDOM = ("resnet50",)
 TARGETS = ("host-cpu", "host-cpu-int8", "host-cpu-openvino", "host-cpu-openvino-int8")
@@ -79,19 +80,22 @@ def _earlier(results: Path, model: str, target: str, out: Path) -> Path | None:
 
 
 def _told(report: Report, speedup: float) -> Cell:
-    assert report.profile is not None and report.latency_ms is not None and report.speedup is not None
-    assert report.budget_ms is not None and report.currency is not None
+    profile, latency, reached = report.profile, report.latency_ms, report.speedup
+    assert profile is not None
+    assert latency is not None
+    assert reached is not None
+    assert report.currency is not None
     return {
         "budget_ms": report.budget_ms,
         "rounds": [r.model_dump() for r in report.rounds],
-        "share": speedup / report.speedup,
-        "dense_ms": report.latency_ms.dense.p50,
-        "compressed_ms": report.latency_ms.compressed.p50,
+        "share": speedup / reached,
+        "dense_ms": latency.dense.p50,
+        "compressed_ms": latency.compressed.p50,
         "precision": "fp32" if report.precision is None or report.precision.given_up else "int8",
-        "profile_seconds": report.profile.seconds,
-        "profile_cells": report.profile.cells,
-        "unattributed_percent": report.profile.unattributed_percent,
-        "device": report.profile.device,
+        "profile_seconds": profile.seconds,
+        "profile_cells": profile.cells,
+        "unattributed_percent": profile.unattributed_percent,
+        "device": profile.device,
         "currency": report.currency.model_dump(),
         "kept_percent": 100 * report.width_ratio,
     }
@@ -122,8 +126,8 @@ def verdict(cells: Sequence[Cell]) -> str:
     hit = [cell for cell in reached if BAND <= cell["share"] <= 1 and len(cell["rounds"]) <= ROUNDS]
     first, last = (statistics.median(_error(cell["rounds"][at]) for cell in reached) for at in (0, -1))
     return (
-        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100 % of the budget after at most {ROUNDS} "
-        f"rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
+        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100 % of the budget after at most "
+        f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
     )
 
 
@@ -151,7 +155,7 @@ def read(results: Path, cells: Sequence[tuple[str, str, float]]) -> Iterator[Cel
 def main(arguments: Sequence[str] | None = None) -> None:
     """Work off the cells and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__)
-    parser.add_argument("results", type=Path, help="folder of the cells")
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="folder of the cells")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
@@ -168,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(list(read(given.results, every)))
     print(text)
     if given.save is not None:
-        head = "## The latency loop\n\n`python -m benchmarks.loop RESULTS --save docs/benchmarks.md`; every cell is a whole run."
+        head = (
+            "## The latency loop\n\n`python -m benchmarks.loop --save docs/benchmarks.md`; every cell is a whole run."
+        )
         save(given.save, "loop", f"{head}\n\n{text}")
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from taco.allocate import Allocation
 from taco.latency.levels import Choice, Level, levels_of
 from taco.latency.losses import Chosen, Currency, UnitLoss, choose_currency
-from taco.latency.rounds import Round, best_round, latency_rounds, narrower
+from taco.latency.rounds import Options, Round, best_round, latency_rounds, narrower
 from taco.latency.table import LatencyTable
 from taco.probes import Probed, Prober
 from taco.profile_job import profile_or_load
@@ -76,7 +76,7 @@ class LatencySearcher:
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
             "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
-            "choices": [_as_json(c) for c in (best.choice, *spare)],
+            "choices": [_as_json(options, c) for c in (best.choice, *spare)],
             "budget_ms": budget_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
             "profile": _profile(table),
@@ -152,12 +152,13 @@ class LatencySearcher:
         return Allocation(sum(widths.values()) / sum(dense.values()), widths)
 
 
-def _as_json(choice: Choice) -> list[dict[str, Any]]:
+def _as_json(options: Options, choice: Choice) -> list[dict[str, Any]]:
     return [
         {
             "unit": name,
             "level": f"width:{level.width}",
             "latency_ms": level.ms,
+            "dense_ms": options[name][0].ms,
             "loss": level.loss,
             "source": level.source,
         }

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 from conftest import draw_task
-from make_report import make_report
 from test_pipeline import FakeBench, hashes, options
 
 from taco import api, pipeline, search
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.rounds import BAND
-from taco.report.loop import loop_sections
-from taco.report.page import Folded, Note, Table
-from taco.report.schema import LatencyRound, ProfileSection, Report, UnitLevel
+from taco.report.schema import Report
 from taco.timings import BenchResult
 
 ASKED = {"target": "host-cpu", "allocation": "latency"}
@@ -64,6 +61,10 @@ def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
     assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
     shares = {layer.kept / layer.dense for layer in report.layers}
     assert len(shares) > 1, "units differ in what a width costs and saves"
+    assert report.currency is not None
+    assert report.currency.models == 16
+    assert max(report.currency.correlations.values()) == report.currency.correlations[report.currency.currency]
+    assert all(0 < unit.latency_ms <= unit.dense_ms for unit in report.allocation)
     assert report.profile is not None
     assert report.profile.cells > len(report.layers)
     assert 0 < report.profile.unattributed_percent < 100
@@ -137,24 +138,3 @@ def test_milliseconds_without_a_device_are_refused(task: Path, tmp_path: Path) -
 def test_two_budgets_exclude_each_other(task: Path, tmp_path: Path, other: str) -> None:
     with pytest.raises(InputError, match=f"--latency-ms and --{other} exclude"):
         options(task, tmp_path, latency_ms=5.0, **{other: 0.5})
-
-
-def test_the_page_tells_rounds_choices_and_what_was_not_timed() -> None:
-    assert loop_sections(make_report()) == ()
-    report = make_report(
-        budget_ms=3.3,
-        rounds=[LatencyRound(predicted_ms=3.1, measured_ms=3.5), LatencyRound(predicted_ms=3.2, measured_ms=3.25)],
-        allocation=[UnitLevel(unit="a", level="width:8", latency_ms=0.25, loss=0.5, source="interpolated")],
-        profile=ProfileSection(device="N100", seconds=61.0, cells=40, unattributed_percent=8.0, skipped={"b": "twice"}),
-    )
-    (section,) = loop_sections(report)
-    rounds, profile, skipped, folded = section.blocks
-    assert isinstance(rounds, Table)
-    assert [row[1:3] for row in rounds.rows] == [("3.100", "3.500"), ("3.200", "3.250")]
-    assert isinstance(profile, Note)
-    assert "N100" in profile.text
-    assert isinstance(skipped, Note)
-    assert "b: twice" in skipped.text
-    assert isinstance(folded, Folded)
-    assert isinstance(folded.content, Table)
-    assert folded.content.rows == (("a", "width:8", "0.250", "0.5", "interpolated"),)

@@ -225,6 +225,7 @@ class UnitLevel(_Frozen):
     unit: str
     level: str = Field(description="as in width:64")
     latency_ms: float = Field(description="of the block that holds the unit, all else in it dense")
+    dense_ms: float = Field(description="of the same block with the unit dense")
     loss: float = Field(description="in the run's currency, see currency")
     source: Literal["measured", "interpolated", "estimated"]
 
