@@ -58,7 +58,7 @@ class LatencySearcher:
             and `currency` for the report.
 
         Raises:
-            BudgetInfeasibleError: No round is fast enough; says how fast the fastest is.
+            BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
         """
         budget_ms = self.dense_ms / speedup
         chosen = self._currency(probed)
@@ -72,7 +72,7 @@ class LatencySearcher:
 
         scale = self.dense_ms / table.dense_ms
         rounds: list[Round] = list(latency_rounds(options, self.dense_ms, budget_ms, scale, measure))
-        best = best_round(rounds, budget_ms, self.dense_ms)
+        best = best_round(rounds, budget_ms, self.dense_ms, self._price)
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
             "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
@@ -124,6 +124,12 @@ class LatencySearcher:
                 kept = (loss.width, *range(unit.cells[-1].width, loss.width, steps[name]))
                 found[name] = levels_of(unit, {width: loss.at(width, currency) for width in kept}, steps[name])
         return found
+
+    def _price(self, choice: Choice) -> str:
+        dense, cut = self.prober.right(choice.widths)
+        return (
+            f"before recovery it names {cut} of {len(self.prober.labels)} select pictures right, the dense one {dense}"
+        )
 
     def _currency(self, probed: Probed) -> Chosen:
         chosen = choose_currency(self.losses(probed), probed.joint)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from taco.agnostic import CalibrationPictures, calibration_pictures
@@ -226,10 +227,12 @@ class _Job:
             exporter=self.plan.exporter,
             timer=cells_bench(bench.target, bench.threads, bench.folder).time,
         )
+        probed = self.material.probed
         prober = Prober(
             model=specialist.module,
             solutions=searcher.solutions,
-            answer=lambda module: predict_logits(module, self.material.batches(self.material.probed)),
+            answer=lambda module: predict_logits(module, self.material.batches(probed)),
+            labels=np.array([picture.label_index for picture in probed], np.int64),
             step=bench.target.channel_multiple,
             depends_on=self.keys.after_head(**self.pictures.key),
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from taco.compress import UnitSolution, stitch
@@ -47,6 +48,7 @@ class Prober:
         model: The dense specialist, eval mode; not modified.
         solutions: Of its units.
         answer: Module -> (n, classes) float32 logits on the select pictures.
+        labels: (n,) class indices of those pictures.
         step: The target's channel multiple.
         depends_on: What names the model, its solutions and the pictures, as JSON values.
     """
@@ -54,6 +56,7 @@ class Prober:
     model: nn.Module
     solutions: Mapping[str, UnitSolution]
     answer: Callable[[nn.Module], FloatArray]
+    labels: npt.NDArray[np.int64]
     step: int
     depends_on: Mapping[str, Any]
 
@@ -81,6 +84,12 @@ class Prober:
             joint.append(Joint(widths, self._harm(dense, widths)))
             advance(1)
         return Probed(alone, tuple(joint))
+
+    def right(self, widths: Mapping[str, int]) -> tuple[int, int]:
+        """Return how many pictures the dense model names right, and how many a cut one does before any recovery."""
+        models = (self.model, stitch(self.model, self.solutions, widths))
+        dense, cut = (int((self.answer(model).argmax(1) == self.labels).sum()) for model in models)
+        return dense, cut
 
     def _harm(self, dense: FloatArray, widths: Mapping[str, int]) -> float:
         return divergence(dense, self.answer(stitch(self.model, self.solutions, widths)))

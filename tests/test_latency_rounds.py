@@ -83,6 +83,8 @@ def test_what_cannot_be_reached_is_told_the_fastest() -> None:
     ) as e:
         best_round(rounds, budget_ms, dense_ms)
     assert e.value.exit_code == 3
+    with pytest.raises(BudgetInfeasibleError, match=r"the dense one \(\S+ ms\); widths 12\. Ask for"):
+        best_round(rounds, budget_ms, dense_ms, lambda choice: f"widths {sum(choice.widths.values())}")
     assert "--speedup 2." in e.value.todo
     assert "--latency-ms 11." in e.value.todo
     assert len({tuple(r.choice.widths.items()) for r in rounds}) == len(rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def test_out_of_reach_is_told_the_fastest(task: Path, tmp_path: Path, bench: Fak
     with pytest.raises(BudgetInfeasibleError, match=r"takes .* ms and is \d\.\d\d times as fast") as caught:
         exported(task, tmp_path / "out", speedup=50.0)
     assert caught.value.exit_code == 3
+    assert re.search(r"before recovery it names \d+ of \d+ select pictures right, the dense one \d+", caught.value.what)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def answer(module: nn.Module) -> FloatArray:
 def prober() -> Prober:
     model, units = build(FAMILY), units_of(FAMILY).within_blocks
     solutions: dict[str, UnitSolution] = solve_units(model, units, calibrate_units(model, units, [PICTURES[:4]]))
-    return Prober(model, solutions, answer, 16, {})
+    return Prober(model, solutions, answer, answer(model).argmax(1), 16, {})
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,13 @@ def test_models_with_all_units_cut_differ_and_do_most_harm(prober: Prober, probe
 
 def test_a_width_that_is_not_cut_does_no_harm(prober: Prober) -> None:
     assert prober._harm(answer(prober.model), {n: s.unit.width for n, s in prober.solutions.items()}) == 0
+
+
+def test_right_answers_are_counted_for_the_dense_and_the_cut_model(prober: Prober) -> None:
+    dense = {name: s.unit.width for name, s in prober.solutions.items()}
+    assert prober.right(dense) == (len(PICTURES), len(PICTURES)), "labels are the dense model's own answers"
+    wrong = dataclasses.replace(prober, labels=prober.labels + 1)
+    assert wrong.right(dense) == (0, 0)
 
 
 def test_probing_again_gives_the_same(prober: Prober, probed: Probed) -> None:

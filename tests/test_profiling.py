@@ -153,6 +153,9 @@ def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Pa
 def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     key = make_profiler(Device()).key()
     assert key == make_profiler(Device()).key()
+    model = build(FAMILY)
+    model.reset_classifier(3)  # type: ignore[operator]
+    assert make_profiler(Device(), model=model).key() == key, "the head is never cut: one table serves every task"
     other = dataclasses.replace(load_target("host-cpu"), channel_multiple=8)
     assert make_profiler(Device(), target=other).key().architecture != key.architecture
     machine = profiling.probe()

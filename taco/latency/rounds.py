@@ -117,20 +117,31 @@ def within(options: Options, line: Line, aim_ms: float) -> Choice:
         return fastest(options)
 
 
-def best_round(rounds: Sequence[Round], budget_ms: float, dense_ms: float) -> Round:
+def best_round(
+    rounds: Sequence[Round], budget_ms: float, dense_ms: float, price: Callable[[Choice], str] | None = None
+) -> Round:
     """Return the round that uses most of the budget without exceeding it.
 
+    Args:
+        rounds: All that were made.
+        budget_ms: What the whole model may take.
+        dense_ms: What the dense one takes.
+        price: Says what a choice costs in accuracy; asked only for the fastest where all are too slow.
+
     Raises:
-        BudgetInfeasibleError: Every round takes longer; names the fastest.
+        BudgetInfeasibleError: Every round takes longer; names the fastest and its price.
     """
     good = [r for r in rounds if r.measured_ms <= budget_ms]
     if good:
         return max(good, key=lambda r: r.measured_ms)
-    least = min((r.measured_ms for r in rounds), default=dense_ms)
+    quickest = min(rounds, key=lambda r: r.measured_ms, default=None)
+    least = quickest.measured_ms if quickest else dense_ms
+    told = f"; {price(quickest.choice)}" if quickest and price else ""
     ratio, enough_ms = dense_ms / least, math.ceil(100 * least) / 100
     raise BudgetInfeasibleError(
         f"{budget_ms:.3g} ms cannot be reached by inner widths on this device: the fastest model that was measured "
-        f"takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)",
+        f"takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)"
+        f"{told}",
         f"Ask for --speedup {max(1.0, math.floor(100 * ratio) / 100):g} or less, for --latency-ms {enough_ms:g} or "
         "more, or choose a smaller --model",
     )
