@@ -19,6 +19,8 @@ from taco.gates import agreement
 from taco.targets.loading import Target, load_target
 
 TARGETS = ("host-cpu-int8", "host-cpu-openvino-int8")
+#: timm builds the same modules for it, of the same shapes, as for a family that is tested.
+BUILT_ALIKE = ("deit",)
 
 
 def pictures(family: Family, n: int = 8) -> list[FloatArray]:
@@ -38,7 +40,7 @@ def norms(file: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", families.CUT, ids=str)
+@pytest.mark.parametrize("family", [f for f in families.CUT if f.label not in BUILT_ALIKE], ids=str)
 def test_fp32_and_int8_run_and_agree_with_torch(family: Family, tmp_path: Path) -> None:
     """Both exporters write fp32 from the same graph, which torch makes once for both."""
     module, size, fp32 = families.build(family), (3, family.pixels, family.pixels), None
