@@ -11,13 +11,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+import dying  # noqa: F401 - imported for the children, as is what follows
+import forked  # noqa: F401
 import torch
 
 import taco.api
 import taco.cli
 import taco.exporters.ort
 import taco.pipeline
-import taco.report.write  # noqa: F401 - imported for the children
+import taco.report.write  # noqa: F401
 from taco.exporters.graph import export_proto
 from taco.exporters.protocol import Compressed
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import random
 import shutil
 import signal
@@ -14,10 +12,10 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from conftest import draw_task
+from dying import die_at_rename
 from forked import Forked
 
 from taco import api
@@ -103,28 +101,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_bundle(task: Path, finis
     assert killed >= KILLS // 2
 
 
-def die_at_rename(number: int, where: str, when: Literal["before", "after"]) -> None:
-    """In the process: everything is written under another name and renamed; be killed at one rename.
-
-    Args:
-        number: Which of the renames to a path that matches `where`, from 1.
-        where: A glob.
-        when: Whether the file has its name by then.
-    """
-    rename, seen = Path.replace, itertools.count(1)
-
-    def replace(self: Path, target: Path) -> Path:
-        last = target.match(where) and next(seen) == number
-        if last and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        named = rename(self, target)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return named
-
-    Path.replace = replace  # type: ignore[method-assign,assignment]
-
-
 def test_killed_around_every_step_it_still_arrives(task: Path, finished: Path, tmp_path: Path) -> None:
     """Each second start gets one step further, so finished steps are never done twice."""
     out = prepared(tmp_path / "out", finished)
@@ -153,6 +129,8 @@ def test_a_full_disk_is_said_and_a_larger_one_goes_on(
     task: Path, finished: Path, small_disk: Callable[[str], Path], kilobytes: int
 ) -> None:
     out = small_disk(f"size={kilobytes}k") / "out"
+    if kilobytes >= 2000:  # there is room for what was measured
+        prepared(out, finished)
     full = job(task, out)
     assert full.returncode not in (0, 130), "the run must not fit, or this size tests nothing"
     assert "Traceback" not in full.stderr
