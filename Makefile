@@ -6,10 +6,8 @@ STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
 DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
-# slow tests in which nothing is judged by a measurement: they may share the cores
-UNTIMED := tests/test_sparsify.py tests/test_survives.py tests/test_hostile.py tests/test_report_browser.py tests/test_leak.py \
-	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_structure.py tests/test_compress.py tests/test_inspect.py \
-	tests/test_pipeline.py tests/test_exporters_families.py
+# slow tests that a measurement decides: they have the machine for themselves
+TIMED := tests/test_main_job.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types schemas families bench clean $(DEVICES)
@@ -35,8 +33,8 @@ test: setup ## the tests (a few minutes on two cores)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 
 test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu" $(UNTIMED)
-	$(BIN)/python -m pytest -m "slow and not gpu" $(addprefix --ignore=,$(UNTIMED))
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu" $(addprefix --ignore=,$(TIMED))
+	$(BIN)/python -m pytest -m "slow and not gpu" $(TIMED)
 
 lint: setup ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -61,13 +61,14 @@ def look(pages: Sequence[tuple[str, int]], folder: Path, *, dark: bool = False, 
         shot: Whether to take a screenshot, too.
     """
     lefts = [sum(width + _GAP for _, width in pages[:index]) for index in range(len(pages))]
-    total = lefts[-1] + pages[-1][1]
+    # Frames outside the window are laid out, and measured, but not painted.
+    window = f"{lefts[-1] + pages[-1][1]},{HEIGHT}" if shot else "800,600"
     wrapper = folder / "wrapper.html"
     wrapper.write_text(_wrapper(pages, lefts), encoding="utf-8")
     picture = folder / "shot.png"
     command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
     command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--disable-dev-shm-usage"]
-    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--window-size={total},{HEIGHT}"]
+    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--window-size={window}"]
     command += [f"--screenshot={picture}"] if shot else []
     done = subprocess.run(
         [*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, check=True, timeout=300

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+if TYPE_CHECKING:
+    from taco import api
 
 # The default deadline of 200 ms an example would make tests assert time on a busy machine.
 settings.register_profile("taco", deadline=None)
@@ -55,6 +59,22 @@ def folder(root: Path, **counts: int) -> Path:
 @pytest.fixture
 def drawn_task(tmp_path: Path) -> Path:
     return draw_task(tmp_path / "site")
+
+
+@pytest.fixture(scope="session")
+def pi_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task of `pi_run`; tests leave it as it is."""
+    return draw_task(tmp_path_factory.mktemp("pi-site") / "site")
+
+
+@pytest.fixture(scope="session")
+def pi_run(pi_site: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """One finished run for an absent Raspberry Pi (tiny_run.py); tests that change it copy it first."""
+    from tiny_run import options
+
+    from taco import api
+
+    return api.export(options(pi_site, tmp_path_factory.mktemp("pi-run") / "out"))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import inspect
+import io
 import json
 import logging
 import subprocess
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from conftest import draw_task
 
 from taco import cli, printing
 from taco.config import key_of
@@ -22,8 +26,8 @@ from taco.predict import Format
 from taco.rundir import RunDir
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
+@contextlib.contextmanager
+def logging_as_it_was() -> Iterator[None]:
     """The command line points the root logger at the stderr of the moment, which pytest closes after the test."""
     root, ours = logging.getLogger(), logging.getLogger("taco")
     handlers, levels = root.handlers[:], (root.level, ours.level)
@@ -31,6 +35,12 @@ def _logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    with logging_as_it_was():
+        yield
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str, entry: str = "main") -> int:
@@ -146,14 +156,40 @@ def test_dry_run_prints_the_plan_and_does_nothing(
     assert not out.exists()
 
 
-def test_json_is_all_of_stdout_and_predict_reads_the_bundle(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], drawn_task: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    arguments = (str(drawn_task), "--out", str(out), "--target", "jetson-orin", "--macs", "0.8", "--json", *TINY)
-    assert call(monkeypatch, *arguments, entry="main_export") == 0
-    assert json.loads(capsys.readouterr().out)["latency_source"] == "none"
+@dataclasses.dataclass(frozen=True)
+class JetsonRun:
+    """A finished run for a Jetson that is not there: its bundle, and what `--json` printed."""
 
+    task: Path
+    out: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def jetson_run(tmp_path_factory: pytest.TempPathFactory) -> JetsonRun:
+    folder, printed = tmp_path_factory.mktemp("jetson"), io.StringIO()
+    task, out = draw_task(folder / "site"), folder / "out"
+    arguments = (str(task), "--out", str(out), "--target", "jetson-orin", "--macs", "0.8", "--json", *TINY)
+    with logging_as_it_was(), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        assert call(patch, *arguments, entry="main_export") == 0
+    return JetsonRun(task, out, printed.getvalue())
+
+
+def test_json_is_all_of_stdout(jetson_run: JetsonRun) -> None:
+    assert json.loads(jetson_run.printed)["latency_source"] == "none"
+
+
+def test_jetson_bundle_is_labelled_as_not_run_on_hardware(jetson_run: JetsonRun) -> None:
+    report = json.loads(jetson_run.printed)
+    assert "trtexec --onnx=model.onnx" in report["next_step"]
+    assert any("not been run on hardware" in w for w in report["warnings"])
+    assert report["runtime"]["precision"] == "fp16"
+
+
+def test_predict_reads_the_bundle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], jetson_run: JetsonRun, tmp_path: Path
+) -> None:
+    out, drawn_task = jetson_run.out, jetson_run.task
     broken = tmp_path / "new" / "broken.jpg"
     broken.parent.mkdir()
     broken.write_bytes(b"\xff\xd8\xff\xe0 no picture")

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import draw_task
+import tiny_run
 
 from taco import api, checks, search
 from taco.baking import BAKED_NAME
@@ -26,11 +26,7 @@ INT8_NODES = "DequantizeLinear"
 
 
 def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
-    values: dict[str, Any] = {
-        "task": task, "target": "host-cpu-int8", "model": "test_efficientnet", "random_weights": True, "shots": 5,
-        "recover_minutes": 0.0, "macs": 0.6, "out": out, "threads": 1,
-    }  # fmt: skip
-    return api.make_options({**values, **changes})
+    return tiny_run.options(task, out, **{"target": "host-cpu-int8", "threads": 1, **changes})
 
 
 def is_int8(file: Path) -> bool:
@@ -61,22 +57,11 @@ def install(clock: Clock, patch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_task(tmp_path_factory.mktemp("int8") / "site")
-
-
-@pytest.fixture(scope="module")
-def int8_run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+def int8_run(pi_site: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
     """A finished run in which INT8 takes half the time; tests that go on from it copy it."""
     with pytest.MonkeyPatch.context() as patch:
         install(Clock(1.0), patch)
-        return api.export(options(site, tmp_path_factory.mktemp("run") / "out"))
-
-
-@pytest.fixture(scope="module")
-def plain_run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
-    """A finished run for a device that is not there, in fp32."""
-    return api.export(options(site, tmp_path_factory.mktemp("plain") / "out", target="raspberry-pi-4"))
+        return api.export(options(pi_site, tmp_path_factory.mktemp("run") / "out"))
 
 
 def copy_of(run: api.ExportResult, folder: Path) -> Path:
@@ -87,7 +72,7 @@ def copy_of(run: api.ExportResult, folder: Path) -> Path:
     return out
 
 
-def test_int8_is_shipped_where_it_is_faster(site: Path, int8_run: api.ExportResult) -> None:
+def test_int8_is_shipped_where_it_is_faster(pi_site: Path, int8_run: api.ExportResult) -> None:
     report = int8_run.report
     bundle = Bundle(int8_run.folder)
     assert is_int8(bundle.model_path)
@@ -103,7 +88,7 @@ def test_int8_is_shipped_where_it_is_faster(site: Path, int8_run: api.ExportResu
     assert {"structure", "fp32 file against torch", "INT8 logits against torch", "conversion"} <= set(names)
     assert all(gate.passed is not False for gate in report.gates)
     assert report.shipped == "yes"
-    answers = list(predict(bundle, sorted(site.rglob("*.png"))[:3], 1))
+    answers = list(predict(bundle, sorted(pi_site.rglob("*.png"))[:3], 1))
     assert all(answer.label for answer in answers)
     page = (int8_run.folder / "report.html").read_text()
     assert "Checks before shipping" in page
@@ -111,11 +96,11 @@ def test_int8_is_shipped_where_it_is_faster(site: Path, int8_run: api.ExportResu
 
 
 def test_int8_that_is_slower_is_given_up_before_the_search(
-    site: Path, int8_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pi_site: Path, int8_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(Clock(2.5), monkeypatch)
     out = copy_of(int8_run, tmp_path)
-    report = api.export(options(site, out)).report
+    report = api.export(options(pi_site, out)).report
     assert not is_int8(out / "model.onnx")
     assert report.runtime.precision == Bundle(out).manifest.precision == "fp32"
     assert report.precision is not None
@@ -127,11 +112,11 @@ def test_int8_that_is_slower_is_given_up_before_the_search(
 
 
 def test_int8_that_is_slower_for_the_small_model_alone_is_given_up_at_the_end(
-    site: Path, int8_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pi_site: Path, int8_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = install(Clock(1.0, 3.0), monkeypatch)
     out = copy_of(int8_run, tmp_path)
-    report = api.export(options(site, out)).report
+    report = api.export(options(pi_site, out)).report
     assert not is_int8(out / "model.onnx")
     assert report.precision is not None
     assert "of the compressed model" in (report.precision.given_up or "")
@@ -141,8 +126,8 @@ def test_int8_that_is_slower_for_the_small_model_alone_is_given_up_at_the_end(
 
 
 @pytest.mark.slow
-def test_int8_for_an_absent_device_brings_fp32_along_to_be_compared_there(site: Path, tmp_path: Path) -> None:
-    report = api.export(options(site, tmp_path / "out", target="raspberry-pi-5")).report
+def test_int8_for_an_absent_device_brings_fp32_along_to_be_compared_there(pi_site: Path, tmp_path: Path) -> None:
+    report = api.export(options(pi_site, tmp_path / "out", target="raspberry-pi-5")).report
     assert report.precision is not None
     assert report.precision.scheme == "S8S8, 8-bit weights"
     assert report.precision.faster_than_fp32 is None
@@ -154,28 +139,28 @@ def test_int8_for_an_absent_device_brings_fp32_along_to_be_compared_there(site: 
 
 
 @pytest.mark.slow
-def test_openvino_is_exported_measured_and_reported_as_itself(site: Path, tmp_path: Path) -> None:
+def test_openvino_is_exported_measured_and_reported_as_itself(pi_site: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    report = api.export(options(site, tmp_path / "out", target="host-cpu-openvino")).report
+    report = api.export(options(pi_site, tmp_path / "out", target="host-cpu-openvino")).report
     assert report.runtime.name == "OpenVINO"
     assert report.runtime.provider == "CPU"
     assert report.runtime.version is not None
     assert report.latency_source == "measured"
     bundle = Bundle(tmp_path / "out")
     assert (bundle.manifest.runtime, bundle.provider) == ("ov", "CPU")
-    assert all(answer.label for answer in predict(bundle, sorted(site.rglob("*.png"))[:3], 1))
+    assert all(answer.label for answer in predict(bundle, sorted(pi_site.rglob("*.png"))[:3], 1))
 
 
 FAILING = Gate("conversion", False, "9.00 points lost on 9 pictures, surely more than 4.00", "1 points")
 
 
 def test_a_failed_gate_leaves_evidence_and_no_artifact(
-    site: Path, plain_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = copy_of(plain_run, tmp_path)
+    out = copy_of(pi_run, tmp_path)
     monkeypatch.setattr(checks, "conversion_gate", lambda *_, **__: FAILING)
     with pytest.raises(GateError, match=r"nothing was shipped, because a gate failed: conversion: 9\.00") as caught:
-        api.export(options(site, out, target="raspberry-pi-4"))
+        api.export(tiny_run.options(pi_site, out))
     assert caught.value.exit_code == 4
     assert "--force" in caught.value.todo
     left = {path.name for path in out.iterdir()}
@@ -183,32 +168,32 @@ def test_a_failed_gate_leaves_evidence_and_no_artifact(
     assert not {"manifest.json", "model.onnx"} & left, "not even the earlier run's"
     assert read_report(out).shipped == "no"
     assert "NOTHING WAS SHIPPED" in (out / "report.html").read_text()
-    report = api.export(options(site, out, target="raspberry-pi-4", force=True)).report
+    report = api.export(tiny_run.options(pi_site, out, force=True)).report
     assert report.shipped == "forced"
     assert Bundle(out).manifest.forced == ["conversion"]
     assert "SHIPPED BY FORCE" in (out / "report.md").read_text()
 
 
-def test_asked_gates_are_among_the_checks(site: Path, plain_run: api.ExportResult, tmp_path: Path) -> None:
-    asked = {"gate_drop": 100.0, "gate_class_drop": 100.0, "target": "raspberry-pi-4"}
-    gates = api.export(options(site, copy_of(plain_run, tmp_path), **asked)).report.gates
+def test_asked_gates_are_among_the_checks(pi_site: Path, pi_run: api.ExportResult, tmp_path: Path) -> None:
+    asked = {"gate_drop": 100.0, "gate_class_drop": 100.0}
+    gates = api.export(tiny_run.options(pi_site, copy_of(pi_run, tmp_path), **asked)).report.gates
     names = [gate.name for gate in gates]
     assert "accuracy lost (--gate-drop)" in names
     assert sum("--gate-class-drop" in name for name in names) == 3
 
 
-def test_a_device_elsewhere_gets_the_model_with_pixels_in(plain_run: api.ExportResult) -> None:
-    bundle = Bundle(plain_run.folder)
+def test_a_device_elsewhere_gets_the_model_with_pixels_in(pi_run: api.ExportResult) -> None:
+    bundle = Bundle(pi_run.folder)
     assert BAKED_NAME in bundle.manifest.files
-    gate = next(gate for gate in plain_run.report.gates if gate.name == "preprocessing baked in")
+    gate = next(gate for gate in pi_run.report.gates if gate.name == "preprocessing baked in")
     assert gate.passed
     assert "0 of 9 answers differ" in gate.measured
 
 
-def test_a_runtime_device_is_for_openvino(site: Path, tmp_path: Path) -> None:
+def test_a_runtime_device_is_for_openvino(pi_site: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--runtime-device is for OpenVINO, and host-cpu has another"):
-        api.make_plan(options(site, tmp_path / "out", target="host-cpu", runtime_device="CPU"))
-    plan = api.make_plan(options(site, tmp_path / "out", target="host-cpu-openvino", runtime_device="NPU"))
+        api.make_plan(options(pi_site, tmp_path / "out", target="host-cpu", runtime_device="CPU"))
+    plan = api.make_plan(options(pi_site, tmp_path / "out", target="host-cpu-openvino", runtime_device="NPU"))
     assert plan.target.provider == "NPU"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,28 +14,22 @@ from typing import Any
 import onnx
 import pytest
 from conftest import draw_task
+from onnx import numpy_helper
+from tiny_run import options, steps_of
+from torch import nn
 
 from taco import api, delivery, recovering, search
 from taco.bundle import Bundle
+from taco.converting import Converter
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.report.schema import Report
 from taco.timings import BenchResult, ModelTiming
 
 
-def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
-    values: dict[str, Any] = {
-        "task": task,
-        "target": "raspberry-pi-4",
-        "model": "test_efficientnet",
-        "random_weights": True,
-        "shots": 5,
-        "recover_minutes": 0.0,
-        "out": out,
-    }
-    if not {"speedup", "macs", "latency_ms"} & changes.keys():
-        values["macs"] = 0.6
-    return api.make_options({**values, **changes})
+def on_host(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
+    """For this machine, with one thread."""
+    return options(task, out, target="host-cpu", threads=1, **changes)
 
 
 def parameters(path: Path) -> int:
@@ -76,25 +71,58 @@ class FakeBench:
 
 @pytest.fixture
 def fake_bench(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
-    fake = FakeBench()
-    monkeypatch.setattr(search.Bench, "time", lambda self, models, rounds=None: fake(self, models, rounds))
+    return installed(FakeBench(), monkeypatch)
+
+
+def weights_only(converter: Converter, module: nn.Module, path: Path) -> None:
+    """Stands in for the export of a trial, of which `FakeBench` asks nothing but the number of weights."""
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    tensors = [numpy_helper.from_array(layer.weight.detach().numpy()) for layer in layers]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "trial", [], [], tensors)), path)
+
+
+def installed(fake: FakeBench, patch: pytest.MonkeyPatch) -> FakeBench:
+    patch.setattr(search.Bench, "time", lambda self, models, rounds=None: fake(self, models, rounds))
+    patch.setattr(Converter, "trial", weights_only)
     return fake
-
-
-@pytest.fixture(scope="module")
-def pi_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_task(tmp_path_factory.mktemp("pi") / "site")
-
-
-@pytest.fixture(scope="module")
-def pi_run(pi_task: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
-    """One finished run for an absent Raspberry Pi; tests that change it copy it first."""
-    return api.export(options(pi_task, tmp_path_factory.mktemp("pi-run") / "out"))
 
 
 @pytest.fixture
 def pi_copy(pi_run: api.ExportResult, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pi_run.folder, tmp_path / "out"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """A finished run for this machine that was asked for a speed-up, and what was timed for it."""
+
+    result: api.ExportResult
+    calls: list[dict[str, int]]
+
+    def begin(self, out: Path) -> Path:
+        """Make a folder that holds the steps of this run, and its search, but not its last measurement."""
+        steps_of(self.result, out)
+        (out / ".taco" / "measured").mkdir()
+        for file in (self.result.folder / ".taco" / "measured").glob("widths-*"):
+            shutil.copy(file, out / ".taco" / "measured")
+        return out
+
+
+@pytest.fixture(scope="module")
+def host_run(pi_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    fake = FakeBench()
+    with pytest.MonkeyPatch.context() as patch:
+        installed(fake, patch)
+        out = tmp_path_factory.mktemp("host-run") / "out"
+        return Searched(api.export(on_host(pi_site, out, speedup=1.3)), fake.calls)
+
+
+@pytest.fixture(scope="module")
+def without_units(pi_site: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """A model in which nothing can be cut and nothing was, judged on a folder of its own."""
+    folder = tmp_path_factory.mktemp("without-units")
+    other = draw_task(folder / "other", count=3, seed=9)
+    return api.export(options(pi_site, folder / "out", model="test_efficientnet_gn", macs=1.0, evaluation=other))
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -126,8 +154,8 @@ def test_what_the_report_tells_a_person_to_run_on_the_device_runs(pi_copy: Path)
     assert set(wire.parse(answer.stdout)["models"]) == {"dense", "compressed"}
 
 
-def test_this_machine_is_measured_in_interleaved_rounds(drawn_task: Path, tmp_path: Path) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", target="host-cpu", macs=0.7, threads=1)).report
+def test_this_machine_is_measured_in_interleaved_rounds(pi_site: Path, host_run: Searched, tmp_path: Path) -> None:
+    report = api.export(on_host(pi_site, steps_of(host_run.result, tmp_path / "out"), macs=0.7)).report
     assert report.latency_source == "measured"
     assert report.latency_ms is not None
     assert report.baseline_fp32_ms is not None
@@ -155,37 +183,41 @@ def test_report_numbers_agree_with_the_bundle(pi_run: api.ExportResult) -> None:
     assert report.size.compressed.params < report.size.dense.params
 
 
-def test_same_run_again_says_so_and_changes_nothing(pi_run: api.ExportResult, pi_task: Path, pi_copy: Path) -> None:
+def test_same_run_again_says_so_and_changes_nothing(pi_run: api.ExportResult, pi_site: Path, pi_copy: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in pi_copy.iterdir()}
-    again = api.export(options(pi_task, pi_copy))
+    again = api.export(options(pi_site, pi_copy))
     assert again.already_done
     assert again.report == pi_run.report
     assert {p.name: p.stat().st_mtime_ns for p in pi_copy.iterdir()} == before
 
 
 @pytest.mark.slow
-def test_changed_arguments_or_pictures_run_again(drawn_task: Path, tmp_path: Path) -> None:
-    api.export(options(drawn_task, tmp_path / "out"))
-    again = api.export(options(drawn_task, tmp_path / "out", macs=0.55))
+def test_changed_arguments_or_pictures_run_again(pi_site: Path, pi_copy: Path, tmp_path: Path) -> None:
+    assert api.export(options(pi_site, pi_copy)).already_done
+    again = api.export(options(pi_site, pi_copy, macs=0.55))
     assert not again.already_done
-    (drawn_task / "ash" / "00.png").unlink()
-    assert not api.export(options(drawn_task, tmp_path / "out", macs=0.55)).already_done
+    picture = pi_site / "ash" / "00.png"
+    picture.rename(tmp_path / "00.png")
+    try:
+        assert not api.export(options(pi_site, pi_copy, macs=0.55)).already_done
+    finally:
+        (tmp_path / "00.png").rename(picture)
 
 
-def test_damaged_bundle_is_made_again(pi_task: Path, pi_copy: Path) -> None:
+def test_damaged_bundle_is_made_again(pi_site: Path, pi_copy: Path) -> None:
     good = hashes(pi_copy)
     (pi_copy / "model.onnx").write_bytes(b"damaged")
-    assert not api.export(options(pi_task, pi_copy)).already_done
+    assert not api.export(options(pi_site, pi_copy)).already_done
     assert hashes(pi_copy) == good
 
 
 @pytest.mark.slow
 def test_interrupted_run_resumes_to_the_same_bundle(
-    drawn_task: Path, tmp_path: Path, fake_bench: FakeBench, monkeypatch: pytest.MonkeyPatch
+    pi_site: Path, host_run: Searched, tmp_path: Path, fake_bench: FakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"target": "host-cpu", "speedup": 1.3, "recover_minutes": 0.1}
+    asked = {"speedup": 1.3, "recover_minutes": 0.1}
     monkeypatch.setattr(recovering, "steps_for", lambda *_: 12)
-    api.export(options(drawn_task, tmp_path / "whole", **asked))
+    api.export(on_host(pi_site, host_run.begin(tmp_path / "whole"), **asked))
     trained: list[int] = []
     real = recovering.distil
 
@@ -200,39 +232,31 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     with monkeypatch.context() as patch:
         patch.setattr(delivery, "judge", killed)
         with pytest.raises(KeyboardInterrupt):
-            api.export(options(drawn_task, tmp_path / "cut", **asked))
+            api.export(on_host(pi_site, tmp_path / "cut", **asked))
     assert not (tmp_path / "cut" / "manifest.json").exists()
     measured = len(fake_bench.calls)
-    api.export(options(drawn_task, tmp_path / "cut", **asked))
+    api.export(on_host(pi_site, tmp_path / "cut", **asked))
     assert len(trained) == 1, "the stored recovery must be used"
     assert len(fake_bench.calls) == measured, "stored measurements must be used"
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
 
 
-@pytest.mark.slow
-def test_seed_decides_the_bundle(pi_run: api.ExportResult, pi_task: Path, tmp_path: Path) -> None:
-    for seed, same in ((0, True), (1, False)):
-        api.export(options(pi_task, tmp_path / str(seed), seed=seed))
-        assert (hashes(tmp_path / str(seed))["model.onnx"] == hashes(pi_run.folder)["model.onnx"]) is same
-
-
-def test_speedup_takes_the_widest_model_that_is_fast_enough(
-    drawn_task: Path, tmp_path: Path, fake_bench: FakeBench
-) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", target="host-cpu", speedup=1.3)).report
+def test_speedup_takes_the_widest_model_that_is_fast_enough(host_run: Searched) -> None:
+    report = host_run.result.report
     assert report.speedup is not None
     assert 1.3 <= report.speedup < 1.6
     assert report.chosen_by == "measured latency"
     assert report.speedup_asked == 1.3
-    assert all("dense" in call for call in fake_bench.calls), "every trial is timed beside the dense model"
+    assert host_run.calls
+    assert all("dense" in call for call in host_run.calls), "every trial is timed beside the dense model"
 
 
 @pytest.mark.slow
 def test_final_measurement_that_falls_short_takes_narrower_widths(
-    drawn_task: Path, tmp_path: Path, fake_bench: FakeBench
+    pi_site: Path, host_run: Searched, tmp_path: Path, fake_bench: FakeBench
 ) -> None:
     fake_bench.overrides = [1.2]
-    report = api.export(options(drawn_task, tmp_path / "out", target="host-cpu", speedup=1.3)).report
+    report = api.export(on_host(pi_site, host_run.begin(tmp_path / "out"), speedup=1.3)).report
     finals = [call for call in fake_bench.calls if "baseline_fp32" in call]
     assert len(finals) == 2
     assert finals[1]["compressed"] < finals[0]["compressed"]
@@ -241,23 +265,25 @@ def test_final_measurement_that_falls_short_takes_narrower_widths(
 
 
 @pytest.mark.slow
-def test_out_of_reach_speedup_says_what_can_be_reached(drawn_task: Path, tmp_path: Path, fake_bench: FakeBench) -> None:
+@pytest.mark.usefixtures("fake_bench")
+def test_out_of_reach_speedup_says_what_can_be_reached(pi_site: Path, host_run: Searched, tmp_path: Path) -> None:
     with pytest.raises(BudgetInfeasibleError, match=r"is \d+\.\d\d times as fast") as caught:
-        api.export(options(drawn_task, tmp_path / "out", target="host-cpu", speedup=50.0))
+        api.export(on_host(pi_site, host_run.begin(tmp_path / "out"), speedup=50.0))
     assert caught.value.exit_code == 3
     assert "--speedup" in caught.value.todo
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_budget_that_the_dense_model_meets_keeps_it(drawn_task: Path, tmp_path: Path, fake_bench: FakeBench) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", target="host-cpu", speedup=1.0)).report
+@pytest.mark.usefixtures("fake_bench")
+def test_budget_that_the_dense_model_meets_keeps_it(pi_site: Path, host_run: Searched, tmp_path: Path) -> None:
+    report = api.export(on_host(pi_site, host_run.begin(tmp_path / "out"), speedup=1.0)).report
     assert report.width_ratio == 1.0
     assert report.size.compressed == report.size.dense
     assert any("already is inside the budget" in w for w in report.warnings)
 
 
-def test_no_cut_exports_the_dense_specialist(drawn_task: Path, tmp_path: Path) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", macs=1.0)).report
+def test_no_cut_exports_the_dense_specialist(pi_site: Path, pi_run: api.ExportResult, tmp_path: Path) -> None:
+    report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), macs=1.0)).report
     assert report.width_ratio == 1.0
     assert report.accuracy.drop_points == 0
     assert report.recovery is None
@@ -269,13 +295,6 @@ def test_latency_budget_without_a_device_is_refused(drawn_task: Path, tmp_path: 
     assert caught.value.exit_code == 5
 
 
-def test_jetson_bundle_is_labelled_as_not_run_on_hardware(drawn_task: Path, tmp_path: Path) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", target="jetson-orin", macs=0.8)).report
-    assert "trtexec --onnx=model.onnx" in (report.next_step or "")
-    assert any("not been run on hardware" in w for w in report.warnings)
-    assert report.runtime.precision == "fp16"
-
-
 def test_true_few_shot_marks_its_accuracy(tmp_path: Path) -> None:
     task = draw_task(tmp_path / "few", count=4)
     report = api.export(options(task, tmp_path / "out", shots=16)).report
@@ -284,10 +303,8 @@ def test_true_few_shot_marks_its_accuracy(tmp_path: Path) -> None:
     assert any("select pictures" in w for w in report.warnings)
 
 
-def test_evaluation_folder_is_used(drawn_task: Path, tmp_path: Path) -> None:
-    other = draw_task(tmp_path / "other", count=3, seed=9)
-    report = api.export(options(drawn_task, tmp_path / "out", evaluation=other)).report
-    assert report.task.eval_images == 9
+def test_evaluation_folder_is_used(without_units: api.ExportResult) -> None:
+    assert without_units.report.task.eval_images == 9
 
 
 def test_foreign_folder_and_folder_inside_the_pictures_are_refused(drawn_task: Path, tmp_path: Path) -> None:
@@ -301,11 +318,12 @@ def test_foreign_folder_and_folder_inside_the_pictures_are_refused(drawn_task: P
         api.export(options(drawn_task, drawn_task / "ash" / "out"))
 
 
-def test_model_without_units_is_refused_unless_nothing_is_cut(drawn_task: Path, tmp_path: Path) -> None:
+def test_model_without_units_is_refused_unless_nothing_is_cut(
+    pi_site: Path, without_units: api.ExportResult, tmp_path: Path
+) -> None:
     with pytest.raises(UnsupportedModuleError, match="no inner widths"):
-        api.export(options(drawn_task, tmp_path / "a", model="test_efficientnet_gn"))
-    report = api.export(options(drawn_task, tmp_path / "b", model="test_efficientnet_gn", macs=1.0)).report
-    assert report.layers == []
+        api.export(options(pi_site, tmp_path / "a", model="test_efficientnet_gn"))
+    assert without_units.report.layers == []
 
 
 def test_report_is_redrawn_from_json_alone(pi_run: api.ExportResult, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+import tiny_run
 from conftest import draw_task
 from onnx import numpy_helper
 
@@ -41,33 +42,28 @@ def test_levels_lie_on_both_sides_of_the_stage_and_never_keep_everything() -> No
 
 
 def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
-    values: dict[str, Any] = {
-        "task": task,
-        "target": "raspberry-pi-4",
-        "model": "test_efficientnet",
-        "random_weights": True,
-        "shots": 5,
-        "sparsity": 0.8,
-        "solver": "magnitude_refit",
-        "damping": 0.01,
-        "recover_minutes": 0.1,
-        "executor": "local:1",
-        "out": out,
-    }
-    return api.make_options({**values, **changes})
+    sparse = {"sparsity": 0.8, "solver": "magnitude_refit", "damping": 0.01, "recover_minutes": 0.1}
+    return tiny_run.options(task, out, **{**sparse, "executor": "local:1", **changes})
 
 
-@pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovering, "steps_for", lambda *_: 12)
+def model_of(folder: Path) -> str:
+    return Bundle(folder).manifest.files["model.onnx"].sha256
 
 
-@pytest.mark.usefixtures("few_steps")
-def test_the_asked_share_is_zero_in_the_exported_file_and_the_packed_one_unpacks_to_it(
-    drawn_task: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    report = api.export(options(drawn_task, out)).report
+def few_steps(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recovering, "steps_for", lambda *_: 12)
+
+
+@pytest.fixture(scope="module")
+def run(pi_site: Path, pi_run: api.ExportResult, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """One finished run: 80 % in two stages, with a short recovery; tests leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        few_steps(patch)
+        return api.export(options(pi_site, tmp_path_factory.mktemp("run") / "out", from_run=pi_run.folder))
+
+
+def test_the_asked_share_is_zero_in_the_exported_file_and_the_packed_one_unpacks_to_it(run: api.ExportResult) -> None:
+    out, report = run.folder, run.report
     found = report.sparsity
     assert found is not None
     assert found.percent >= 80 - 0.01
@@ -85,11 +81,10 @@ def test_the_asked_share_is_zero_in_the_exported_file_and_the_packed_one_unpacks
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_steps")
 def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
-    drawn_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pi_site: Path, run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.export(options(drawn_task, tmp_path / "whole"))
+    few_steps(monkeypatch)
     real, calls = recovering.distil, []
 
     def second_dies(*args: Any) -> Any:
@@ -100,28 +95,27 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
 
     monkeypatch.setattr(recovering, "distil", second_dies)
     with pytest.raises(KeyboardInterrupt):
-        api.export(options(drawn_task, tmp_path / "cut"))
-    api.export(options(drawn_task, tmp_path / "cut"))
+        api.export(options(pi_site, tmp_path / "cut"))
+    api.export(options(pi_site, tmp_path / "cut"))
     assert len(calls) == 3, "the first stage's recovery is not done again"
-    whole, cut = (Bundle(tmp_path / name).manifest.files["model.onnx"].sha256 for name in ("whole", "cut"))
-    assert whole == cut
+    assert model_of(run.folder) == model_of(tmp_path / "cut")
 
 
 @pytest.mark.slow
-def test_globs_choose_layers(drawn_task: Path, tmp_path: Path) -> None:
+def test_globs_choose_layers(pi_site: Path, run: api.ExportResult, tmp_path: Path) -> None:
     asked = {"recover_minutes": 0.0, "include": ("blocks.2.*",), "exclude": ("*.conv_dw",), "sparsity": 0.5}
-    found = api.export(options(drawn_task, tmp_path / "out", **asked)).report.sparsity
+    found = api.export(options(pi_site, tmp_path / "out", from_run=run.folder, **asked)).report.sparsity
     assert found is not None
     names = {layer.name for layer in found.layers}
     assert names
     assert all(name.startswith("blocks.2.") and not name.endswith("conv_dw") for name in names)
     with pytest.raises(InputError, match="matches no Linear or Conv2d"):
-        api.export(options(drawn_task, tmp_path / "b", include=("bloks.*",)))
+        api.export(options(pi_site, tmp_path / "b", from_run=run.folder, include=("bloks.*",)))
 
 
-def test_two_of_four(drawn_task: Path, tmp_path: Path) -> None:
+def test_two_of_four(pi_site: Path, run: api.ExportResult, tmp_path: Path) -> None:
     asked = {"recover_minutes": 0.0, "sparsity": None, "pattern": "2:4"}
-    found = api.export(options(drawn_task, tmp_path / "out", **asked)).report.sparsity
+    found = api.export(options(pi_site, tmp_path / "out", from_run=run.folder, **asked)).report.sparsity
     assert found is not None
     assert found.pattern == "2:4"
     assert found.percent == pytest.approx(50.0, abs=1.0)
@@ -131,13 +125,15 @@ def test_two_of_four(drawn_task: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_agnostic_calibration_gives_another_model_from_as_many_other_pictures(drawn_task: Path, tmp_path: Path) -> None:
+def test_agnostic_calibration_gives_another_model_from_as_many_other_pictures(
+    pi_site: Path, run: api.ExportResult, tmp_path: Path
+) -> None:
     other = draw_task(tmp_path / "other", ("x",), count=30, seed=5)
-    task = api.export(options(drawn_task, tmp_path / "a", recover_minutes=0.0))
-    asked = {"calibration": "agnostic", "agnostic_images": other, "recover_minutes": 0.0}
-    agnostic = api.export(options(drawn_task, tmp_path / "b", **asked))
-    a, b = (Bundle(r.folder).manifest.files["model.onnx"].sha256 for r in (task, agnostic))
-    assert a != b
+    plain = {"recover_minutes": 0.0, "from_run": run.folder}
+    api.export(options(pi_site, tmp_path / "a", **plain))
+    asked = {**plain, "calibration": "agnostic", "agnostic_images": other}
+    api.export(options(pi_site, tmp_path / "b", **asked))
+    assert model_of(tmp_path / "a") != model_of(tmp_path / "b")
     few = draw_task(tmp_path / "few", ("x",), count=3, seed=6)
     with pytest.raises(InputError, match="holds 3 pictures that are not the task's own"):
-        api.export(options(drawn_task, tmp_path / "c", **{**asked, "agnostic_images": few}))
+        api.export(options(pi_site, tmp_path / "c", **{**asked, "agnostic_images": few}))

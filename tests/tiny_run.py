@@ -1,0 +1,31 @@
+"""The whole job at its smallest: what it is asked, and how a test goes on from the steps of a finished one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from taco import api
+
+
+def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
+    """Ask for a tiny model on an absent Raspberry Pi, cut to 0.6 of its MACs unless another budget is given."""
+    values: dict[str, Any] = {
+        "task": task,
+        "target": "raspberry-pi-4",
+        "model": "test_efficientnet",
+        "random_weights": True,
+        "shots": 5,
+        "recover_minutes": 0.0,
+        "out": out,
+    }
+    if not {"speedup", "macs", "sparsity"} & changes.keys():
+        values["macs"] = 0.6
+    return api.make_options({**values, **changes})
+
+
+def steps_of(run: api.ExportResult, out: Path) -> Path:
+    """Make a folder that holds the steps of a finished run and no measurement."""
+    shutil.copytree(run.folder / ".taco" / "steps", out / ".taco" / "steps")
+    return out
