@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks._interleave import compare
+from benchmarks._page import save
 from taco.calibrate import Moments, calibrate, weight_matrix
 from taco.device.images import read_rgb, resize_crop, to_tensor
 from taco.errors import SolverError
@@ -205,15 +206,6 @@ def markdown(table: Table) -> str:
     return "\n".join([head, "|---" * len(table[0]) + "|", *rows])
 
 
-def save(file: Path, text: str) -> None:
-    """Replace the part of a page between the marks of this benchmark; without marks it goes to the end."""
-    begin, end = "<!-- solvers -->", "<!-- end of solvers -->"
-    page = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
-    before, _, rest = page.partition(begin)
-    after = rest.partition(end)[2] or "\n"
-    file.write_text(f"{before.rstrip()}\n\n{begin}\n{text}\n{end}{after}", encoding="utf-8")
-
-
 def main(pictures: Path = PICTURES, page: Path | None = None) -> None:
     """Compare; without the folder of pictures, on the synthetic recipe alone."""
     torch.set_num_threads(1)
@@ -239,7 +231,7 @@ def main(pictures: Path = PICTURES, page: Path | None = None) -> None:
     text = "\n\n".join(parts)
     print(text)
     if page is not None:
-        save(page, text)
+        save(page, "solvers", text)
 
 
 if __name__ == "__main__":

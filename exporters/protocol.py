@@ -58,13 +58,14 @@ class Compressed:
 
     Attributes:
         module: The network, eval mode; logits out.
-        input_size: (channels, height, width) of one preprocessed picture.
+        input_size: (channels, height, width) of one preprocessed picture; of a part of a network, what that part reads,
+            such as (tokens, channels).
         calibration: What INT8 needs; None for floats.
         fp32: The module's fp32 ONNX file where it was exported before: INT8 is made of it.
     """
 
     module: nn.Module
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, ...]
     calibration: Calibration | None = None
     fp32: Path | None = None
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from taco.allocate import uniform
-from taco.compress import UnitSolution, stitch
-from taco.removal import Removal
+from taco.compress import first_leave, stitch
 from taco.size import measure_size, peak_activation_bytes
 from taco.units import Unit, UnitMap, find_units, steps_of
 
@@ -93,7 +90,7 @@ def take_apart(
         return Anatomy(name, input_size, found, dense)
     units = found.within_blocks
     widths = dict(uniform({u.name: u.width for u in units}, ratio, steps_of(units, channel_multiple)).widths)
-    smaller = stitch(model, {u.name: _first_leave(u) for u in units}, widths, compensate=False)
+    smaller = stitch(model, {u.name: first_leave(u) for u in units}, widths, compensate=False)
     return Anatomy(name, input_size, found, dense, widths, Sizes.of(smaller, input_size))
 
 
@@ -119,10 +116,3 @@ def draw(anatomy: Anatomy) -> list[str]:
 
 def _at(unit: Unit) -> str:
     return f"  at {'x'.join(map(str, unit.spatial))}" if unit.spatial else ""
-
-
-def _first_leave(unit: Unit) -> UnitSolution:
-    """Return a solution that is good for counting only: the first channels leave first."""
-    order: Sequence[torch.Tensor] = [torch.arange(unit.width)] * unit.lanes
-    loss = torch.full((unit.width + 1,), float("nan"))
-    return UnitSolution(unit, {}, Removal(torch.stack(list(order)), loss, unit.multiple))

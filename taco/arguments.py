@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from taco.options import Calibration, Pattern, SplitBy
+from taco.options import Allocate, Calibration, Pattern, SplitBy
 
 TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 
@@ -97,6 +97,21 @@ Head = Annotated[
 Speedup = Annotated[
     float | None,
     typer.Option(help="At least this many times as fast as the dense model, MEASURED.", rich_help_panel=SIZE),
+]
+LatencyMs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS", help="At most so many milliseconds a picture on the target, MEASURED.", rich_help_panel=SIZE
+    ),
+]
+Allocation = Annotated[
+    Allocate,
+    typer.Option(
+        metavar="HOW",
+        help="How widths are found for --speedup or --latency-ms. latency: every unit by its own measured time and "
+        "loss. uniform: one ratio for all.",
+        rich_help_panel=EXPERT,
+    ),
 ]
 Macs = Annotated[
     float | None,

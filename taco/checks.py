@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from taco.accuracy import Score
 from taco.baking import baked_gate
@@ -73,3 +74,17 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
         put_back=[schema.PutBackLayer(**dataclasses.asdict(item)) for item in found.put_back],
         **facts,
     )
+
+
+def loop_fields(done: Finished) -> dict[str, Any]:
+    """Return the report's fields of the latency loop; empty without it."""
+    found = done.loop
+    if found is None:
+        return {}
+    return {
+        "budget_ms": found["budget_ms"],
+        "rounds": [schema.LatencyRound(**r) for r in found["rounds"]],
+        "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
+        "profile": schema.ProfileSection(**found["profile"]),
+        "currency": schema.LossCurrency(**found["currency"]),
+    }

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, inspect_cli, printing
+from taco import arguments, database_cli, inspect_cli, printing, profile_cli
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -43,6 +43,7 @@ app = typer.Typer(
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
+app.add_typer(profile_cli.app, name="profile")
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
@@ -76,6 +77,7 @@ def export(
     weights: arguments.Weights = None,
     head: arguments.Head = _DEFAULT.head,
     speedup: arguments.Speedup = None,
+    latency_ms: arguments.LatencyMs = None,
     macs: arguments.Macs = None,
     sparsity: arguments.Sparsity = None,
     pattern: arguments.SparsityPattern = None,
@@ -102,6 +104,7 @@ def export(
     calibration: arguments.CalibrationOn = _DEFAULT.calibration,
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,
+    allocation: arguments.Allocation = _DEFAULT.allocation,
     threads: arguments.Threads = None,
     runtime_device: arguments.RuntimeDevice = None,
     seed: arguments.Seed = _DEFAULT.seed,

@@ -147,6 +147,13 @@ def droppable(unit: Unit) -> UnitSolution:
     return UnitSolution(unit, {}, Removal(torch.zeros(1, 1, dtype=torch.int64), loss))
 
 
+def first_leave(unit: Unit) -> UnitSolution:
+    """Return a solution that is good for counting and timing only: the first channels leave first."""
+    order = [torch.arange(unit.width)] * unit.lanes
+    loss = torch.full((unit.width + 1,), float("nan"))
+    return UnitSolution(unit, {}, Removal(torch.stack(order), loss, unit.multiple))
+
+
 def _removal(model: nn.Module, unit: Unit, moments: Mapping[str, Moments], damping: float) -> Removal:
     try:
         if unit.kind == "head width":

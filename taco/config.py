@@ -40,6 +40,7 @@ _EXAMPLES: Mapping[str, object] = {
     "crop": False,
     "weights": "weights.safetensors",
     "speedup": 1.5,
+    "latency_ms": 20.0,
     "macs": 0.5,
     "sparsity": 0.9,
     "pattern": "unstructured",

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from taco.allocate import uniform
+from taco.allocate import Allocation
 from taco.compress import UnitSolution, stitch
 from taco.recover import Recovered
 from taco.recovering import Recovery
 from taco.sparsity import Sparsity
-from taco.units import steps_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Cut:
 
     Attributes:
         module: The compressed specialist.
-        ratio: The uniform ratio; 1.0 is the dense model.
+        ratio: The uniform ratio, or the share of all widths that was kept; 1.0 is the dense model.
         widths: Unit -> channels kept.
         stitched: The model before anything was repaired.
         recovered: What recovery did; None when there was none.
@@ -42,19 +41,17 @@ class Cutter:
 
     Attributes:
         solutions: What is known of every unit.
-        multiple: Kept channels are multiples of this, those of heads excepted.
         recovery: Repairs what a cut broke.
     """
 
     solutions: Mapping[str, UnitSolution]
-    multiple: int
     recovery: Recovery
 
-    def cut(self, ratio: float) -> Cut:
-        """Cut every unit to `ratio` of its width and repair what that broke."""
+    def cut(self, allocation: Allocation) -> Cut:
+        """Cut every unit to its width and repair what that broke."""
         recovery, specialist = self.recovery, self.recovery.specialist
         dense = {name: s.unit.width for name, s in self.solutions.items()}
-        widths = uniform(dense, ratio, steps_of((s.unit for s in self.solutions.values()), self.multiple)).widths
+        widths, ratio = {name: allocation.widths[name] for name in dense}, allocation.ratio
         if widths == dense:
             return Cut(specialist, 1.0, dense, specialist, None)
         with recovery.progress.step("stitch the smaller model"):

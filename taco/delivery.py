@@ -91,18 +91,27 @@ class Delivery:
         self.given_up, self.target = why, dataclasses.replace(self.target, precision="fp32")
         return pair.plain
 
-    def finish(self, module: nn.Module, key: Key, dense: Pair) -> tuple[Pair, Pair, BenchResult | None]:
-        """Export a compressed module and time it; INT8 is given up for both models where it does not pay here."""
+    def finish(
+        self, module: nn.Module, key: Key, dense: Pair, asked: float | None = None
+    ) -> tuple[Pair, Pair, BenchResult | None]:
+        """Export a compressed module and time it; INT8 is given up for both models where it does not pay here.
+
+        Args:
+            module: The compressed specialist.
+            key: What it depends on.
+            dense: The dense specialist's files.
+            asked: Speed-up whose verdict should be sure; None where none was asked.
+        """
         compressed = self.export("model", module, key)
-        bench = self.time(dense, compressed)
+        bench = self.time(dense, compressed, asked)
         ratio = bench.speedup("compressed_fp32", "compressed") if bench and self.converter.int8 else None
         why = given_up(compressed, "compressed", ratio)
         if why is None:
             return dense, compressed, bench
         dense, compressed = dense.plain, self._or_plain(compressed, why)
-        return dense, compressed, self.time(dense, compressed)
+        return dense, compressed, self.time(dense, compressed, asked)
 
-    def time(self, dense: Pair, compressed: Pair) -> BenchResult | None:
+    def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
         """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
         if not self.target.local:
             return None
@@ -111,7 +120,7 @@ class Delivery:
 
         def compute() -> Any:
             with self.progress.step("time dense and compressed on this machine"):
-                return _BENCH.dump_python(self.bench.settle(models, self.options.speedup), mode="json")
+                return _BENCH.dump_python(self.bench.settle(models, asked), mode="json")
 
         depends = {**hashes, "target": self.bench.key()}
         return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))

@@ -41,20 +41,26 @@ def distribute(
         return {}
     step = budget / buckets
     if step <= 0:
-        return {name: int(np.argmin(costs[name])) for name in units}
+        return _cheapest(losses, costs)
     taken = np.zeros((len(units), buckets + 1), np.int32)
     best = np.zeros(buckets + 1)
     for i, name in enumerate(units):
         steps = [math.ceil(cost / step * (1 - 1e-12)) for cost in costs[name]]
         best, taken[i] = _add(best, losses[name], steps)
     if not math.isfinite(best[-1]):
-        return {name: int(np.argmin(costs[name])) for name in units}
+        return _cheapest(losses, costs)
     chosen, left = {}, buckets
     for i in range(len(units) - 1, -1, -1):
         name, level = units[i], int(taken[i, left])
         chosen[name] = level
         left -= math.ceil(costs[name][level] / step * (1 - 1e-12))
     return {name: chosen[name] for name in units}
+
+
+def _cheapest(losses: Mapping[str, Sequence[float]], costs: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """Return the cheapest level of every unit, of several the one with the least loss."""
+    pairs = {name: list(zip(costs[name], losses[name], strict=True)) for name in losses}
+    return {name: found.index(min(found)) for name, found in pairs.items()}
 
 
 def _add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -16,6 +17,7 @@ from taco.task import ListOptions, list_pictures
 from taco.thin import thin
 
 _BATCH = 32
+_PROBED = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +35,12 @@ class Material:
     def shots(self) -> tuple[LabelledPicture, ...]:
         """Fit and select pictures together."""
         return (*self.task.fit, *self.task.select)
+
+    @property
+    def probed(self) -> tuple[LabelledPicture, ...]:
+        """Select pictures of every class, at most about `_PROBED`, for comparisons that are made many times."""
+        select = self.task.select
+        return select[:: max(1, math.ceil(len(select) / _PROBED))]
 
     @property
     def judged(self) -> tuple[LabelledPicture, ...]:

@@ -16,6 +16,7 @@ MIN_CONFIDENCE = 0.2
 SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
+Allocate = Literal["latency", "uniform"]
 
 
 class ExportOptions(BaseModel):
@@ -39,6 +40,8 @@ class ExportOptions(BaseModel):
         split_by: What may not straddle the split; auto is the coarsest that the task tells.
         evaluation: The same forms as `task`; None takes what the shots leave.
         speedup: Asked ratio of dense to compressed time, measured.
+        latency_ms: Asked milliseconds a picture, measured.
+        allocation: How widths are found for a speed-up or a latency: every unit by its own time and loss, or one ratio.
         macs: Share of the dense multiply-accumulates to keep.
         sparsity: Share of the weights to make zero, layer by layer; widths stay.
         pattern: Which weights may be zero together; None is unstructured where a sparsity is asked.
@@ -82,6 +85,8 @@ class ExportOptions(BaseModel):
     split_by: SplitBy = "auto"
     evaluation: Path | None = None
     speedup: float | None = None
+    latency_ms: float | None = None
+    allocation: Allocate = "uniform"
     macs: float | None = None
     sparsity: float | None = None
     pattern: Pattern | None = None
@@ -173,6 +178,7 @@ def _check(options: ExportOptions) -> None:
         ),
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
+        *_latency_rules(options),
         *_sparsity_rules(options),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
         (
@@ -183,6 +189,16 @@ def _check(options: ExportOptions) -> None:
     for holds, message in rules:
         if not holds:
             raise InputError(message, "See `taco-export --help`")
+
+
+def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    asked = options.latency_ms
+    others = (("speedup", options.speedup), ("macs", options.macs), ("sparsity", options.sparsity))
+    return (
+        (asked is None or 0 < asked < math.inf, f"--latency-ms {asked}: a finite number of milliseconds above 0"),
+        *((asked is None or value is None, f"--latency-ms and --{flag} exclude each other") for flag, value in others),
+        (asked is None or options.pattern != "2:4", "--pattern 2:4 excludes --latency-ms"),
+    )
 
 
 def _sparsity_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from taco.agnostic import CalibrationPictures, calibration_pictures
+from taco.allocate import Allocation
 from taco.baking import Baked
 from taco.compress import UnitSolution, calibrate_units, solve_units
 from taco.converting import GivenUp, Pair
@@ -22,7 +23,7 @@ from taco.cutting import Cut, Cutter
 from taco.delivery import Delivery
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.exporters.loading import load_exporter
-from taco.exporters.protocol import Artifact, Exporter
+from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
 from taco.head import Linear
 from taco.judge import Judgement, Stages
@@ -33,17 +34,21 @@ from taco.moments import Moments
 from taco.options import ExportOptions
 from taco.packing import pack_model
 from taco.pictures import BankOptions, PictureBank
+from taco.probes import Prober
+from taco.profile_job import cells_bench
+from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
 from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
 from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
 from taco.sparsify import Sparsifier
-from taco.specialise import Specialist, make_head, specialise
+from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
 from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult
 from taco.units import UnitMap, find_units
+from taco.widths import Found, WidthSearch
 
 _BENCH = TypeAdapter(BenchResult)
 _SECOND_LOOKS = 3
@@ -77,7 +82,13 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """Everything that the bundle and the report are made of; `target` is in the precision that was used."""
+    """Everything that the bundle and the report are made of.
+
+    Attributes:
+        target: In the precision that was used.
+        asked: Dense time over the budget; None where no clock decided.
+        loop: `LatencySearcher.find`'s result with `allocation`, the choice that was taken; None without that loop.
+    """
 
     plan: Plan
     material: Material
@@ -90,6 +101,8 @@ class Finished:
     target: Target
     given_up: GivenUp | None
     baked: Baked | None
+    asked: float | None
+    loop: Mapping[str, Any] | None
 
     @functools.cached_property
     def packed(self) -> bytes | None:
@@ -153,6 +166,8 @@ class _Job:
         self.options = plan.options
         self.store = Store(rundir)
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
+        self.asked = plan.budget.speedup
+        self.loop: dict[str, Any] | None = None
 
     def run(self) -> Finished:
         self.material = material = self._read()
@@ -184,6 +199,8 @@ class _Job:
             target=delivery.target,
             given_up=delivery.given_up,
             baked=delivery.bake(compressed, judgement),
+            asked=self.asked,
+            loop=self.loop,
         )
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -198,7 +215,26 @@ class _Job:
             scratch=self.scratch,
             rundir=self.rundir,
         )
-        return self._realise(specialist, dense, searcher.solutions, self._search(searcher, dense.shipped))
+        bench = self.delivery.bench
+        profiler = Profiler(
+            model=specialist.module,
+            found=self.plan.units,
+            input_size=self._input_size(),
+            name=self.plan.generalist.name,
+            target=self.delivery.converter.target,
+            threads=bench.threads,
+            exporter=self.plan.exporter,
+            timer=cells_bench(bench.target, bench.threads, bench.folder).time,
+        )
+        prober = Prober(
+            model=specialist.module,
+            solutions=searcher.solutions,
+            answer=lambda module: predict_logits(module, self.material.batches(self.material.probed)),
+            step=bench.target.channel_multiple,
+            depends_on=self.keys.after_head(**self.pictures.key),
+        )
+        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options.allocation, self.progress)
+        return self._realise(specialist, dense, searcher.solutions, search.find())
 
     def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Make weights zero; widths stay, and so does the time: it is measured all the same."""
@@ -254,38 +290,24 @@ class _Job:
         moments = self.store.moments(key, compute_moments)
         return self.store.solutions(key, units, moments, compute_orders)
 
-    def _search(self, searcher: Searcher, dense: Artifact) -> dict[str, Any]:
-        budget = self.plan.budget
-        how = f"find the widths for --speedup {budget.speedup:g}" if budget.speedup else "find the widths by MACs"
-        depends = {"dense": dense.sha256, "budget": dataclasses.asdict(budget), "target": self.delivery.bench.key()}
-
-        def find() -> dict[str, Any]:
-            with self.progress.step(how) as advance:
-                return searcher.find(budget, advance)
-
-        measured = budget.speedup is not None
-        found: dict[str, Any] = self.rundir.json_step("widths", depends, find, measured=measured)
-        return found
-
     def _realise(
-        self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Mapping[str, Any]
+        self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
     ) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
-        ratios = [found["ratio"], *found["narrower"]][:_SECOND_LOOKS]
-        best = 0.0
-        recovery = self._recovery(specialist, self.material, keep_zeros=False)
-        cutter = Cutter(solutions, self.plan.target.channel_multiple, recovery)
-        for ratio in ratios:
-            cut = cutter.cut(ratio)
-            dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense)
-            asked = self.plan.budget.speedup
+        best, asked = 0.0, found.asked
+        self.asked = asked
+        cutter = Cutter(solutions, self._recovery(specialist, self.material, keep_zeros=False))
+        for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
+            cut = cutter.cut(Allocation(**candidate))
+            dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
+                self.loop = found.loop(number)
                 return cut, dense, compressed, bench
             best = max(best, reached)
             self.progress.say(f"measured {reached:.2f} times as fast, {asked:g} was asked: taking narrower widths")
         raise BudgetInfeasibleError(
-            f"a speed-up of {self.plan.budget.speedup:g} was reached in the search but not confirmed: {best:.2f}",
+            f"a speed-up of {asked:.3g} was reached in the search but not confirmed: {best:.2f}",
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
 

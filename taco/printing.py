@@ -109,6 +109,8 @@ def plan(found: Plan, config: Path | None = None) -> str:
     """
     options, budget = found.options, found.budget
     how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
+    if budget.latency_ms is not None:
+        how = f"--latency-ms {budget.latency_ms:g}, measured"
     if budget.sparsity is not None:
         how = f"{budget.sparsity:.1%} of the weights zero, {options.mask}; widths stay"
     widths = sum(u.width for u in found.units.within_blocks if u.kind != "heads")

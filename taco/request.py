@@ -21,6 +21,10 @@ _EXCLUSIVE = (
     ("sparsity", "macs"),
     ("pattern", "speedup"),
     ("pattern", "macs"),
+    ("latency_ms", "speedup"),
+    ("latency_ms", "macs"),
+    ("latency_ms", "sparsity"),
+    ("latency_ms", "pattern"),
     ("weights", "random_weights"),
     ("boxes", "crop"),
 )
@@ -70,9 +74,10 @@ def make_request(given: Mapping[str, object], config: Path | None = None) -> Req
     asked = _lay((written, given))
     values = _lay((stored, asked))
     values.setdefault("target", DEFAULT_TARGET)
-    if note := _unmeasurable(values, asked, stored):
-        del values["speedup"]
-        notes.append(note)
+    for field in ("speedup", "latency_ms"):
+        if note := _unmeasurable(field, values, asked, stored):
+            del values[field]
+            notes.append(note)
     values.setdefault("out", default_out(str(values["target"])))
     return Request(values, None if file is None else file.path, tuple(notes))
 
@@ -136,14 +141,16 @@ def _asks(field: str, layer: Mapping[str, object]) -> bool:
     return layer.get(field, False) is not False
 
 
-def _unmeasurable(values: Mapping[str, object], asked: Mapping[str, object], stored: Mapping[str, object]) -> str:
-    """Say that the earlier run's speed-up cannot be measured for another target; empty where nothing is to say."""
-    if "speedup" not in values or "speedup" in asked or values["target"] == stored.get("target"):
+def _unmeasurable(
+    field: str, values: Mapping[str, object], asked: Mapping[str, object], stored: Mapping[str, object]
+) -> str:
+    """Say that the earlier run's budget cannot be measured for another target; empty where nothing is to say."""
+    if field not in values or field in asked or values["target"] == stored.get("target"):
         return ""
     target = load_target(str(values["target"]))
     if target.local:
         return ""
     return (
-        f"the earlier run's --speedup {values['speedup']} cannot be measured for {target.name} here: "
+        f"the earlier run's --{field.replace('_', '-')} {values[field]} cannot be measured for {target.name} here: "
         f"its own --macs {target.default_macs:g} is used instead"
     )

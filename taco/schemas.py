@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from taco.bundle import Manifest
 from taco.database.index import Index
 from taco.files import write_atomically
+from taco.latency.table import LatencyTable
 from taco.report.schema import Report
 
 MODELS: dict[str, type[BaseModel]] = {
     "manifest.schema.json": Manifest,
     "report.schema.json": Report,
     "database.schema.json": Index,
+    "latency-table.schema.json": LatencyTable,
 }
 
 

@@ -20,7 +20,7 @@ from taco.progress import Advance
 from taco.rundir import RunDir
 from taco.size import count_macs
 from taco.targets.loading import Target
-from taco.timings import BenchResult, pooled
+from taco.timings import BenchResult, Ratio, pooled
 from taco.transport import LocalTransport
 from taco.units import UnitMap, steps_of
 
@@ -32,16 +32,22 @@ _REPEATS = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides: a speed-up, a share of the MACs (1 cuts nothing), or weights that become zero."""
+    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero."""
 
     speedup: float | None
     macs: float | None
     sparsity: float | None = None
+    latency_ms: float | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether a clock decides."""
+        return self.speedup is not None or self.latency_ms is not None
 
     @property
     def words(self) -> str:
         """What chose the widths, for the report."""
-        if self.speedup is not None:
+        if self.timed:
             return "measured latency"
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
@@ -56,14 +62,15 @@ def decide_budget(options: ExportOptions, target: Target) -> Budget:
     """
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
-    if options.speedup is None:
+    if options.speedup is None and options.latency_ms is None:
         return Budget(None, target.default_macs if options.macs is None else options.macs)
     if not target.local:
+        flag = "--latency-ms" if options.speedup is None else "--speedup"
         raise MeasurementError(
-            f"--speedup needs a measurement on the {target.name}, and none is attached to this run",
+            f"{flag} needs a measurement on the {target.name}, and none is attached to this run",
             f"Give --macs SHARE instead (default {target.default_macs:g}); it is chosen by MACs and says so",
         )
-    return Budget(options.speedup, None)
+    return Budget(options.speedup, None, latency_ms=options.latency_ms)
 
 
 def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
@@ -141,7 +148,8 @@ class Searcher:
         """Find the allocation; returns JSON values so that the run can store them.
 
         Returns:
-            `ratio`, `widths`, `narrower` (the next ratios, should a final measurement fall short) and `trials`.
+            `candidates`: the chosen ratio and widths, then the next narrower ones, should a final measurement fall
+            short; and `trials`.
         """
         dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
         steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
@@ -152,13 +160,8 @@ class Searcher:
             chosen = by_speedup(options, budget.speedup, lambda a: self._measured(a, threshold, trials, advance))
         else:
             chosen = by_macs(options, budget.macs or 1.0, lambda a: self._macs(a, trials, advance))
-        narrower = [a.ratio for a in options if a.ratio < chosen.ratio]
-        return {
-            "ratio": chosen.ratio,
-            "widths": dict(chosen.widths),
-            "narrower": narrower,
-            "trials": list(trials.items()),
-        }
+        found = [chosen, *(a for a in options if a.ratio < chosen.ratio)]
+        return {"candidates": [dataclasses.asdict(a) for a in found], "trials": list(trials.items())}
 
     def _measured(
         self, allocation: Allocation, threshold: float, trials: dict[float, float], advance: Advance
@@ -171,13 +174,19 @@ class Searcher:
                 "threshold": threshold,
                 "target": self.bench.key(),
             }
-            found = self.rundir.json_step("trial", depends, lambda: self._try(allocation, threshold), measured=True)
+            found = self.rundir.json_step("trial", depends, lambda: self._sure(allocation, threshold), measured=True)
             trials[allocation.ratio] = float(found)
             advance(1)
         return trials[allocation.ratio]
 
-    def _try(self, allocation: Allocation, threshold: float) -> float:
-        file = self.scratch / f"trial-{allocation.ratio:.4f}.onnx"
+    def _sure(self, allocation: Allocation, threshold: float) -> float:
+        ratio = self.time(allocation, threshold)
+        # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
+        return min(ratio.value, ratio.low * MARGIN)
+
+    def time(self, allocation: Allocation, threshold: float) -> Ratio:
+        """Cut, export and time one allocation beside the dense model, until it is clear of `threshold` or not."""
+        file = self.scratch / "trial.onnx"
         module = stitch(self.dense, self.solutions, allocation.widths)
         self.trial(module, file)
         models = {"dense": self.dense_artifact.path, "compressed": file}
@@ -186,8 +195,7 @@ class Searcher:
             "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
             *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
         )
-        # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
-        return min(ratio.value, ratio.low * MARGIN)
+        return ratio
 
     def _macs(self, allocation: Allocation, trials: dict[float, float], advance: Advance) -> int:
         if allocation.ratio not in trials:

@@ -21,7 +21,7 @@ from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.agent_pack import agent_bytes
 from taco.baking import BAKED_NAME
 from taco.bundle import Manifest, labels_file, publish
-from taco.checks import failed, precision_section
+from taco.checks import failed, loop_fields, precision_section
 from taco.formats.names import BLANK
 from taco.gates import Gate
 from taco.packing import PACKED_NAME
@@ -80,8 +80,9 @@ def make_report(
         measured_on=dict(done.bench.measured_on) if done.bench else None,
         baseline_fp32_ms=_latency(done.bench.models["baseline_fp32"]) if done.bench else None,
         speedup=speedup.value if speedup else None,
-        speedup_asked=options.speedup,
+        speedup_asked=done.asked,
         speedup_rounds=list(speedup.rounds) if speedup else None,
+        **loop_fields(done),
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
         precision=precision_section(done),
         gates=[schema.GateResult(**dataclasses.asdict(gate)) for gate in checks],
@@ -353,7 +354,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append(f"INT8 was given up: {done.given_up.why}")
     if done.packed is not None and done.target.precision == "int8":
         found.append("INT8 weights are not packed: aim at an fp32 target for a small file to send")
-    if plan.options.speedup is not None and plan.options.speedup <= 1:
+    if done.asked is not None and done.asked <= 1:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")

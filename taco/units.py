@@ -231,7 +231,7 @@ def _kind(model: nn.Module, runs: _Runs, members: tuple[Member, ...]) -> Kind:
     if [m.module for m in members if m.role == "out"] == [first]:
         return "stem"
     named = [m.module for m in members]
-    home = _common(named)
+    home = common_home(named)
     kind = type(model.get_submodule(home)).__name__.lower()
     if not home or "stage" in kind:
         return "stream"
@@ -242,7 +242,7 @@ def _kind(model: nn.Module, runs: _Runs, members: tuple[Member, ...]) -> Kind:
     return "squeeze" if kind.startswith(("se", "squeeze", "effectivese")) else "inner"
 
 
-def _common(names: Sequence[str]) -> str:
+def common_home(names: Sequence[str]) -> str:
     """Return the module in which all of these lie."""
     paths = [name.split(".")[:-1] for name in names]
     shared = []

@@ -11,15 +11,18 @@ from taco.report.schema import (
     Abstention,
     AccuracySection,
     Latency,
+    LatencyRound,
     LatencySection,
     LayerWidth,
     LightAccuracy,
+    LossCurrency,
     Lost,
     ModelAccuracy,
     ModelSection,
     ModelSize,
     Parity,
     PrecisionSection,
+    ProfileSection,
     Proportion,
     PutBackLayer,
     Report,
@@ -30,6 +33,7 @@ from taco.report.schema import (
     SparsitySection,
     Step,
     TaskSection,
+    UnitLevel,
 )
 
 CLASSES = ["panthera-leo", "panthera-tigris", "equus-quagga", "loxodonta-africana", "ursus-arctos", "vulpes-vulpes"]
@@ -72,6 +76,34 @@ def make_report(**changes: Any) -> Report:
         "versions": {"torch": "2.9.0", "onnxruntime": "1.30.0"},
     }
     return Report.model_validate({**fields, **changes})
+
+
+def make_loop(units: int = 16, **changes: Any) -> Report:
+    """The latency loop took three rounds."""
+    levels = [
+        UnitLevel(
+            unit=f"blocks.{i // 4}.{i % 4}.conv_pwl",
+            level=f"width:{16 * (1 + i % 5)}",
+            latency_ms=0.04 * (1 + i % 5),
+            dense_ms=0.21 + 0.002 * i,
+            loss=0.02 * (i % 3),
+            source="interpolated" if i % 4 else "measured",
+        )
+        for i in range(units)
+    ]
+    pairs = ((3.1, 3.55), (3.27, 3.4), (3.26, 3.24))
+    fields: dict[str, Any] = {
+        "budget_ms": 3.333,
+        "rounds": [LatencyRound(predicted_ms=before, measured_ms=after) for before, after in pairs],
+        "allocation": levels,
+        "profile": ProfileSection(
+            device="Intel N100", seconds=141.0, cells=93, unattributed_percent=8.4, skipped={"stem.conv": "runs twice"}
+        ),
+        "currency": LossCurrency(
+            currency="probes", correlations={"shares": 0.41, "logarithms": 0.52, "probes": 0.9}, models=16
+        ),
+    }
+    return make_report(**{**fields, **changes})
 
 
 def make_sparsity(layers: int = 48) -> SparsitySection:

@@ -84,6 +84,12 @@ LAYERS = (
         "agnostic",
         "converting",
         "search",
+        "micromodels",
+        "probes",
+        "profiling",
+        "profile_job",
+        "latency_search",
+        "widths",
         "judge",
         "baking",
         "delivery",
@@ -107,6 +113,7 @@ LAYERS = (
         "cli",
         "database_cli",
         "inspect_cli",
+        "profile_cli",
         "families",
         "arguments",
         "printing",
@@ -129,12 +136,16 @@ LIGHT = (
     "predict",
     "verify",
     "evaluate",
+    "latency.table",
+    "latency.levels",
+    "latency.losses",
+    "latency.rounds",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli")
+COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli", "taco.profile_cli")
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

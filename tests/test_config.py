@@ -46,6 +46,8 @@ weights = "w.pth"
 random-weights = false
 head = "fit"
 speedup = 2
+latency-ms = 20
+allocation = "latency"
 macs = 0.25
 sparsity = 0.9
 pattern = "4-block"
@@ -111,7 +113,7 @@ class Refused:
 REFUSED = (
     Refused("unknown", "speed-up = 2", r"no setting 'speed-up'\. Did you mean 'speedup'"),
     Refused("field name", 'evaluation = "val"', r"no setting 'evaluation'\. Did you mean 'eval'"),
-    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, bake-preprocessing, boxes"),
+    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, allocation, bake-preprocessing"),
     Refused("talk", "quiet = true", "quiet cannot be set in a file. Give --quiet"),
     Refused("talk, underscore", "dry_run = true", "dry_run cannot be set in a file. Give --dry-run"),
     Refused("twice", "max-images = 2\nmax_images = 3", "max-images is said twice"),

@@ -52,3 +52,4 @@ def test_a_budget_that_only_rounding_makes_infeasible_takes_the_cheapest() -> No
 def test_nothing_to_distribute() -> None:
     assert distribute({}, {}, 1.0) == {}
     assert distribute({"a": [1.0, 2.0]}, {"a": [1.0, 0.0]}, 0.0) == {"a": 1}
+    assert distribute({"a": [2.0, 1.0]}, {"a": [0.0, 0.0]}, 0.0) == {"a": 1}

@@ -14,6 +14,7 @@ from make_report import (
     LEAK,
     make_accuracy,
     make_layers,
+    make_loop,
     make_model,
     make_no_accuracy,
     make_report,
@@ -53,6 +54,7 @@ REPORTS = {
     "random weights": make_trap(model=make_model(random_weights=True)),
     "camera trap": make_trap(warnings=[LEAK]),
     "weights to zero": make_sparse(),
+    "latency loop": make_loop(),
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
 PICTURES = {"unmeasured": 2, "no accuracy": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, checked, record, results, sparsity
+from taco.report import camera, checked, loop, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -27,6 +27,7 @@ def build_page(report: Report) -> Page:
             results.size_section(report),
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),
+            *loop.loop_sections(report),
             record.conditions_section(report),
             *checked.gate_sections(report),
             record.parity_section(report),

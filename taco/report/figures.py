@@ -63,7 +63,7 @@ def recall_dots(report: Report) -> str:
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel("pictures named right, %")
-    _legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
+    legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
     return render(figure, "recall", f"Recall of {len(names)} classes, dense and exported, with 95 % intervals")
 
 
@@ -83,7 +83,7 @@ def latency_curves(report: Report) -> str:
     axes.grid(color=GRID, linewidth=1)
     axes.set_xlabel("milliseconds for one picture")
     axes.set_ylabel("pictures done, %")
-    _legend(axes, lines)
+    legend(axes, lines)
     return render(figure, "latency", "Cumulative distribution of the time for one picture")
 
 
@@ -113,7 +113,7 @@ class Bars:
 def width_bars(report: Report) -> str:
     """Channels kept of each unit; with names while there is room for them."""
     units = report.layers
-    return _draw_bars(
+    return draw_bars(
         Bars(
             names=[unit.unit for unit in units],
             kept=[unit.kept for unit in units],
@@ -131,7 +131,7 @@ def sparsity_bars(sparsity: SparsitySection) -> str:
     """Weights left in each layer, as a share; with names while there is room for them."""
     layers = sparsity.layers
     left = [100 * layer.nonzero / max(1, layer.weights) for layer in layers]
-    return _draw_bars(
+    return draw_bars(
         Bars(
             names=[layer.name for layer in layers],
             kept=left,
@@ -145,7 +145,8 @@ def sparsity_bars(sparsity: SparsitySection) -> str:
     )
 
 
-def _draw_bars(bars: Bars, anchor: str) -> str:
+def draw_bars(bars: Bars, anchor: str) -> str:
+    """Bars with names while there is room for them, numbered columns beyond that; `anchor` is unique on the page."""
     return (_named_bars if len(bars.names) <= MOST_NAMED_UNITS else _numbered_columns)(bars, anchor)
 
 
@@ -170,7 +171,7 @@ def _named_bars(bars: Bars, anchor: str) -> str:
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel(bars.axis)
-    _legend(axes, _width_handles())
+    legend(axes, _width_handles())
     return render(figure, anchor, bars.title)
 
 
@@ -183,7 +184,7 @@ def _numbered_columns(bars: Bars, anchor: str) -> str:
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel(f"{bars.row}, numbered as in the table")
     axes.set_ylabel(bars.axis)
-    _legend(axes, _width_handles())
+    legend(axes, _width_handles())
     return render(figure, anchor, bars.title)
 
 
@@ -218,7 +219,7 @@ def _width_handles() -> list[Patch]:
     return [Patch(color=SMALL, label="kept"), Patch(color=DENSE, alpha=0.45, label="taken away")]
 
 
-def _legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
+def legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
     """In one row above the axes, where it hides nothing."""
     axes.legend(
         handles=list(handles),

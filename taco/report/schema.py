@@ -212,6 +212,42 @@ class LayerWidth(_Frozen):
     kept: int
 
 
+class LatencyRound(_Frozen):
+    """One round of the loop: what was predicted of an allocation and what it took, end to end."""
+
+    predicted_ms: float
+    measured_ms: float = Field(description="dense p50 over the median of the interleaved rounds' ratios")
+
+
+class UnitLevel(_Frozen):
+    """What the loop chose for one unit."""
+
+    unit: str
+    level: str = Field(description="as in width:64")
+    latency_ms: float = Field(description="of the block that holds the unit, all else in it dense")
+    dense_ms: float = Field(description="of the same block with the unit dense")
+    loss: float = Field(description="in the run's currency, see currency")
+    source: Literal["measured", "interpolated", "estimated"]
+
+
+class LossCurrency(_Frozen):
+    """In which currency the loop added up what units lose, and how well each currency ranked models."""
+
+    currency: Literal["shares", "logarithms", "probes"]
+    correlations: dict[str, float] = Field(description="Spearman's, of the currency's sums with measured divergences")
+    models: int = Field(description="models that were ranked, with every unit cut")
+
+
+class ProfileSection(_Frozen):
+    """The latency table behind the loop."""
+
+    device: str
+    seconds: float
+    cells: int = Field(description="different cells that were timed")
+    unattributed_percent: float = Field(description="of the dense model's time that lies in no timed block")
+    skipped: dict[str, str] = Field(description="units that could not be timed and stayed dense, and why")
+
+
 class SparseLayer(_Frozen):
     """One layer whose weights became zero."""
 
@@ -279,6 +315,11 @@ class Report(_Frozen):
     speedup: float | None = Field(description="median of per-round ratios dense / compressed, interleaved")
     speedup_asked: float | None
     speedup_rounds: list[float] | None = Field(description="the per-round ratios behind speedup")
+    budget_ms: float | None = Field(default=None, description="null where no clock decided unit by unit")
+    rounds: list[LatencyRound] = Field(default=[], description="of the latency loop, in the order taken")
+    allocation: list[UnitLevel] = Field(default=[], description="what the latency loop chose")
+    profile: ProfileSection | None = Field(default=None, description="null without the latency loop")
+    currency: LossCurrency | None = Field(default=None, description="null without the latency loop")
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")

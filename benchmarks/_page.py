@@ -1,0 +1,20 @@
+"""A benchmark's own part of a page, between two marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def save(file: Path, name: str, text: str) -> None:
+    """Replace the part of a page between the marks of a benchmark; without marks it goes to the end.
+
+    Args:
+        file: The page; made where there is none.
+        name: Of the benchmark.
+        text: Without the marks.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    page = file.read_text(encoding="utf-8") if file.exists() else "# Benchmarks\n"
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2] or "\n"
+    file.write_text(f"{before.rstrip()}\n\n{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -1,0 +1,182 @@
+"""The latency loop: does the whole model take what was asked, after how many rounds, and how well was that predicted?
+
+`python -m benchmarks.loop [RESULTS] [--models ...] [--targets ...] [--speedups ...] [--save docs/benchmarks.md]` works
+off the cells that RESULTS does not hold yet, one JSON file each, and prints the table of all that are there. A cell is
+a whole run of `taco export --speedup X --allocation latency` without recovery, on a small task of real pictures, so
+its last figure is that of the file that is shipped. Cells of one model share what they can: moments, probes, and for
+one target the latency table. ResNet-50 has random weights; time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks._page import save
+from taco import api
+from taco.errors import BudgetInfeasibleError
+from taco.files import write_atomically
+from taco.report.schema import Report
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
+RESULTS = Path("build") / "benchmarks" / "loop"
+MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "resnet50")
+RANDOM = ("resnet50",)
+TARGETS = ("host-cpu", "host-cpu-int8", "host-cpu-openvino", "host-cpu-openvino-int8")
+SPEEDUPS = (1.5, 2.0, 3.0)
+CLASSES, SHOTS, PICTURES = 5, 8, 40
+#: Done means: inside the band after at most so many rounds.
+BAND, ROUNDS = 0.95, 3
+
+Cell = Mapping[str, Any]
+
+
+def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]]) -> None:
+    """Run every cell that is missing."""
+    results.mkdir(parents=True, exist_ok=True)
+    class_map = results / "map.json"
+    facts = json.loads(data.with_suffix(".json").read_text())
+    known = {name: fact["imagenet_index"] for name, fact in sorted(facts.items()) if "imagenet_index" in fact}
+    class_map.write_text(json.dumps(known))
+    for model, target, speedup in cells:
+        file = _file(results, model, target, speedup)
+        if not file.exists():
+            cell = _run(results, data, (model, target, speedup), tuple(known)[:CLASSES])
+            write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
+            print(f"{file.stem}: {_words(cell)}", flush=True)
+
+
+def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tuple[str, ...]) -> Cell:
+    model, target, speedup = asked
+    out = results / "runs" / f"{model}-{target}-{speedup:g}"
+    random = model in RANDOM
+    options = api.make_options(
+        {
+            "task": data, "target": target, "model": model, "speedup": speedup, "allocation": "latency",
+            "classes": classes, "shots": SHOTS, "max_images": PICTURES, "recover_minutes": 0.0, "out": out,
+            "class_map": None if random else results / "map.json", "head": "fit" if random else "auto",
+            "random_weights": random, "from_run": _earlier(results, model, target, out),
+        }
+    )  # fmt: skip
+    begin = time.monotonic()
+    told: Cell
+    try:
+        told = _told(api.export(options).report, speedup)
+    except BudgetInfeasibleError as error:
+        told = {"infeasible": error.what, "todo": error.todo}
+    return {"model": model, "target": target, "speedup": speedup, "seconds": time.monotonic() - begin, **told}
+
+
+def _earlier(results: Path, model: str, target: str, out: Path) -> Path | None:
+    """Return a run of the same model to take finished steps from, of the same target if there is one."""
+    runs = [path for path in sorted((results / "runs").glob(f"{model}-*")) if path != out]
+    return next((path for path in reversed(runs) if path.name.startswith(f"{model}-{target}-")), next(iter(runs), None))
+
+
+def _told(report: Report, speedup: float) -> Cell:
+    profile, latency, reached = report.profile, report.latency_ms, report.speedup
+    assert profile is not None
+    assert latency is not None
+    assert reached is not None
+    assert report.currency is not None
+    return {
+        "budget_ms": report.budget_ms,
+        "rounds": [r.model_dump() for r in report.rounds],
+        "share": speedup / reached,
+        "dense_ms": latency.dense.p50,
+        "compressed_ms": latency.compressed.p50,
+        "precision": "fp32" if report.precision is None or report.precision.given_up else "int8",
+        "profile_seconds": profile.seconds,
+        "profile_cells": profile.cells,
+        "unattributed_percent": profile.unattributed_percent,
+        "device": profile.device,
+        "currency": report.currency.model_dump(),
+        "kept_percent": 100 * report.width_ratio,
+    }
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """Return the Markdown table of cells, and what they come to."""
+    lines = [
+        "| model | target | asked | rounds: predicted / measured, ms | final p50, of the budget | profile, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cell in cells:
+        head = f"| {cell['model']} | {cell['target']} | {cell['speedup']:g}x |"
+        if "infeasible" in cell:
+            lines.append(f"{head} {cell['infeasible']} | - | - |")
+            continue
+        note = "" if ("int8" in cell["target"]) == (cell["precision"] == "int8") else " (INT8 did not pay: fp32)"
+        rounds = "; ".join(f"{r['predicted_ms']:.2f} / {r['measured_ms']:.2f}" for r in cell["rounds"])
+        lines.append(f"{head} {rounds}{note} | {100 * cell['share']:.1f} % | {cell['profile_seconds']:.0f} |")
+    return "\n".join([*lines, "", verdict(cells)])
+
+
+def verdict(cells: Sequence[Cell]) -> str:
+    """Return in words how many runs hit the band, and the errors of the first and the last prediction."""
+    reached = [cell for cell in cells if "infeasible" not in cell]
+    if not reached:
+        return "No cell was feasible."
+    hit = [cell for cell in reached if BAND <= cell["share"] <= 1 and len(cell["rounds"]) <= ROUNDS]
+    first, last = (statistics.median(_error(cell["rounds"][at]) for cell in reached) for at in (0, -1))
+    return (
+        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100 % of the budget after at most "
+        f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
+    )
+
+
+def _error(one: Mapping[str, float]) -> float:
+    return abs(one["predicted_ms"] - one["measured_ms"]) / one["measured_ms"]
+
+
+def _words(cell: Cell) -> str:
+    if "infeasible" in cell:
+        return str(cell["infeasible"])
+    return f"{100 * cell['share']:.1f} % of the budget, {len(cell['rounds'])} rounds, {cell['seconds']:.0f} s"
+
+
+def _file(results: Path, model: str, target: str, speedup: float) -> Path:
+    return results / f"{model}-{target}-{speedup:g}.json"
+
+
+def read(results: Path, cells: Sequence[tuple[str, str, float]]) -> Iterator[Cell]:
+    """Yield the cells that are there."""
+    for cell in cells:
+        if (file := _file(results, *cell)).exists():
+            yield json.loads(file.read_text())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Work off the cells and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="folder of the cells")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
+    parser.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS)
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--save", type=Path, help="page to write the table of all cells into")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not given.table:
+        work(
+            given.results, given.data, [(m, t, s) for m in given.models for t in given.targets for s in given.speedups]
+        )
+    every = [(m, t, s) for m in MODELS for t in TARGETS for s in SPEEDUPS]
+    text = table(list(read(given.results, every)))
+    print(text)
+    if given.save is not None:
+        head = (
+            "## The latency loop\n\n`python -m benchmarks.loop --save docs/benchmarks.md`; every cell is a whole run."
+        )
+        save(given.save, "loop", f"{head}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""In which currency the losses of different units are added up, chosen by what predicts the whole model best.
+
+What a unit loses is known as a share of its readers' output. How much a lost share matters differs a hundredfold
+between units (docs/adr/0012), so units are also probed: cut alone, with the divergence of the answers taken. Models cut
+in many units at once then say which sum ranks them best: that of plain shares, of their logarithms, or of the probes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Currency = Literal["shares", "logarithms", "probes"]
+CURRENCIES: tuple[Currency, ...] = get_args(Currency)
+
+_NOTHING_LEFT = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """One unit cut alone.
+
+    Attributes:
+        width: Kept.
+        harm: Divergence of the model's answers from the dense ones on pictures that the cut never saw, in nats.
+    """
+
+    width: int
+    harm: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Joint:
+    """Many units cut at once.
+
+    Attributes:
+        widths: Unit -> width.
+        harm: As of a probe.
+    """
+
+    widths: Mapping[str, int]
+    harm: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UnitLoss:
+    """What one unit loses at every width.
+
+    Attributes:
+        shares: (width + 1,) float64, the share of its readers' output that is lost when so many channels have left,
+            summed over readers; see `taco.removal.Removal.loss`.
+        readers: How many layers read it.
+        probes: The widest first.
+    """
+
+    shares: npt.NDArray[np.float64]
+    readers: int
+    probes: Sequence[Probe]
+
+    @property
+    def width(self) -> int:
+        """Dense width."""
+        return len(self.shares) - 1
+
+    def at(self, width: int, currency: Currency) -> float:
+        """Return the loss of a width; 0 at the dense one."""
+        share = self._share(width)
+        if currency == "shares":
+            return share
+        return lost(share, self.readers) if currency == "logarithms" else self._harm(width)
+
+    def _share(self, width: int) -> float:
+        return float(self.shares[self.width - width])
+
+    def _harm(self, width: int) -> float:
+        """Between probes harm follows the share on a line, beyond the last one in proportion to its logarithm."""
+        shares = np.maximum.accumulate([0.0, *(self._share(p.width) for p in self.probes)])
+        harms = np.maximum.accumulate([0.0, *(p.harm for p in self.probes)])
+        share = self._share(width)
+        if share <= shares[-1]:
+            return float(np.interp(share, shares, harms))
+        last = max(_NOTHING_LEFT, lost(float(shares[-1]), self.readers))
+        return float(harms[-1]) * lost(share, self.readers) / last
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chosen:
+    """The currency of a run.
+
+    Attributes:
+        currency: The one that ranks best; among equals the later of `CURRENCIES`.
+        correlations: Currency -> Spearman's rank correlation of its sums with the harms of the models.
+        models: How many were ranked.
+    """
+
+    currency: Currency
+    correlations: Mapping[Currency, float]
+    models: int
+
+
+def lost(share: float, readers: int) -> float:
+    """Turn the share of its readers' output that a unit loses into something that has no upper end.
+
+    What is left of a signal after several layers is about the product of what each leaves, so logarithms add:
+    -log(1 - share). A plain sum would give a layer up wholly, since no layer can lose more than its output.
+
+    Args:
+        share: Summed over readers.
+        readers: How many.
+    """
+    return -readers * math.log1p(-min(1.0 - _NOTHING_LEFT, max(0.0, share) / readers))
+
+
+def choose_currency(units: Mapping[str, UnitLoss], joints: Sequence[Joint]) -> Chosen:
+    """Return the currency whose sums rank models cut in many units best.
+
+    Args:
+        units: Unit -> what it loses.
+        joints: At least two.
+    """
+    harms = [joint.harm for joint in joints]
+    found: dict[Currency, float] = {}
+    for currency in CURRENCIES:
+        sums = [math.fsum(units[n].at(w, currency) for n, w in joint.widths.items()) for joint in joints]
+        found[currency] = rank_correlation(sums, harms)
+    best = max(CURRENCIES, key=lambda c: (found[c], CURRENCIES.index(c)))
+    return Chosen(best, found, len(joints))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's rank correlation, equal values sharing their rank; 0 where one side has one value only.
+
+    Args:
+        first: (n,), n >= 2.
+        second: (n,).
+    """
+    a, b = _ranks(first), _ranks(second)
+    a, b = a - a.mean(), b - b.mean()
+    energy = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / energy if energy > 0 else 0.0
+
+
+def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    _, where, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    ranks: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[where]
+    return ranks

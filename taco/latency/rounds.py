@@ -1,0 +1,152 @@
+"""The feedback loop: allocate, measure the whole model, correct the prediction, allocate again (METHOD.md 7).
+
+Blocks timed by themselves do not sum up to the whole model: the stem, the head and what a runtime does between blocks
+are missing, and units of one block share its time. So the whole is predicted by a straight line, base + scale x sum,
+which every measurement of a whole model corrects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import Choice, Level, choose, dense, fastest
+
+MOST_ROUNDS = 5
+#: A result counts from this share of the budget on; what is faster has lost more than it had to.
+BAND = 0.95
+#: Allocations aim a little below the budget, so that an error of the prediction does not exceed it.
+AIM = 0.98
+#: Beyond these a slope is an accident of two measurements that lie close together.
+_SLOPES = (0.1, 10.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """base_ms + scale x (sum of the table's milliseconds)."""
+
+    base_ms: float
+    scale: float
+
+    def predict(self, table_ms: float) -> float:
+        """Return the milliseconds of the whole model."""
+        return self.base_ms + self.scale * table_ms
+
+    def invert(self, whole_ms: float) -> float:
+        """Return the sum at which the whole model takes so long."""
+        return (whole_ms - self.base_ms) / self.scale
+
+    @staticmethod
+    def through(table_ms: float, whole_ms: float, scale: float) -> Line:
+        """Return the line of a slope through one point."""
+        return Line(whole_ms - scale * table_ms, scale)
+
+    @staticmethod
+    def fit(points: Sequence[tuple[float, float]], scale: float) -> Line:
+        """Return the line with the slope of all points, through the last one, which is nearest to the budget.
+
+        Args:
+            points: (sum by the table, whole model), milliseconds; the dense model first.
+            scale: Slope where the points do not tell one.
+        """
+        x, y = np.array(points, np.float64).T
+        x, y = x - x[0], y - y[0]  # the dense model is surest: the slope is that of lines through it
+        energy = float(x @ x)
+        slope = float(x @ y) / energy if energy > 0 else scale
+        return Line.through(*points[-1], min(max(slope, _SLOPES[0] * scale), _SLOPES[1] * scale))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Round:
+    """One allocation and what it takes.
+
+    Attributes:
+        choice: The levels.
+        predicted_ms: Whole model, before it was measured.
+        measured_ms: Whole model, end to end.
+        line: The prediction after this measurement.
+    """
+
+    choice: Choice
+    predicted_ms: float
+    measured_ms: float
+    line: Line
+
+
+Options = Mapping[str, Sequence[Level]]
+
+
+def latency_rounds(
+    options: Options, dense_ms: float, budget_ms: float, scale: float, measure: Callable[[Choice, float], float]
+) -> Iterator[Round]:
+    """Yield rounds until one lies within the band, nothing new would be tried, or `MOST_ROUNDS` are done.
+
+    Args:
+        options: Unit -> levels, the dense one first.
+        dense_ms: The dense model, measured end to end.
+        budget_ms: What the compressed one may take.
+        scale: First guess of how the table's milliseconds compare with `dense_ms`'s.
+        measure: Choice and its predicted time -> milliseconds of the whole model.
+    """
+    points = [(dense(options).table_ms, dense_ms)]
+    line, tried = Line.through(*points[0], scale), {tuple(dense(options).widths.items())}
+    for _ in range(MOST_ROUNDS):
+        choice = within(options, line, AIM * budget_ms)
+        key = tuple(choice.widths.items())
+        if key in tried:
+            return
+        tried.add(key)
+        predicted = line.predict(choice.table_ms)
+        measured = measure(choice, predicted)
+        points.append((choice.table_ms, measured))
+        line = Line.fit(points, scale)
+        yield Round(choice, predicted, measured, line)
+        if BAND * budget_ms <= measured <= budget_ms:
+            return
+
+
+def within(options: Options, line: Line, aim_ms: float) -> Choice:
+    """Return the best choice that is predicted to take at most `aim_ms`; where there is none, the fastest of all."""
+    try:
+        return choose(options, line.invert(aim_ms))
+    except BudgetInfeasibleError:
+        return fastest(options)
+
+
+def best_round(rounds: Sequence[Round], budget_ms: float, dense_ms: float) -> Round:
+    """Return the round that uses most of the budget without exceeding it.
+
+    Raises:
+        BudgetInfeasibleError: Every round takes longer; names the fastest.
+    """
+    good = [r for r in rounds if r.measured_ms <= budget_ms]
+    if good:
+        return max(good, key=lambda r: r.measured_ms)
+    least = min((r.measured_ms for r in rounds), default=dense_ms)
+    ratio, enough_ms = dense_ms / least, math.ceil(100 * least) / 100
+    raise BudgetInfeasibleError(
+        f"{budget_ms:.3g} ms cannot be reached by inner widths on this device: the fastest model that was measured "
+        f"takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)",
+        f"Ask for --speedup {max(1.0, math.floor(100 * ratio) / 100):g} or less, for --latency-ms {enough_ms:g} or "
+        "more, or choose a smaller --model",
+    )
+
+
+def narrower(options: Options, chosen: Round, line: Line, count: int) -> list[Choice]:
+    """Return up to `count` further choices, each predicted to be about 3 % faster than the one before.
+
+    They are taken, one after another, where a final measurement falls short.
+    """
+    found: list[Choice] = []
+    seen = {tuple(chosen.choice.widths.items())}
+    at = Line.through(chosen.choice.table_ms, chosen.measured_ms, line.scale)
+    for number in range(1, count + 1):
+        choice = within(options, at, chosen.measured_ms * 0.97**number)
+        if tuple(choice.widths.items()) not in seen:
+            seen.add(tuple(choice.widths.items()))
+            found.append(choice)
+    return found

@@ -1,0 +1,115 @@
+"""`taco profile` and `taco profile show`: parse, call, print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from taco import arguments, printing
+from taco.config import DEFAULT_TARGET
+from taco.errors import InputError
+from taco.options import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from taco.latency.table import LatencyTable
+
+app = typer.Typer(help="What every unit of a model costs on this machine, at every width.", invoke_without_command=True)
+
+
+@app.callback()
+def profile(
+    context: typer.Context,
+    target: arguments.Target = DEFAULT_TARGET,
+    model: arguments.Model = DEFAULT_MODEL,
+    threads: arguments.Threads = None,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Begin no further unit after that.")] = 600.0,
+    again: Annotated[bool, typer.Option("--again", help="Time everything even if there is a table.")] = False,
+    quiet: arguments.Quiet = False,
+    debug: arguments.Debug = False,
+) -> None:
+    """Time every unit at up to 8 widths, in turns with the dense model; the table is kept for later runs."""
+    del debug
+    if context.invoked_subcommand is not None:
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.INFO)
+    from taco.targets.loading import load_target
+
+    chosen = load_target(target)
+    progress = printing.progress(quiet=quiet)
+    with printing.waking_up(quiet=quiet):
+        from taco.profile_job import profile_model
+    found = profile_model(model, chosen, threads, max_seconds, progress, again=again)
+    if not quiet:
+        _print(found.table)
+        done = "was there already" if found.already_there else f"took {found.table.seconds:.0f} s"
+        printing.note(f"{found.path} {done}: {found.table.timed} cells, {len(found.table.units)} units")
+    else:
+        typer.echo(str(found.path))
+
+
+@app.command()
+def show(
+    table: Annotated[
+        Path | None,
+        typer.Argument(metavar="TABLE.json", help="What `taco profile` names.", show_default="the latest"),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw milliseconds against width, and a heat map.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Show a table; one from another machine counts as an estimate here and says so."""
+    from taco.device.probe import probe
+    from taco.latency.table import device_words, dump_table, read_table
+
+    found = read_table(table or _latest())
+    here = found.key.model_copy(update={"device": device_words(probe())})
+    seen = found.seen_from(here)
+    if plot is not None:
+        from taco.latency.drawing import plot_table
+
+        plot_table(seen, plot)
+        printing.note(f"{plot} shows milliseconds against width")
+    if json_output:
+        typer.echo(dump_table(seen).decode(), nl=False)
+    else:
+        _print(seen)
+    if seen is not found:
+        printing.note(f"measured on another machine ({found.key.device.get('processor')}): an estimate here")
+
+
+def _latest() -> Path:
+    from taco.latency.table import cache_folder
+
+    files = sorted(cache_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise InputError(f"there is no latency table in {cache_folder()}", "Make one with `taco profile`")
+    return files[-1]
+
+
+def _print(table: LatencyTable) -> None:
+    key = table.key
+    Console(soft_wrap=True).print(
+        f"{key.model}, {key.runtime} {key.runtime_version} {key.precision}, {key.threads} threads: dense "
+        f"{table.dense_ms:.3f} ms",
+        highlight=False,
+    )
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("UNIT", overflow="fold")
+    for column in ("DENSE MS", "WIDTH: MS (the block that holds it)", "± %", "SOURCE"):
+        shown.add_column(column, overflow="fold", justify="left" if ":" in column else "right")
+    for name, unit in table.units.items():
+        narrower = "  ".join(f"{c.width}: {c.p50_ms:.3f}" for c in unit.cells[1:])
+        spread = max(cell.spread for cell in unit.cells)
+        sources = ", ".join(sorted({cell.source for cell in unit.cells}))
+        shown.add_row(name, f"{unit.cells[0].p50_ms:.3f}", narrower or "-", f"{50 * spread:.1f}", sources)
+    Console().print(shown)
+    for name, reason in table.skipped.items():
+        printing.note(f"{name} was not timed: {reason}")

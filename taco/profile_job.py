@@ -1,0 +1,91 @@
+"""Profile a model for a target, or take the table that is there already."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from taco.exporters.loading import load_exporter
+from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
+from taco.model import load_generalist
+from taco.profiling import Profiler
+from taco.progress import Progress
+from taco.search import Bench
+from taco.targets.loading import BenchmarkProtocol, Target
+from taco.units import find_units
+
+#: Rounds of 11 give the median a 98.8 % interval that leaves out one round at either end.
+_ROUNDS, _ROUND_MS = 11, 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """A table and where it lies.
+
+    Attributes:
+        table: The table.
+        path: Its file in the cache.
+        already_there: Whether nothing was timed now.
+    """
+
+    table: LatencyTable
+    path: Path
+    already_there: bool
+
+
+def cells_bench(target: Target, threads: int | None, folder: Path) -> Bench:
+    """Return the target's bench with the short rounds that a cell needs."""
+    protocol = BenchmarkProtocol(_ROUNDS, _ROUND_MS, target.benchmark.max_seconds)
+    return Bench(dataclasses.replace(target, benchmark=protocol), threads, folder)
+
+
+def profile_or_load(
+    profiler: Profiler, folder: Path, progress: Progress, dense: Path | None = None, *, again: bool = False
+) -> Profile:
+    """Return the table of a profiler's key from the cache, or make it.
+
+    Args:
+        profiler: What to time.
+        folder: For files that need not survive.
+        progress: Told about every unit.
+        dense: The exported dense model, where there is one.
+        again: Time everything even if there is a table.
+
+    Raises:
+        MeasurementError: Nothing can be timed here, or a measurement failed.
+    """
+    cache, key = cache_folder(), profiler.key()
+    table = None if again else load_cached(cache, key)
+    if table is not None:
+        return Profile(table, cached_path(cache, key), already_there=True)
+    table = profiler.profile(folder, progress, dense)
+    if table.stopped_early:
+        progress.say("the time limit or a busy machine left some intervals wide; `taco profile --again` repeats it")
+    return Profile(table, save_cached(cache, table), already_there=False)
+
+
+def profile_model(
+    model: str, target: Target, threads: int | None, max_seconds: float, progress: Progress, *, again: bool = False
+) -> Profile:
+    """Profile a timm model; its weights do not matter.
+
+    Raises:
+        InputError: There is no such model.
+        MeasurementError: Nothing can be timed here, or a measurement failed.
+    """
+    generalist = load_generalist(model, random_weights=True)
+    input_size = generalist.preprocessing.input_size
+    with tempfile.TemporaryDirectory(prefix="taco-profile-") as scratch:
+        profiler = Profiler(
+            model=generalist.module,
+            found=find_units(generalist.module, input_size),
+            input_size=input_size,
+            name=model,
+            target=target,
+            threads=threads,
+            exporter=load_exporter(target.runtime),
+            timer=cells_bench(target, threads, Path(scratch) / "device").time,
+            max_seconds=max_seconds,
+        )
+        return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)

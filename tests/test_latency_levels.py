@@ -1,0 +1,111 @@
+"""Levels and their exact optimum: against every combination, fast enough, and never a width that buys no time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_latency import make_unit
+
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import MOST_LEVELS, Level, choose, dense, fastest, levels_of
+
+
+def falling(widths: list[int]) -> dict[int, float]:
+    """Losses that grow as widths fall."""
+    return {w: float(max(widths) - w) for w in range(max(widths) + 1)}
+
+
+def widths(levels: list[Level]) -> list[int]:
+    return [level.width for level in levels]
+
+
+def test_timed_widths_and_those_in_between_are_offered() -> None:
+    unit = make_unit({64: 4.0, 32: 2.0, 16: 1.0})
+    levels = levels_of(unit, falling([64]), 8)
+    assert widths(levels) == [64, 56, 48, 40, 32, 24, 16]
+    assert [level.source for level in levels] == [
+        *("measured", "interpolated", "interpolated", "interpolated", "measured", "interpolated", "measured")
+    ]
+    assert levels[2].ms == pytest.approx(3.0)
+    assert levels[0].loss == 0
+
+
+def test_a_dense_width_that_is_no_multiple_is_offered_as_it_is() -> None:
+    assert widths(levels_of(make_unit({20: 4.0, 8: 2.0}), falling([20]), 8)) == [20, 16, 8]
+
+
+def test_a_width_on_the_same_stair_is_never_offered() -> None:
+    unit = make_unit({64: 4.0, 48: 3.99, 32: 2.0, 16: 2.02})
+    levels = levels_of(unit, falling([64]), 8)
+    assert widths(levels) == [64, 40, 32]  # 48 buys nothing; 16 is slower than 32
+    assert all(later.ms < earlier.ms for earlier, later in itertools.pairwise(levels))
+
+
+def test_wide_intervals_hide_a_small_step() -> None:
+    times = {64: 4.0, 32: 3.8}
+    assert widths(levels_of(make_unit(times, spread=0.02), falling([64]), 32)) == [64, 32]
+    assert widths(levels_of(make_unit(times, spread=0.20), falling([64]), 32)) == [64]
+
+
+def test_of_many_widths_all_timed_ones_stay() -> None:
+    unit = make_unit({1024: 8.0, 512: 4.0, 8: 1.0})
+    levels = levels_of(unit, falling([1024]), 8)
+    assert len(levels) <= MOST_LEVELS
+    assert {1024, 512, 8} <= set(widths(levels))
+
+
+levels = st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 20)), min_size=1, max_size=4)
+
+
+@settings(max_examples=80)
+@given(st.lists(levels, min_size=1, max_size=4), st.floats(0.5, 60), st.integers(20, 400))
+def test_the_choice_is_the_best_of_every_combination(
+    units: list[list[tuple[float, float]]], budget: float, buckets: int
+) -> None:
+    options = {
+        str(i): [Level(9 - k, loss, ms, "measured") for k, (loss, ms) in enumerate(unit)]
+        for i, unit in enumerate(units)
+    }
+    every = [
+        (math.fsum(level.loss for level in picks), math.fsum(level.ms for level in picks))
+        for picks in itertools.product(*options.values())
+    ]
+    least = min(ms for _, ms in every)
+    if least > budget * (1 + 1e-12):
+        with pytest.raises(BudgetInfeasibleError):
+            choose(options, budget, buckets)
+        return
+    choice = choose(options, budget, buckets)
+    assert choice.table_ms <= budget * (1 + 1e-9)
+    # rounding up costs at most one bucket a unit
+    sure = budget - len(units) * (budget - least) / buckets
+    better = [loss for loss, ms in every if ms <= sure]
+    assert not better or choice.loss <= min(better) + 1e-9
+
+
+def test_a_hundred_units_of_32_levels_take_less_than_two_seconds() -> None:
+    rng = np.random.default_rng(0)
+    options = {
+        str(i): [
+            Level(32 - k, float(loss), float(ms), "measured")
+            for k, (loss, ms) in enumerate(zip(np.sort(rng.random(32)), -np.sort(-rng.random(32)), strict=True))
+        ]
+        for i in range(100)
+    }
+    begin = time.process_time()
+    choice = choose(options, 40.0, 10_000)
+    assert time.process_time() - begin < 2
+    assert 39 < choice.table_ms <= 40
+
+
+def test_the_dense_and_the_fastest_choice() -> None:
+    options = {"a": [Level(8, 0.0, 2.0, "measured"), Level(4, 1.0, 1.0, "measured")]}
+    assert dense(options).widths == {"a": 8}
+    assert fastest(options).widths == {"a": 4}
+    assert choose(options, 2.0).widths == {"a": 8}

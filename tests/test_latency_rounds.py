@@ -1,0 +1,128 @@
+"""The loop against made-up devices: it lands in the band, corrects a wrong table, and says what cannot be reached."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import Choice, Level
+from taco.latency.rounds import BAND, MOST_ROUNDS, Line, Round, best_round, latency_rounds, narrower
+
+Device = Callable[[Choice], float]
+
+
+def make_options(units: int = 12, count: int = 16, exponent: float = 1.0) -> dict[str, list[Level]]:
+    """Units whose time falls in `count` even steps from about 1 ms; the later ones lose more."""
+    return {
+        str(i): [
+            Level(count - k, (k / count) ** 2 * (i + 1), (1 + i / 9) * (1 - k / count) ** exponent, "measured")
+            for k in range(count)
+        ]
+        for i in range(units)
+    }
+
+
+def ran(options: dict[str, list[Level]], device: Device, speedup: float) -> tuple[list[Round], float, float]:
+    dense_ms = device(Choice({name: levels[0] for name, levels in options.items()}))
+    budget_ms = dense_ms / speedup
+    return list(latency_rounds(options, dense_ms, budget_ms, 1.0, lambda c, _: device(c))), budget_ms, dense_ms
+
+
+@settings(max_examples=60)
+@given(st.floats(0.5, 2.0), st.floats(0, 6), st.floats(0.8, 1.3), st.sampled_from([1.3, 1.5, 2.0, 3.0]))
+def test_it_lands_in_the_band_whatever_the_table_is_wrong_by(
+    scale: float, base: float, bend: float, speedup: float
+) -> None:
+    options = make_options()
+    total = sum(levels[0].ms for levels in options.values())
+    least = sum(levels[-1].ms for levels in options.values())
+
+    def device(choice: Choice) -> float:
+        return base + scale * total * (choice.table_ms / total) ** bend
+
+    if base + scale * total * (least / total) ** bend > (base + scale * total) / speedup:
+        return
+    rounds, budget_ms, dense_ms = ran(options, device, speedup)
+    best = best_round(rounds, budget_ms, dense_ms)
+    assert BAND * budget_ms <= best.measured_ms <= budget_ms
+    assert len(rounds) <= MOST_ROUNDS
+
+
+def test_a_true_table_needs_one_round() -> None:
+    rounds, budget_ms, _ = ran(make_options(), lambda c: 1.5 + c.table_ms, 2.0)
+    assert len(rounds) == 1
+    assert rounds[0].predicted_ms == pytest.approx(rounds[0].measured_ms)
+    assert rounds[0].measured_ms <= budget_ms
+
+
+def test_every_round_predicts_better() -> None:
+    rounds, budget_ms, _ = ran(make_options(), lambda c: 2.0 + 0.6 * c.table_ms, 2.0)
+    errors = [abs(r.predicted_ms - r.measured_ms) / r.measured_ms for r in rounds]
+    assert len(rounds) >= 2
+    assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+    assert BAND * budget_ms <= rounds[-1].measured_ms <= budget_ms
+
+
+def test_a_budget_that_the_table_calls_impossible_is_tried_all_the_same() -> None:
+    options = make_options()
+    floor = sum(levels[-1].ms for levels in options.values())
+    rounds, budget_ms, dense_ms = ran(options, lambda c: 0.2 * (c.table_ms - floor) + 0.5, 5.0)
+    assert rounds[0].choice.widths == {name: levels[-1].width for name, levels in options.items()} or len(rounds) > 1
+    assert best_round(rounds, budget_ms, dense_ms).measured_ms <= budget_ms
+
+
+def test_what_cannot_be_reached_is_told_the_fastest() -> None:
+    rounds, budget_ms, dense_ms = ran(make_options(), lambda c: 10.0 + c.table_ms, 4.0)
+    with pytest.raises(
+        BudgetInfeasibleError, match=r"cannot be reached by inner widths .* is 2\.\d\d times as fast"
+    ) as e:
+        best_round(rounds, budget_ms, dense_ms)
+    assert e.value.exit_code == 3
+    assert "--speedup 2." in e.value.todo
+    assert "--latency-ms 11." in e.value.todo
+    assert len({tuple(r.choice.widths.items()) for r in rounds}) == len(rounds)
+
+
+def test_nothing_is_measured_twice_where_steps_are_coarse() -> None:
+    options = {"a": [Level(2, 0.0, 10.0, "measured"), Level(1, 1.0, 1.0, "measured")]}
+    rounds, budget_ms, dense_ms = ran(options, lambda c: c.table_ms, 2.0)
+    assert len(rounds) == 1
+    assert best_round(rounds, budget_ms, dense_ms).measured_ms == 1.0  # far below the budget, and the only one
+
+
+def test_without_anything_to_cut_no_round_is_made() -> None:
+    options = {"a": [Level(2, 0.0, 10.0, "measured")]}
+    rounds, budget_ms, dense_ms = ran(options, lambda c: c.table_ms, 2.0)
+    assert rounds == []
+    with pytest.raises(BudgetInfeasibleError, match=r"is 1\.00 times as fast"):
+        best_round(rounds, budget_ms, dense_ms)
+
+
+def test_of_several_good_rounds_the_slowest_is_taken() -> None:
+    line, choice = Line(0.0, 1.0), Choice({})
+    rounds = [Round(choice, 0.0, ms, line) for ms in (7.0, 11.0, 9.0, 4.0)]
+    assert best_round(rounds, 10.0, 20.0).measured_ms == 9.0
+
+
+def test_narrower_choices_are_faster_one_after_another() -> None:
+    options = make_options()
+    rounds, *_ = ran(options, lambda c: 1.5 + c.table_ms, 2.0)
+    more = narrower(options, rounds[-1], rounds[-1].line, 2)
+    times = [rounds[-1].choice.table_ms, *(c.table_ms for c in more)]
+    assert len(more) == 2
+    assert times == sorted(times, reverse=True)
+    assert times[2] > 0.9 * times[0]
+
+
+def test_two_measurements_close_together_do_not_turn_the_line_over() -> None:
+    line = Line.fit([(10.0, 12.0), (5.0, 7.0), (4.99, 7.4)], 1.0)
+    assert line.predict(4.99) == pytest.approx(7.4)
+    assert 0.5 < line.scale < 1.5
+    assert Line.fit([(10.0, 12.0), (9.9, 13.0)], 1.0).scale == pytest.approx(0.1)
+    assert Line.fit([(10.0, 12.0)], 1.7).scale == 1.7
+    assert line.invert(line.predict(3.0)) == pytest.approx(3.0)

@@ -1,0 +1,140 @@
+"""The loop in the whole job, on a tiny model and a made-up device whose time is its number of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import draw_task
+from test_pipeline import FakeBench, hashes, options
+
+from taco import api, pipeline, search
+from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
+from taco.latency.rounds import BAND
+from taco.report.schema import Report
+from taco.timings import BenchResult
+
+ASKED = {"target": "host-cpu", "allocation": "latency"}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_task(tmp_path_factory.mktemp("loop") / "site")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One latency table for all of these tests: their device is the same."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
+    fake = FakeBench()
+
+    def time(self: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+        return fake(self, models, rounds)
+
+    monkeypatch.setattr(search.Bench, "time", time)
+    monkeypatch.setenv("TACO_CACHE", str(cache))
+    return fake
+
+
+def exported(task: Path, out: Path, **changes: Any) -> Report:
+    return api.export(options(task, out, **{**ASKED, **changes})).report
+
+
+def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
+    task: Path, tmp_path: Path, bench: FakeBench
+) -> None:
+    report = exported(task, tmp_path / "out", speedup=1.4)
+    assert report.speedup is not None
+    assert report.speedup >= 1.4
+    assert report.latency_ms is not None
+    assert report.budget_ms == pytest.approx(report.latency_ms.dense.p50 / 1.4)
+    assert 1 <= len(report.rounds) <= 5
+    assert any(BAND * report.budget_ms <= r.measured_ms <= report.budget_ms for r in report.rounds)
+    assert report.rounds[-1].predicted_ms == pytest.approx(report.rounds[-1].measured_ms, rel=0.05)
+    kept = {layer.unit: layer.kept for layer in report.layers}
+    assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
+    shares = {layer.kept / layer.dense for layer in report.layers}
+    assert len(shares) > 1, "units differ in what a width costs and saves"
+    assert report.currency is not None
+    assert report.currency.models == 16
+    assert max(report.currency.correlations.values()) == report.currency.correlations[report.currency.currency]
+    assert all(0 < unit.latency_ms <= unit.dense_ms for unit in report.allocation)
+    assert report.profile is not None
+    assert report.profile.cells > len(report.layers)
+    assert 0 < report.profile.unattributed_percent < 100
+    assert report.width_ratio == pytest.approx(sum(kept.values()) / sum(layer.dense for layer in report.layers))
+
+
+@pytest.mark.slow
+def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+    dense = exported(task, tmp_path / "a", speedup=1.3).latency_ms
+    assert dense is not None
+    report = exported(task, tmp_path / "b", latency_ms=dense.dense.p50 / 1.3)
+    assert report.speedup_asked == pytest.approx(1.3)
+    assert report.budget_ms == pytest.approx(dense.dense.p50 / 1.3)
+    assert report.latency_ms is not None
+    assert report.latency_ms.compressed.p50 <= report.budget_ms
+    roomy = exported(task, tmp_path / "c", latency_ms=10 * dense.dense.p50)
+    assert roomy.width_ratio == 1.0
+    assert any("already is inside the budget" in w for w in roomy.warnings)
+    uniform = exported(task, tmp_path / "d", latency_ms=dense.dense.p50 / 1.3, allocation="uniform")
+    assert uniform.speedup is not None
+    assert uniform.speedup >= 1.3
+    assert (uniform.rounds, uniform.budget_ms) == ([], None)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_its_measurements(
+    task: Path, tmp_path: Path, bench: FakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(task, tmp_path / "whole", speedup=1.4)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            exported(task, tmp_path / "cut", speedup=1.4)
+    timed = len(bench.calls)
+    exported(task, tmp_path / "cut", speedup=1.4)
+    assert len(bench.calls) == timed
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_final_measurement_that_falls_short_takes_the_next_choice(
+    task: Path, tmp_path: Path, bench: FakeBench
+) -> None:
+    bench.overrides = [1.2]
+    report = exported(task, tmp_path / "out", speedup=1.4)
+    finals = [call for call in bench.calls if "baseline_fp32" in call]
+    assert len(finals) == 2
+    assert finals[1]["compressed"] < finals[0]["compressed"]
+    kept = {layer.unit: layer.kept for layer in report.layers}
+    assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
+
+
+@pytest.mark.slow
+def test_out_of_reach_is_told_the_fastest(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+    with pytest.raises(BudgetInfeasibleError, match=r"takes .* ms and is \d\.\d\d times as fast") as caught:
+        exported(task, tmp_path / "out", speedup=50.0)
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_milliseconds_without_a_device_are_refused(task: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="--latency-ms needs a measurement on the raspberry-pi-4"):
+        exported(task, tmp_path / "out", latency_ms=5.0, target="raspberry-pi-4")
+
+
+@pytest.mark.parametrize("other", ["speedup", "macs", "sparsity"])
+def test_two_budgets_exclude_each_other(task: Path, tmp_path: Path, other: str) -> None:
+    with pytest.raises(InputError, match=f"--latency-ms and --{other} exclude"):
+        options(task, tmp_path, latency_ms=5.0, **{other: 0.5})

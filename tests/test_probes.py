@@ -1,0 +1,71 @@
+"""Probes on a tiny model: what is cut, that harm is a divergence, and that nothing depends on chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from families import SMALL, build, units_of
+from torch import nn
+
+from taco.compress import UnitSolution, calibrate_units, solve_units
+from taco.exporters.protocol import FloatArray
+from taco.latency.losses import UnitLoss, choose_currency
+from taco.probes import JOINTS, Probed, Prober
+from taco.specialise import predict_logits
+
+FAMILY = SMALL[0]
+PICTURES = torch.randn(6, *FAMILY.input_size, generator=torch.Generator().manual_seed(1))
+
+
+def answer(module: nn.Module) -> FloatArray:
+    return predict_logits(module, [PICTURES])
+
+
+@pytest.fixture(scope="module")
+def prober() -> Prober:
+    model, units = build(FAMILY), units_of(FAMILY).within_blocks
+    solutions: dict[str, UnitSolution] = solve_units(model, units, calibrate_units(model, units, [PICTURES[:4]]))
+    return Prober(model, solutions, answer, 16, {})
+
+
+@pytest.fixture(scope="module")
+def probed(prober: Prober) -> Probed:
+    told: list[int] = []
+    found = prober.probe(told.append)
+    assert sum(told) == prober.total
+    return found
+
+
+def test_every_unit_is_cut_alone_at_widths_of_the_target(prober: Prober, probed: Probed) -> None:
+    assert probed.alone.keys() == prober.solutions.keys()
+    for name, probes in probed.alone.items():
+        width = prober.solutions[name].unit.width
+        widths = [probe.width for probe in probes]
+        assert widths == sorted(set(widths), reverse=True)
+        assert all(w % 16 == 0 and 0 < w < width for w in widths)
+        assert all(probe.harm >= 0 for probe in probes)
+    assert {probe.harm > 0 for probes in probed.alone.values() for probe in probes} == {True}
+
+
+def test_models_with_all_units_cut_differ_and_do_most_harm(prober: Prober, probed: Probed) -> None:
+    assert len({tuple(joint.widths.items()) for joint in probed.joint}) > JOINTS // 2
+    typical = np.median([probe.harm for probes in probed.alone.values() for probe in probes])
+    assert np.median([joint.harm for joint in probed.joint]) > typical
+    assert all(joint.widths.keys() == prober.solutions.keys() for joint in probed.joint)
+
+
+def test_a_width_that_is_not_cut_does_no_harm(prober: Prober) -> None:
+    assert prober._harm(answer(prober.model), {n: s.unit.width for n, s in prober.solutions.items()}) == 0
+
+
+def test_probing_again_gives_the_same(prober: Prober, probed: Probed) -> None:
+    assert prober.probe(lambda _: None) == probed
+
+
+def test_probes_tell_which_models_are_worse(prober: Prober, probed: Probed) -> None:
+    units = {
+        name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
+        for name, s in prober.solutions.items()
+    }
+    assert choose_currency(units, probed.joint).correlations["probes"] > 0.3

@@ -1,0 +1,259 @@
+"""Profiling with a made-up device: what is timed, what a busy machine does to it, and when it stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from families import SMALL, build, units_of
+from tiny_latency import make_table
+from typer.testing import CliRunner
+
+from taco import profile_cli, profile_job, profiling
+from taco.cli import app
+from taco.errors import InputError, MeasurementError
+from taco.exporters.loading import load_exporter
+from taco.exporters.protocol import Artifact, Compressed
+from taco.latency.drawing import heat_map, plot_table
+from taco.latency.levels import levels_of
+from taco.latency.table import LatencyTable, cached_path, save_cached
+from taco.profiling import Profiler
+from taco.progress import PlainProgress
+from taco.search import Bench
+from taco.targets.loading import Target, load_target
+from taco.timings import BenchResult, ModelTiming
+
+FAMILY = SMALL[0]
+#: Two units, because torch takes seconds for an export.
+FOUND = dataclasses.replace(units_of(FAMILY), units=units_of(FAMILY).within_blocks[:2])
+WIDE = {"COLUMNS": "200"}
+Speed = Callable[[int], float]
+
+
+def weights(path: Path) -> int:
+    return sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
+
+
+@dataclasses.dataclass(eq=False)
+class Device:
+    """Takes 1 ms for 10,000 weights; `factor` slows it down, by the number of the round."""
+
+    factor: Speed = lambda _: 1.0
+    spike: Speed = lambda _: 1.0
+    runs: list[list[str]] = dataclasses.field(default_factory=list)
+    seconds: float = 1.0
+    now: float = 0.0
+
+    def time(self, models: Mapping[str, Path], _rounds: int | None = None) -> BenchResult:
+        first, ticks = 11 * len(self.runs), itertools.count()
+        self.runs.append(list(models))
+        self.now += self.seconds
+        timings = {}
+        for name, path in models.items():
+            ms = weights(path) / 1e4
+            rounds = tuple((ms * self.factor(first + r) * self.spike(next(ticks)),) * 3 for r in range(11))
+            timings[name] = ModelTiming(rounds, "CPUExecutionProvider", "onnxruntime", "1", 1.0, {})
+        return BenchResult(timings, 2, 11, stopped_early=False, measured_on={})
+
+    def clock(self) -> float:
+        return self.now
+
+
+def make_profiler(device: Device, **changes: object) -> Profiler:
+    profiler = Profiler(
+        model=build(FAMILY),
+        found=FOUND,
+        input_size=FAMILY.input_size,
+        name=FAMILY.model,
+        target=load_target("host-cpu"),
+        threads=2,
+        exporter=load_exporter("ort"),
+        timer=device.time,
+        clock=device.clock,
+    )
+    return dataclasses.replace(profiler, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def exports() -> Iterator[None]:
+    """Every graph of torch is made once: these tests are about time."""
+    real, kept = profiling.export_proto, dict[str, onnx.ModelProto]()
+
+    def once(model: Compressed) -> onnx.ModelProto:
+        key = str([tuple(p.shape) for p in model.module.parameters()]) + str(model.input_size)
+        if key not in kept:
+            kept[key] = real(model)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiling, "export_proto", once)
+        yield
+
+
+def test_times_are_those_of_the_device(exports: None, tmp_path: Path) -> None:
+    device = Device()
+    table = make_profiler(device).profile(tmp_path, PlainProgress())
+    assert set(table.units) == {u.name for u in FOUND.units}
+    assert len(device.runs) == 2
+    assert all("dense" in run for run in device.runs), "every run has the dense model as its measure"
+    assert table.dense_ms == pytest.approx(weights(tmp_path / "dense.onnx") / 1e4)
+    name, unit = next(iter(table.units.items()))
+    assert [c.width for c in unit.cells] == [64, 48, 32, 16]
+    for cell in unit.cells:
+        assert cell.p50_ms == pytest.approx(weights(tmp_path / unit.signature / f"{cell.width}.onnx") / 1e4)
+        assert (cell.n, cell.source, cell.spread) == (33, "measured", pytest.approx(0))
+    steps = [a.p50_ms - b.p50_ms for a, b in itertools.pairwise(unit.cells)]
+    assert steps == pytest.approx([steps[0]] * 3), "weights go in equal steps"
+    assert not table.stopped_early
+    assert table.skipped == {}
+    assert name in table.units
+
+
+def test_a_machine_that_halves_its_speed_between_and_within_runs_changes_nothing(exports: None, tmp_path: Path) -> None:
+    calm = make_profiler(Device()).profile(tmp_path / "a", PlainProgress())
+    busy = make_profiler(Device(factor=lambda r: 2.0 if 5 <= r % 22 < 16 else 1.0)).profile(
+        tmp_path / "b", PlainProgress()
+    )
+    for name, unit in calm.units.items():
+        times = [c.p50_ms / calm.dense_ms for c in unit.cells]
+        assert [c.p50_ms / busy.dense_ms for c in busy.units[name].cells] == pytest.approx(times)
+
+
+def test_bursts_widen_intervals_and_the_levels_do_not_follow_them(exports: None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hits = rng.random(4000) < 0.4
+    calm = make_profiler(Device()).profile(tmp_path / "a", PlainProgress())
+    device = Device(spike=lambda tick: 3.0 if hits[tick + len(device.runs)] else 1.0)
+    busy = make_profiler(device).profile(tmp_path / "b", PlainProgress())
+    spreads = [c.spread for u in busy.units.values() for c in u.cells]
+    assert max(spreads) > profiling.SMALL_SPREAD
+    assert len(device.runs) > 2, "wide intervals are measured again"
+    for name, unit in calm.units.items():
+        losses = {w: float(unit.cells[0].width - w) for w in range(unit.cells[0].width + 1)}
+        offered = {level.width: level.ms for level in levels_of(unit, losses, 16)}
+        for level in levels_of(busy.units[name], losses, 16):
+            assert level.ms / busy.dense_ms == pytest.approx(offered[level.width] / calm.dense_ms, rel=0.15)
+
+
+def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Path) -> None:
+    device = Device(seconds=10.0)
+    table = make_profiler(device, max_seconds=5.0).profile(tmp_path, PlainProgress())
+    assert len(device.runs) == 1
+    assert table.stopped_early
+    assert len(table.units) == 1
+    assert set(table.skipped.values()) == {"the time limit came first"}
+    assert len(table.skipped) == 1
+
+
+def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_profiler(Device()).key()
+    assert key == make_profiler(Device()).key()
+    other = dataclasses.replace(load_target("host-cpu"), channel_multiple=8)
+    assert make_profiler(Device(), target=other).key().architecture != key.architecture
+    machine = profiling.probe()
+    machine["runtimes"]["onnxruntime"]["version"] = "9.9"
+    monkeypatch.setattr(profiling, "probe", lambda: machine)
+    assert make_profiler(Device()).key().runtime_version == "9.9"
+    assert make_profiler(Device()).key().digest != key.digest
+
+
+def test_a_device_elsewhere_cannot_be_profiled_here() -> None:
+    with pytest.raises(MeasurementError, match="raspberry-pi-4 cannot be timed here: this machine is not"):
+        make_profiler(Device(), target=load_target("raspberry-pi-4")).key()
+
+
+def test_a_model_without_units_says_why(exports: None, tmp_path: Path) -> None:
+    found = dataclasses.replace(FOUND, units=())
+    with pytest.raises(MeasurementError, match="no unit can be timed by itself: it has none"):
+        make_profiler(Device(), found=found).profile(tmp_path, PlainProgress())
+
+
+class Eight:
+    """Stands in for INT8: notes what it is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def export(self, model: Compressed, target: Target, out: Path) -> Artifact:
+        assert model.calibration is not None
+        self.seen += [picture.shape for picture in model.calibration.fit()]
+        return profiling.write_proto(onnx.load(model.fp32), out)
+
+    def check(self, target: Target) -> list[str]:
+        return []
+
+
+def test_int8_is_made_by_the_targets_exporter_with_noise_of_the_blocks_shape(exports: None, tmp_path: Path) -> None:
+    exporter = Eight()
+    profiler = make_profiler(Device(), target=load_target("host-cpu-int8"), exporter=exporter)
+    table = profiler.profile(tmp_path, PlainProgress())
+    assert table.key.precision == "int8"
+    shapes = {(1, *holder.reads) for holder in profiler.holders.values()}  # type: ignore[union-attr]
+    assert set(exporter.seen) == {*shapes, (1, *FAMILY.input_size)}
+
+
+def test_the_table_is_taken_from_the_cache(exports: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    device = Device()
+    first = profile_job.profile_or_load(make_profiler(device), tmp_path / "a", PlainProgress())
+    again = profile_job.profile_or_load(make_profiler(device), tmp_path / "b", PlainProgress())
+    assert (first.already_there, again.already_there, len(device.runs)) == (False, True, 2)
+    assert again.table == first.table
+    assert profile_job.profile_or_load(make_profiler(device), tmp_path / "c", PlainProgress(), again=True).table.units
+    assert len(device.runs) == 4
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_profile_prints_the_table_and_finds_it_again(
+    exports: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    device = Device()
+    monkeypatch.setattr(profile_job, "find_units", lambda *_: FOUND)
+    monkeypatch.setattr(Bench, "time", lambda self, models, rounds=None: device.time(models))
+    run = CliRunner().invoke(app, ["profile", "--target", "host-cpu", "--model", "test_efficientnet"], env=WIDE)
+    assert run.exit_code == 0, run.output
+    assert "blocks.1.0.conv_pwl" in run.output
+    again = CliRunner().invoke(app, ["profile", "--target", "host-cpu", "--model", "test_efficientnet", "-q"])
+    assert again.exit_code == 0
+    assert len(device.runs) == 2
+    shown = CliRunner().invoke(app, ["profile", "show", again.stdout.strip(), "--json"])
+    assert LatencyTable.model_validate_json(shown.stdout).units
+    assert CliRunner().invoke(app, ["profile", "show", "--json"]).stdout == shown.stdout
+
+
+def test_show_marks_a_table_from_elsewhere(tmp_path: Path) -> None:
+    path = save_cached(tmp_path, make_table())
+    assert path == cached_path(tmp_path, make_table().key)
+    result = CliRunner().invoke(app, ["profile", "show", str(path), "--plot", str(tmp_path / "p.png")], env=WIDE)
+    assert result.exit_code == 0, result.output
+    assert "estimated" in result.output
+    assert "measured on another machine (N100)" in result.output
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_table_show_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="Make one with `taco profile`"):
+        profile_cli.show(None, None, json_output=False)
+
+
+def test_the_heat_map_holds_the_cells() -> None:
+    table = make_table(a={64: 4.0, 32: 3.0, 16: 1.0})
+    values = heat_map(table)
+    assert values[0, [15, 7, 3, 5]] == pytest.approx([4.0, 3.0, 1.0, 2.0])
+    assert np.isnan(values[0, :3]).all()
+
+
+def test_a_picture_has_to_be_a_png(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is no PNG"):
+        plot_table(make_table(), tmp_path / "p.svg")
+    with pytest.raises(InputError, match="no unit to draw"):
+        plot_table(make_table().model_copy(update={"units": {}}), tmp_path / "p.png")
