@@ -10,15 +10,15 @@ import argparse
 import itertools
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
+from benchmarks._animals import DATA
+from benchmarks._peak import PeakMemory
 from taco.database import LayerDatabase, Recipe, Source, choose_layers
 from taco.executor import Executor
 from taco.listing import View
@@ -27,7 +27,6 @@ from taco.pictures import BankOptions, PictureBank
 from taco.progress import PlainProgress
 
 CLASSES, SHOTS, BATCH = 10, 16, 32
-DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -73,7 +72,7 @@ def _source(given: argparse.Namespace) -> Source:
 
 def _build(folder: Path, source: Source, executor: str) -> tuple[float, int, LayerDatabase, PlainProgress]:
     progress = PlainProgress()
-    watch = _Peak()
+    watch = PeakMemory()
     watch.start()
     begin = time.perf_counter()
     database = LayerDatabase.build(
@@ -81,32 +80,6 @@ def _build(folder: Path, source: Source, executor: str) -> tuple[float, int, Lay
     )
     seconds = time.perf_counter() - begin
     return seconds, watch.stop(), database, progress
-
-
-class _Peak(threading.Thread):
-    """Watches the memory of this process and all its children, what they share counted once (PSS)."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._ended = threading.Event()
-        self._most = 0
-
-    def run(self) -> None:
-        me = psutil.Process()
-        while not self._ended.wait(0.5):
-            total = 0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.NoSuchProcess:
-                    continue
-            self._most = max(self._most, total)
-
-    def stop(self) -> int:
-        """Return the most bytes that they had together."""
-        self._ended.set()
-        self.join()
-        return self._most
 
 
 def _compare_dask(source: Source) -> None:

@@ -18,30 +18,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from taco.accuracy import Score, paired_drop
-from taco.agnostic import CalibrationPictures, agnostic_batches
+from benchmarks._animals import DATA, Setting
 from taco.database import LayerDatabase, Recipe, Source, choose_layers
 from taco.executor import Executor
 from taco.files import write_atomically
-from taco.material import Material, divide, find_pictures
-from taco.model import load_generalist
-from taco.options import ExportOptions, make_options
-from taco.pictures import BankOptions, PictureBank
+from taco.options import ExportOptions
 from taco.progress import PlainProgress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
 from taco.recovering import Recovery
-from taco.repair import make_teacher, renormalise
+from taco.repair import renormalise
 from taco.rundir import RunDir
 from taco.sparsify import Sparsifier, choose_levels
-from taco.specialise import make_head, predict_logits, specialise
 from taco.stored import Store
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 ONE_SHOT, GRADUAL = (0.5, 0.75, 0.9, 0.95), (0.9, 0.95)
-CLASSES, SHOTS = 8, 16
+RESULTS = Path("docs/evidence/specialisation")
 CALIBRATIONS = ("task", "agnostic")
 
 
@@ -58,69 +51,6 @@ class Cell:
     def name(self) -> str:
         """Of its file."""
         return f"seed{self.seed}-{self.calibration}-{self.sparsity:g}-{self.steps}steps"
-
-
-class Setting:
-    """The task of one seed: its pictures, its dense specialist, and the agnostic pictures."""
-
-    def __init__(self, seed: int, data: Path, scratch: Path) -> None:
-        self.seed, self.scratch = seed, scratch
-        facts = json.loads(data.with_suffix(".json").read_text())
-        known = sorted(name for name, fact in facts.items() if "imagenet_index" in fact)
-        classes = sorted(np.random.default_rng(1000 + seed).choice(known, CLASSES, replace=False).tolist())
-        class_map = scratch / "map.json"
-        class_map.write_text(json.dumps({name: facts[name]["imagenet_index"] for name in known}))
-        self.options = make_options(
-            {
-                "task": data, "target": "host-cpu", "classes": tuple(classes), "class_map": class_map,
-                "shots": SHOTS, "seed": seed, "out": scratch / "out",
-            }
-        )  # fmt: skip
-        generalist = load_generalist(self.options.model)
-        listings = find_pictures(self.options)
-        self.preprocessing = generalist.preprocessing
-        bank = PictureBank.read(listings.views, self.preprocessing, BankOptions(scratch / f"{seed}.pixels"))
-        self.material: Material = divide(listings, bank, self.options)
-        self.dense = specialise(generalist, make_head(generalist, self.material, self.options)).module
-        others = [path for name in known if name not in classes for path in sorted((data / name).iterdir())]
-        order = np.random.default_rng(seed).permutation(len(others))
-        self._others = [others[i] for i in order]
-
-    def pictures(self, calibration: str) -> CalibrationPictures:
-        """Return what to calibrate on."""
-        fit = self.material.task.fit
-        if calibration == "task":
-            return CalibrationPictures({}, len(fit), lambda: self.material.batches(fit))
-        read = functools.cache(lambda: agnostic_batches(self._others, len(fit), self.preprocessing))
-        return CalibrationPictures({"agnostic": f"other species, seed {self.seed}"}, len(fit), lambda: read()())
-
-    @functools.cached_property
-    def teacher(self) -> Any:
-        """The dense specialist's answers on the select pictures."""
-        return make_teacher(self.dense, self.material)
-
-    @functools.cached_property
-    def _answers(self) -> tuple[Any, Any]:
-        labels = np.array([p.label_index for p in self.material.judged])
-        return labels, predict_logits(self.dense, self.material.batches(self.material.judged)).argmax(1)
-
-    def judge(self, module: nn.Module) -> dict[str, Any]:
-        """Return accuracies on the evaluation pictures and the paired drop."""
-        labels, dense = self._answers
-        got = predict_logits(module, self.material.batches(self.material.judged)).argmax(1)
-        classes = self.material.task.classes
-        before, after = (Score.from_predictions(labels, answers, classes) for answers in (dense, got))
-        drop = paired_drop(labels, dense, got, before.balanced)
-        return {
-            "dense": before.top1.percent,
-            "percent": after.top1.percent,
-            "low": after.top1.low,
-            "high": after.top1.high,
-            "n": after.top1.n,
-            "drop": drop.points,
-            "drop_low": drop.low,
-            "drop_high": drop.high,
-        }
 
 
 def one_shot(setting: Setting, calibration: str, sparsities: Sequence[float]) -> Iterator[tuple[float, dict[str, Any]]]:
@@ -221,7 +151,9 @@ def _shown(cell: Mapping[str, Any] | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Work off the cells and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.specialisation", description=__doc__)
-    parser.add_argument("results", type=Path, help="folder of the cells")
+    parser.add_argument(
+        "results", type=Path, nargs="?", default=RESULTS, help="folder of the cells (default: %(default)s)"
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=64, help="steps of gradual recovery in all; 0: one shot only")

@@ -1,0 +1,99 @@
+"""Tasks of eight species from shared/data/animals, for benchmarks that judge accuracy: repeatable from a seed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from taco.accuracy import Score, paired_drop
+from taco.agnostic import CalibrationPictures, agnostic_batches
+from taco.material import Material, divide, find_pictures
+from taco.model import load_generalist
+from taco.options import make_options
+from taco.pictures import BankOptions, PictureBank
+from taco.repair import make_teacher
+from taco.specialise import make_head, predict_logits, specialise
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
+CLASSES, SHOTS = 8, 16
+
+#: Species that ImageNet names, whose rows of the head are taken, or others, for which a head is fitted.
+Species = Literal["imagenet", "other"]
+
+
+class Setting:
+    """The task of one seed: its pictures, its dense specialist, and pictures of species outside the task."""
+
+    def __init__(
+        self, seed: int, data: Path, scratch: Path, *, species: Species = "imagenet", model: str | None = None
+    ) -> None:
+        self.seed, self.scratch = seed, scratch
+        facts = json.loads(data.with_suffix(".json").read_text())
+        known = sorted(name for name, fact in facts.items() if "imagenet_index" in fact)
+        among = known if species == "imagenet" else sorted(set(facts) - set(known))
+        classes = sorted(np.random.default_rng(1000 + seed).choice(among, CLASSES, replace=False).tolist())
+        given: dict[str, Any] = {
+            "task": data, "target": "host-cpu", "classes": tuple(classes), "shots": SHOTS, "seed": seed,
+            "out": scratch / "out",
+        }  # fmt: skip
+        if species == "imagenet":
+            given["class_map"] = scratch / "map.json"
+            given["class_map"].write_text(json.dumps({name: facts[name]["imagenet_index"] for name in known}))
+        if model is not None:
+            given["model"] = model
+        self.options = make_options(given)
+        generalist = load_generalist(self.options.model)
+        listings = find_pictures(self.options)
+        self.preprocessing = generalist.preprocessing
+        bank = PictureBank.read(listings.views, self.preprocessing, BankOptions(scratch / f"{species}-{seed}.pixels"))
+        self.material: Material = divide(listings, bank, self.options)
+        self.dense = specialise(generalist, make_head(generalist, self.material, self.options)).module
+        others = [path for name in known if name not in classes for path in sorted((data / name).iterdir())]
+        order = np.random.default_rng(seed).permutation(len(others))
+        self._others = [others[i] for i in order]
+
+    def pictures(self, calibration: str) -> CalibrationPictures:
+        """Return what to calibrate on."""
+        fit = self.material.task.fit
+        if calibration == "task":
+            return CalibrationPictures({}, len(fit), lambda: self.material.batches(fit))
+        read = functools.cache(lambda: agnostic_batches(self._others, len(fit), self.preprocessing))
+        return CalibrationPictures({"agnostic": f"other species, seed {self.seed}"}, len(fit), lambda: read()())
+
+    @functools.cached_property
+    def teacher(self) -> Any:
+        """The dense specialist's answers on the select pictures."""
+        return make_teacher(self.dense, self.material)
+
+    def answers(self, module: nn.Module) -> npt.NDArray[np.float32]:
+        """Return logits on the select pictures, (n, classes)."""
+        return predict_logits(module, self.material.batches(self.material.task.select))
+
+    def judge(self, module: nn.Module) -> dict[str, Any]:
+        """Return accuracies on the evaluation pictures and the paired drop."""
+        labels, dense = self._judged
+        got = predict_logits(module, self.material.batches(self.material.judged)).argmax(1)
+        classes = self.material.task.classes
+        before, after = (Score.from_predictions(labels, answers, classes) for answers in (dense, got))
+        drop = paired_drop(labels, dense, got, before.balanced)
+        return {
+            "dense": before.top1.percent,
+            "percent": after.top1.percent,
+            "low": after.top1.low,
+            "high": after.top1.high,
+            "n": after.top1.n,
+            "drop": drop.points,
+            "drop_low": drop.low,
+            "drop_high": drop.high,
+        }
+
+    @functools.cached_property
+    def _judged(self) -> tuple[Any, Any]:
+        labels = np.array([p.label_index for p in self.material.judged])
+        return labels, predict_logits(self.dense, self.material.batches(self.material.judged)).argmax(1)
