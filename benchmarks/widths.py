@@ -17,7 +17,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from taco.baselines import baseline_solutions, squares
 from taco.compress import UnitSolution, calibrate_units, solve_units, stitch
 from taco.distribute import distribute
 from taco.files import write_atomically
-from taco.latency.levels import harm_of
-from taco.probes import probe_units
+from taco.latency.losses import UnitLoss, choose_currency
+from taco.probes import Prober
 from taco.repair import renormalise
 from taco.size import count_macs
 from taco.units import find_units, steps_of
@@ -103,19 +103,20 @@ class Contest:
         return by_macs(options, share, lambda option: count(options.index(option))).widths
 
     @functools.cached_property
-    def _probes(self) -> Mapping[str, Any]:
-        return probe_units(self.dense, self.solutions, self.steps, self.setting.answers, lambda _: None)
+    def _losses(self) -> Callable[[str, int], float]:
+        """Unit and width -> loss, in the currency that ranks probed models best: what the latency loop uses."""
+        probed = Prober(self.dense, self.solutions, self.setting.answers, MULTIPLE, {}).probe(lambda _: None)
+        units = {
+            name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
+            for name, s in self.solutions.items()
+        }
+        currency = choose_currency(units, probed.joint).currency
+        return lambda name, width: units[name].at(width, currency)
 
     def _spread(self, share: float) -> Mapping[str, int]:
         """Return the widths with the least harm for the MACs: the latency loop with MACs for milliseconds."""
         widths = {u.name: [u.width, *_below(u.width, self.steps[u.name])] for u in self.units}
-        losses = {
-            u.name: [
-                harm_of(float(self.solutions[u.name].order.loss[u.width - w]), len(u.consumers), self._probes[u.name])
-                for w in widths[u.name]
-            ]
-            for u in self.units
-        }
+        losses = {u.name: [self._losses(u.name, width) for width in widths[u.name]] for u in self.units}
         macs = {u.name: [u.macs * w / u.width for w in widths[u.name]] for u in self.units}
         fixed = self.macs - sum(u.macs for u in self.units)  # units of one block each share no layer
         chosen = distribute(losses, macs, share * self.macs - fixed)
