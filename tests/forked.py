@@ -1,8 +1,8 @@
-"""`taco` commands as processes that start warm: forked from a server that has imported everything and exported once.
+"""Processes that start warm: forked from a server that has imported everything and exported a model once.
 
 A command of its own needs some ten seconds of processor time to import torch and to make torch.onnx ready. A test that
-starts it forty times pays that once: the standard library's fork server (`multiprocessing`) preloads this package, and
-each child then is a process like any other, with a pid, an exit code, and its own memory, that can be killed.
+starts it forty times pays that once: the standard library's fork server (`multiprocessing`) preloads forked_warm.py.
+Each child is a process like any other, with a pid, an exit code and its own memory, and can be killed.
 """
 
 from __future__ import annotations
@@ -35,34 +35,39 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _run(arguments: Sequence[str], out: str, err: str, before: Callable[[], None] | None) -> None:
-    """In the child: become `taco ARGUMENTS`, its streams in files."""
+def taco(arguments: Sequence[str]) -> None:
+    """Be the command `taco ARGUMENTS`."""
+    sys.argv = ["taco", *arguments]
+    cli.main()
+
+
+def _run(work: Callable[[], object], before: Callable[[], None] | None, out: str, err: str) -> None:
+    """In the child: work, with its streams in files."""
     if _WARM not in sys.modules:
         raise RuntimeError(f"the fork server could not import {_WARM}")
     for path, stream in ((out, 1), (err, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, stream)
         os.close(file)
-    sys.argv = ["taco", *arguments]
     if before is not None:
         before()
-    cli.main()
+    work()
 
 
 class Forked:
-    """A running `taco` command.
+    """A running process.
 
     Args:
-        arguments: Of the command.
-        folder: For the files that its streams go to.
-        before: Called in the child before it starts; a function of a module.
+        work: What it does; a function of a module, or a `functools.partial` of one.
+        folder: For the files that its streams go to; created.
+        before: Called in the child before `work`, likewise.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: Path, before: Callable[[], None] | None = None) -> None:
-        self._arguments = list(arguments)
-        self._streams = [folder / "stdout", folder / "stderr"]
-        streams = map(str, self._streams)
-        self._process: ForkServerProcess = _context().Process(target=_run, args=(self._arguments, *streams, before))
+    def __init__(self, work: Callable[[], object], folder: Path, before: Callable[[], None] | None = None) -> None:
+        folder.mkdir(parents=True)
+        self._work, self._streams = work, [folder / "stdout", folder / "stderr"]
+        given = (work, before, *map(str, self._streams))
+        self._process: ForkServerProcess = _context().Process(target=_run, args=given)
         self._process.start()
 
     def poll(self) -> int | None:
@@ -77,7 +82,7 @@ class Forked:
         """
         self._process.join(seconds)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self._arguments, seconds)
+            raise subprocess.TimeoutExpired(repr(self._work), seconds)
         return self._process.exitcode
 
     def kill(self) -> None:
@@ -91,4 +96,4 @@ class Forked:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        return subprocess.CompletedProcess(self._arguments, code, *(path.read_text() for path in self._streams))
+        return subprocess.CompletedProcess(repr(self._work), code, *(path.read_text() for path in self._streams))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from forked import Forked
 from tiny_database import MOST, contents, make
 
 from taco.database import LayerDatabase
@@ -22,19 +21,6 @@ from taco.errors import InputError
 
 pytestmark = pytest.mark.slow
 KILLS = 8
-BUILD = """
-import sys
-from pathlib import Path
-from tiny_database import make
-
-make(Path(sys.argv[1]), executor=sys.argv[2])
-"""
-
-
-def start(folder: Path, executor: str = "local:1") -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    command = [sys.executable, "-c", BUILD, str(folder), executor]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +34,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, b
     moments, killed = random.Random(3), 0
     for number in range(KILLS):
         folder = tmp_path / str(number)
-        with start(folder) as process:
-            while process.poll() is None and not (folder / "index.json").exists():
-                time.sleep(0.002)
-            time.sleep(moments.uniform(0, 0.25))
-            process.send_signal(signal.SIGKILL)
-        killed += process.returncode == -signal.SIGKILL
+        process = Forked(partial(make, folder, executor="local:1"), tmp_path / f"{number}-streams")
+        while process.poll() is None and not (folder / "index.json").exists():
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.25))
+        process.kill()
+        killed += process.wait(60) == -signal.SIGKILL
         database = LayerDatabase.open(folder)
         database.verify()
         for unit in database.units:
@@ -78,14 +64,13 @@ def test_a_second_build_of_the_same_folder_is_refused(tmp_path: Path, whole: dic
 
 @pytest.mark.parametrize("kilobytes", [8, 16, 24])
 def test_a_full_disk_is_said_and_a_larger_one_goes_on(
-    kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path]
+    kilobytes: int, whole: dict[str, bytes], small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = small_disk(f"size={kilobytes}k") / "db"
-    with start(folder) as process:
-        _, said = process.communicate(timeout=120)
+    process = Forked(partial(make, folder, executor="local:1"), tmp_path / "streams").completed(120)
     assert process.returncode != 0, "the database must not fit, or this size tests nothing"
-    assert "No space left on device" in said
-    assert "Free some space, or choose another --out" in said
+    assert "No space left on device" in process.stderr
+    assert "Free some space, or choose another --out" in process.stderr
     if (folder / "index.json").stat().st_size if (folder / "index.json").exists() else 0:
         database = LayerDatabase.open(folder)
         database.verify()

@@ -102,12 +102,13 @@ def test_groups_cover_every_layer_once_in_the_order_in_which_they_run() -> None:
     assert max(map(len, plan_groups(dense, names, batches, SequentialOptions(1, tight)))) == 1
 
 
-def test_the_same_again_and_in_other_processes() -> None:
+@pytest.mark.parametrize("executor", ["local:1", pytest.param("local:2", marks=pytest.mark.slow)])
+def test_the_same_again_here_and_in_other_processes(executor: str) -> None:
     dense = net(4)
     how = {name: Assignment(Level("unstructured", 0.7), "admm", 1e-2) for name in convolutions(dense)}
     options = SequentialOptions(groups=2)
     one, two = (
-        solve_sequentially(dense, dense, how, batches, options, Executor.parse(kind)) for kind in ("local:1", "local:2")
+        solve_sequentially(dense, dense, how, batches, options, Executor.parse(kind)) for kind in ("local:1", executor)
     )
     for key, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[key]), key

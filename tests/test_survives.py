@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import draw_task
 from dying import die_at_rename
-from forked import Forked
+from forked import Forked, taco
 
 from taco import api
 from taco.bundle import Bundle
@@ -24,21 +24,19 @@ from taco.errors import BundleError, UnreadableImageError
 from taco.progress import PlainProgress
 
 pytestmark = pytest.mark.slow
-KILLS = 10
+KILLS = 6
 
 
 def command(task: Path, out: Path, *more: str) -> list[str]:
     return [
-        *("export", str(task), "--target", "host-cpu", "--out", str(out)),
+        *("export", str(task), "--target", "raspberry-pi-4", "--macs", "0.6", "--out", str(out)),
         *("--model", "test_efficientnet", "--random-weights", "--shots", "5", "--threads", "1"),
-        *("--speedup", "1.1", "--recover-minutes", "0.02", *more),
+        *("--recover-minutes", "0.02", *more),
     ]
 
 
 def start(task: Path, out: Path, *more: str, before: Callable[[], None] | None = None) -> Forked:
-    streams = task.parent / "streams" / uuid.uuid4().hex
-    streams.mkdir(parents=True)
-    return Forked(command(task, out, *more), streams, before)
+    return Forked(partial(taco, command(task, out, *more)), task.parent / "streams" / uuid.uuid4().hex, before)
 
 
 def job(task: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +122,7 @@ def test_killed_around_every_step_it_still_arrives(task: Path, finished: Path, t
     assert not [p.name for p in out.rglob(".*.tmp")], "what the killed processes were writing is swept up"
 
 
-@pytest.mark.parametrize("kilobytes", [16, 400, 2000, 3200, 3600, 4400, 5200, 6000, 7000])
+@pytest.mark.parametrize("kilobytes", [16, 2000, 3200, 3600, 4400, 5200, 6000, 7000])
 def test_a_full_disk_is_said_and_a_larger_one_goes_on(
     task: Path, finished: Path, small_disk: Callable[[str], Path], kilobytes: int
 ) -> None:
