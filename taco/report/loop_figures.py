@@ -39,7 +39,7 @@ def round_marks(report: Report) -> str:
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel("round")
     axes.set_ylabel("of the budget, %")
-    handles = [
+    handles: list[Line2D | Patch] = [
         Line2D([], [], color=INK, marker="o", markerfacecolor="none", markersize=9, linestyle="none"),
         Line2D([], [], color=SMALL, marker="o", markersize=7, linestyle="none"),
         Patch(color=DENSE, alpha=0.3),
