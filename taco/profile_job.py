@@ -43,7 +43,7 @@ def cells_bench(target: Target, threads: int | None, folder: Path) -> Bench:
 def profile_or_load(
     profiler: Profiler, folder: Path, progress: Progress, dense: Path | None = None, *, again: bool = False
 ) -> Profile:
-    """Return the table of a profiler's key from the cache, or make it.
+    """Return the table of a profiler's key from the cache, or make it; one that a time limit cut short is gone on with.
 
     Args:
         profiler: What to time.
@@ -57,9 +57,9 @@ def profile_or_load(
     """
     cache, key = cache_folder(), profiler.key()
     table = None if again else load_cached(cache, key)
-    if table is not None:
+    if table is not None and not table.unfinished:
         return Profile(table, cached_path(cache, key), already_there=True)
-    table = profiler.profile(folder, progress, dense)
+    table = profiler.profile(folder, progress, dense, table)
     if table.stopped_early:
         progress.say("the time limit or a busy machine left some intervals wide; `taco profile --again` repeats it")
     return Profile(table, save_cached(cache, table), already_there=False)

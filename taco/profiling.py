@@ -12,7 +12,7 @@ import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from taco.errors import MeasurementError
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
-from taco.latency.table import Cell, LatencyTable, TableKey, UnitCells, device_words
+from taco.latency.table import TIME_LIMIT, Cell, LatencyTable, TableKey, UnitCells, device_words
 from taco.micromodels import Holder, Unheld, find_holders, widths_of
 from taco.progress import Progress
 from taco.rundir import content_key
@@ -108,13 +108,17 @@ class Profiler:
             architecture=content_key([asked, list(self.input_size)]),
         )
 
-    def profile(self, folder: Path, progress: Progress, dense: Path | None = None) -> LatencyTable:
+    def profile(
+        self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None
+    ) -> LatencyTable:
         """Time every unit at every width.
 
         Args:
             folder: For files that need not survive; the caller removes it.
             progress: Told about every different unit.
             dense: The exported dense model; None exports it.
+            earlier: A table of the same key that a time limit cut short: only what it lacks is timed. Its dense time
+                stays the measure, so that old and new cells compare.
 
         Raises:
             MeasurementError: Nothing can be timed here, or a measurement failed.
@@ -125,34 +129,41 @@ class Profiler:
             dense = folder / "dense.onnx"
             with progress.step("export the dense model"):
                 self._write(export_proto(Compressed(self.model, self.input_size)), self.input_size, dense)
-        results, settled = self._time_all(folder, progress, dense)
-        if not results:
+        known = {} if earlier is None else dict(earlier.units)
+        results, settled = self._time_all(folder, progress, dense, {unit.signature for unit in known.values()})
+        if not results and not known:
             reasons = {h.reason for h in self.holders.values() if isinstance(h, Unheld)}
             raise MeasurementError(
                 f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}"
             )
-        samples = [ms for result in results.values() for ms in result.models[_DENSE].samples_ms]
-        dense_ms = float(np.median(samples))
+        if earlier is None:
+            samples = [ms for result in results.values() for ms in result.models[_DENSE].samples_ms]
+            dense_ms, dense_n, seconds = float(np.median(samples)), len(samples), 0.0
+        else:
+            dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
+        units = known | self._cells(results, dense_ms)
         return LatencyTable(
             key=key,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=self.clock() - begin,
+            seconds=seconds + self.clock() - begin,
             stopped_early=not settled,
             dense_ms=dense_ms,
-            dense_n=len(samples),
-            units=self._cells(results, dense_ms),
+            dense_n=dense_n,
+            units={name: units[name] for name in self.holders if name in units},
             skipped={
-                name: holder.reason if isinstance(holder, Unheld) else "the time limit came first"
+                name: holder.reason if isinstance(holder, Unheld) else TIME_LIMIT
                 for name, holder in self.holders.items()
-                if _signature(holder) not in results
+                if name not in units
             },
         )
 
-    def _time_all(self, folder: Path, progress: Progress, dense: Path) -> tuple[dict[str, BenchResult], bool]:
-        """Return, for every signature, the times of all its widths; and whether all intervals are small."""
+    def _time_all(
+        self, folder: Path, progress: Progress, dense: Path, known: Collection[str]
+    ) -> tuple[dict[str, BenchResult], bool]:
+        """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
         first: dict[str, str] = {}
         for name, holder in self.holders.items():
-            if isinstance(holder, Holder):
+            if isinstance(holder, Holder) and holder.signature not in known:
                 first.setdefault(holder.signature, name)
         results: dict[str, BenchResult] = {}
         begin, settled = self.clock(), True

@@ -47,10 +47,18 @@ def test_a_width_on_the_same_stair_is_never_offered() -> None:
     assert all(later.ms < earlier.ms for earlier, later in itertools.pairwise(levels))
 
 
-def test_wide_intervals_hide_a_small_step() -> None:
+def test_wide_intervals_hide_a_small_step_that_the_fastest_runs_do_not_show() -> None:
     times = {64: 4.0, 32: 3.8}
-    assert widths(levels_of(make_unit(times, spread=0.02), falling([64]), 32)) == [64, 32]
-    assert widths(levels_of(make_unit(times, spread=0.20), falling([64]), 32)) == [64]
+    assert widths(levels_of(make_unit(times, spread=0.02, min_ms=3.5), falling([64]), 32)) == [64, 32]
+    assert widths(levels_of(make_unit(times, spread=0.20, min_ms=3.5), falling([64]), 32)) == [64]
+    assert widths(levels_of(make_unit(times, spread=0.20), falling([64]), 32)) == [64, 32]
+
+
+def test_fastest_runs_alone_make_no_step() -> None:
+    unit = make_unit({64: 4.0, 32: 4.0}, spread=0.2)
+    lucky = unit.cells[1].model_copy(update={"min_ms": 2.0})
+    unit = unit.model_copy(update={"cells": (unit.cells[0], lucky)})
+    assert widths(levels_of(unit, falling([64]), 32)) == [64]
 
 
 def test_of_many_widths_all_timed_ones_stay() -> None:

@@ -20,7 +20,7 @@ from taco.errors import InputError, MeasurementError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed
 from taco.latency.drawing import heat_map, plot_table
-from taco.latency.levels import levels_of
+from taco.latency.levels import Level, choose, dense, levels_of
 from taco.latency.table import LatencyTable, cached_path, save_cached
 from taco.profiling import Profiler
 from taco.progress import PlainProgress
@@ -33,6 +33,10 @@ FAMILY = SMALL[0]
 FOUND = dataclasses.replace(units_of(FAMILY), units=units_of(FAMILY).within_blocks[:2])
 WIDE = {"COLUMNS": "200"}
 Speed = Callable[[int], float]
+
+
+def falling_losses(width: int) -> dict[int, float]:
+    return {w: float((width - w) ** 2) for w in range(width + 1)}
 
 
 def weights(path: Path) -> int:
@@ -133,11 +137,17 @@ def test_bursts_widen_intervals_and_the_levels_do_not_follow_them(exports: None,
     spreads = [c.spread for u in busy.units.values() for c in u.cells]
     assert max(spreads) > profiling.SMALL_SPREAD
     assert len(device.runs) > 2, "wide intervals are measured again"
-    for name, unit in calm.units.items():
-        losses = {w: float(unit.cells[0].width - w) for w in range(unit.cells[0].width + 1)}
-        offered = {level.width: level.ms for level in levels_of(unit, losses, 16)}
-        for level in levels_of(busy.units[name], losses, 16):
+    options: list[dict[str, list[Level]]] = []
+    for table in (calm, busy):
+        losses = {name: falling_losses(unit.cells[0].width) for name, unit in table.units.items()}
+        options.append({name: levels_of(unit, losses[name], 16) for name, unit in table.units.items()})
+    for name in calm.units:
+        offered = {level.width: level.ms for level in options[0][name]}
+        for level in options[1][name]:
             assert level.ms / busy.dense_ms == pytest.approx(offered[level.width] / calm.dense_ms, rel=0.15)
+    for share in (0.8, 0.6, 0.5):
+        quiet, disturbed = (choose(o, share * dense(o).table_ms) for o in options)
+        assert quiet.widths == disturbed.widths, "the choice does not follow the bursts"
 
 
 def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Path) -> None:
@@ -148,6 +158,25 @@ def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Pa
     assert len(table.units) == 1
     assert set(table.skipped.values()) == {"the time limit came first"}
     assert len(table.skipped) == 1
+
+
+def test_what_a_time_limit_left_out_is_timed_by_the_next_run(
+    exports: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    whole = make_profiler(Device()).profile(tmp_path / "whole", PlainProgress())
+    device = Device(seconds=10.0)
+    short = profile_job.profile_or_load(make_profiler(device, max_seconds=5.0), tmp_path / "a", PlainProgress())
+    assert short.table.unfinished
+    slower = Device(factor=lambda _: 2.0)
+    more = profile_job.profile_or_load(make_profiler(slower), tmp_path / "b", PlainProgress())
+    assert (len(device.runs), len(slower.runs)) == (1, 1), "what is there is not timed again"
+    assert not more.already_there
+    assert (more.table.unfinished, more.table.skipped) == (False, {})
+    assert list(more.table.units) == list(whole.units)
+    for name, unit in whole.units.items():
+        assert [c.p50_ms for c in more.table.units[name].cells] == pytest.approx([c.p50_ms for c in unit.cells])
+    assert profile_job.profile_or_load(make_profiler(slower), tmp_path / "c", PlainProgress()).already_there
 
 
 def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,17 @@ KEY = TableKey(
 )
 
 
-def make_cell(width: int, ms: float, spread: float = 0.01) -> Cell:
-    return Cell(width=width, min_ms=0.9 * ms, p50_ms=ms, n=30, spread=spread, source="measured")
+def make_cell(width: int, ms: float, spread: float = 0.01, min_ms: float | None = None) -> Cell:
+    return Cell(
+        width=width, min_ms=0.9 * ms if min_ms is None else min_ms, p50_ms=ms, n=30, spread=spread, source="measured"
+    )
 
 
-def make_unit(times: Mapping[int, float], signature: str = "s", spread: float = 0.01) -> UnitCells:
-    cells = tuple(make_cell(w, times[w], spread) for w in sorted(times, reverse=True))
+def make_unit(
+    times: Mapping[int, float], signature: str = "s", spread: float = 0.01, min_ms: float | None = None
+) -> UnitCells:
+    """Cells of these widths and times; `min_ms` is the fastest run of all of them."""
+    cells = tuple(make_cell(w, times[w], spread, min_ms) for w in sorted(times, reverse=True))
     return UnitCells(kind="inner", holder="blocks.0", signature=signature, cells=cells)
 
 

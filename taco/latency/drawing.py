@@ -15,11 +15,14 @@ from taco.errors import InputError
 from taco.files import write_atomically
 from taco.latency.table import LatencyTable, UnitCells
 
-_INK, _QUIET, _GRID = "#1d242b", "#55606b", "#dfe4e8"
+_INK, _QUIET, _GRID, _HATCH = "#1d242b", "#55606b", "#dfe4e8", "#9aa3ab"
 #: Told apart in grey too: by darkness, line and mark.
 _STYLES = (("#10263f", "-", "o"), ("#b5540b", "--", "s"), ("#3a7d44", "-.", "^"), ("#8b8f98", ":", "D"))
 _NAMED = 4
 _COLUMNS = 16
+#: Narrow, so that letters stay readable where a telephone shows the picture 390 pixels wide.
+_WIDTH_INCHES = 4.2
+_LETTERS, _SMALL = 8.0, 7.5
 
 
 def plot_table(table: LatencyTable, path: Path) -> None:
@@ -34,8 +37,8 @@ def plot_table(table: LatencyTable, path: Path) -> None:
     if not table.units:
         raise InputError("the table has no unit to draw", "Make it again with `taco profile`")
     rows = len(table.units)
-    figure = Figure(figsize=(7.2, 5.2 + 0.26 * rows), dpi=130, layout="constrained")
-    stairs, heat = figure.subplots(2, 1, height_ratios=[4.2, 0.6 + 0.26 * rows])
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.6 + 0.22 * rows), dpi=220, layout="constrained")
+    stairs, heat = figure.subplots(2, 1, height_ratios=[4.0, 0.6 + 0.22 * rows])
     _stairs(stairs, table)
     _heat(figure, heat, table)
     buffer = io.BytesIO()
@@ -76,42 +79,51 @@ def _stairs(axes: Axes, table: LatencyTable) -> None:
             axes.plot(shares, times, color=_GRID, linewidth=1.2, zorder=0)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.set_xlabel("width kept", color=_QUIET)
-    axes.set_ylabel("ms of the block that holds it", color=_QUIET)
+    axes.set_xlabel("width kept", color=_QUIET, fontsize=_LETTERS)
+    axes.set_ylabel("ms of the block that holds it", color=_QUIET, fontsize=_LETTERS)
     axes.grid(color=_GRID, linewidth=0.8)
-    axes.legend(frameon=False, fontsize=8, title=f"the slowest of {len(ranked)} different units", title_fontsize=8)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, -0.16),
+        frameon=False,
+        fontsize=_SMALL,
+        title=f"the slowest of {len(ranked)} different units",
+        title_fontsize=_SMALL,
+    )
     _dress(axes)
     key = table.key
     axes.set_title(
-        f"{key.model}: {key.runtime} {key.runtime_version}, {key.precision}, {key.threads} threads; whole dense model "
-        f"{table.dense_ms:.2f} ms",
+        f"{key.model}: {key.runtime} {key.runtime_version}, {key.precision},\n{key.threads} threads; "
+        f"whole dense model {table.dense_ms:.2f} ms",
         loc="left",
         color=_INK,
-        fontsize=9,
+        fontsize=_LETTERS,
     )
 
 
 def _heat(figure: Figure, axes: Axes, table: LatencyTable) -> None:
     values = heat_map(table)
     image = axes.imshow(values, aspect="auto", cmap="Greys", vmin=0, interpolation="nearest")
-    axes.set_facecolor("#f3e3d3")
+    axes.patch.set(facecolor="white", edgecolor=_HATCH, hatch="/////", linewidth=0)
     middle = float(np.nanmax(values)) / 2
     for row, column in np.ndindex(*values.shape):
         if column % 4 == 3 and np.isfinite(values[row, column]):
             colour = "white" if values[row, column] > middle else _INK
-            axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_yticks(range(len(table.units)), labels=list(table.units), fontsize=7, color=_INK, parse_math=False)
+            text = f"{values[row, column]:.2f}"
+            axes.text(column + 0.4, row, text, ha="right", va="center", fontsize=_SMALL, color=colour)
+    axes.set_yticks(range(len(table.units)), labels=list(table.units), fontsize=_SMALL, color=_INK, parse_math=False)
     ticks = range(3, _COLUMNS, 4)
     axes.set_xticks(ticks, labels=[f"{100 * (tick + 1) // _COLUMNS}%" for tick in ticks])
-    axes.set_xlabel("width kept; tinted: not timed", color=_QUIET)
+    axes.set_xlabel("width kept; hatched: not timed", color=_QUIET, fontsize=_LETTERS)
     _dress(axes)
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=30)
-    bar.set_label("ms", color=_QUIET)
+    bar.set_label("ms", color=_QUIET, fontsize=_LETTERS)
     bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=_QUIET, labelsize=_SMALL)
 
 
 def _dress(axes: Axes) -> None:
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.tick_params(length=0, which="both", labelcolor=_QUIET)
+    axes.tick_params(length=0, which="both", labelcolor=_QUIET, labelsize=_SMALL)

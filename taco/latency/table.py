@@ -25,6 +25,8 @@ Source = Literal["measured", "interpolated", "estimated"]
 log = logging.getLogger(__name__)
 
 _KEY_LENGTH = 16
+#: Why a unit is missing that another run of the profile would time.
+TIME_LIMIT = "the time limit came first"
 
 
 class _Frozen(BaseModel):
@@ -119,6 +121,11 @@ class LatencyTable(_Frozen):
     dense_n: int = Field(ge=1)
     units: dict[str, UnitCells]
     skipped: dict[str, str] = Field(description="units that were not timed, and why")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a time limit left units out."""
+        return TIME_LIMIT in self.skipped.values()
 
     @property
     def timed(self) -> int:

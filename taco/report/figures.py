@@ -99,6 +99,7 @@ class Bars:
         axis: What a length is.
         row: What a row is.
         title: For those who cannot see it.
+        parts: What the dark part and the rest of a bar are.
     """
 
     names: Sequence[str]
@@ -108,6 +109,7 @@ class Bars:
     axis: str
     row: str
     title: str
+    parts: tuple[str, str] = ("kept", "taken away")
 
 
 def width_bars(report: Report) -> str:
@@ -171,7 +173,7 @@ def _named_bars(bars: Bars, anchor: str) -> str:
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel(bars.axis)
-    legend(axes, _width_handles())
+    legend(axes, _width_handles(bars.parts))
     return render(figure, anchor, bars.title)
 
 
@@ -184,7 +186,7 @@ def _numbered_columns(bars: Bars, anchor: str) -> str:
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel(f"{bars.row}, numbered as in the table")
     axes.set_ylabel(bars.axis)
-    legend(axes, _width_handles())
+    legend(axes, _width_handles(bars.parts))
     return render(figure, anchor, bars.title)
 
 
@@ -215,8 +217,8 @@ def _dot(colour: str, label: str) -> Line2D:
     return Line2D([], [], color=colour, marker="o", markerfacecolor=face, markersize=6.5, linewidth=1.6, label=label)
 
 
-def _width_handles() -> list[Patch]:
-    return [Patch(color=SMALL, label="kept"), Patch(color=DENSE, alpha=0.45, label="taken away")]
+def _width_handles(parts: tuple[str, str]) -> list[Patch]:
+    return [Patch(color=SMALL, label=parts[0]), Patch(color=DENSE, alpha=0.45, label=parts[1])]
 
 
 def legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:

@@ -64,6 +64,7 @@ def block_times(report: Report) -> str:
             axis="milliseconds of its block",
             row="unit",
             title=f"Milliseconds of the blocks of {counted(len(units), 'unit')}, dense and as chosen",
+            parts=("as chosen", "saved"),
         ),
         "times",
     )
