@@ -24,6 +24,7 @@ from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, precision_section
 from taco.formats.names import BLANK
 from taco.gates import Gate
+from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
@@ -113,8 +114,8 @@ def write_bundle(done: Finished, checks: Sequence[Gate], folder: Path) -> Manife
         files[PACKED_NAME] = done.packed
     if done.baked is not None:
         files[BAKED_NAME] = done.baked.path
-    if not plan.target.local and plan.target.runtime != "trt":
-        files |= _bench_kit(done)
+    if not plan.target.local:
+        files |= jetson_kit(done) if plan.target.runtime == "trt" else _bench_kit(done)
     return publish(folder, files, _manifest(done) | {"forced": failed(checks)})
 
 
@@ -351,8 +352,10 @@ def _warnings(done: Finished, units: int) -> list[str]:
         )
     if done.given_up is not None:
         found.append(f"INT8 was given up: {done.given_up.why}")
-    if done.packed is not None and done.target.precision == "int8":
-        found.append("INT8 weights are not packed: aim at an fp32 target for a small file to send")
+    if done.packed is not None and done.target.precision != "fp32":
+        found.append(
+            f"{done.target.precision.upper()} weights are not packed: aim at an fp32 target for a small file to send"
+        )
     if plan.options.speedup is not None and plan.options.speedup <= 1:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:

@@ -94,6 +94,7 @@ LAYERS = (
         "sparsify",
         "checks",
         "summary",
+        "jetson_kit",
         "pipeline",
         "database_job",
         "answers",
