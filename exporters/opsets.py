@@ -23,8 +23,11 @@ _REDUCTIONS = frozenset(
 )
 #: Between 17 and 20 these only took more types, or attributes whose default means what was meant before.
 _GREW = frozenset(
-    ("AveragePool", "Cast", "CastLike", "Constant", "ConstantOfShape", "DequantizeLinear", "Equal", "Identity", "IsNaN")
-    + ("If", "Loop", "Pad", "QuantizeLinear", "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape", "Size")
+    (
+        *("AveragePool", "Cast", "CastLike", "Constant", "ConstantOfShape", "DequantizeLinear", "Equal", "Identity"),
+        *("IsNaN", "If", "Loop", "Pad", "QuantizeLinear", "Reshape", "Resize", "ScatterElements", "ScatterND"),
+        *("Shape", "Size"),
+    )
 )
 _RESIZE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 

@@ -199,9 +199,7 @@ class _Writer:
         made = self._dequantised(f"{layer.node}/bias", whole, step, 0)
         return made, made[0].output[0]
 
-    def _behind_q(
-        self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int
-    ) -> list[onnx.NodeProto]:
+    def _behind_q(self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int) -> list[onnx.NodeProto]:
         """Give a weight as floats that lie on the grid, quantised and back in the graph."""
         grid = (integers * _along(scale, axis, integers.ndim)).astype(np.float32)
         given = [

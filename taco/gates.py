@@ -20,8 +20,8 @@ Logits = npt.NDArray[np.float32]
 
 #: Points that the exported file may lose against the compressed torch model.
 CONVERSION_POINTS = 1.0
-#: Mean cosine of centred logits of the shipped precision and fp32, and percent of equal answers, that a sound conversion
-#: reaches with ease.
+#: Mean cosine of centred logits of the shipped precision and fp32, and percent of equal answers, that a sound
+#: conversion reaches with ease.
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 LEAST_AGREEMENT = 95.0
 #: Fewer evaluation pictures of a class are too few to gate.

@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's trtexec: refuses what that version does not parse, answers in the recorded form, never on a GPU.
+"""A stand-in for NVIDIA's trtexec: refuses what a version does not parse, answers in the recorded form, has no GPU.
 
 An "engine" is the ONNX file with its version; running one runs the file with ONNX Runtime, so that answers are real and
 times are not. `make_trtexec` writes an executable that a test hands to the agent; `Mode` says how it fails.
@@ -74,8 +74,8 @@ def _build(version: str, mode: str, given: dict[str, str]) -> bool:
     if mode == "skipped":
         for tactic in range(3):
             print(
-                f"[11/24/2026-10:00:02] [W] [TRT] UNSUPPORTED_STATE: Skipping tactic {tactic} due to insufficient memory "
-                "on requested size of 629145600 detected for tactic 0xa5a46bfbd719d757."
+                f"[11/24/2026-10:00:02] [W] [TRT] UNSUPPORTED_STATE: Skipping tactic {tactic} due to insufficient "
+                "memory on requested size of 629145600 detected for tactic 0xa5a46bfbd719d757."
             )
     if "--sparsity" in given:
         _tell_sparsity(version)
@@ -155,7 +155,9 @@ def _profile(model: bytes, mode: str, given: dict[str, str]) -> None:
     rows = ["Reformatting CopyNode for Input Tensor 0", *names]
     share = 100 / len(rows)
     median = "" if mode == "older" else ', "medianMs" : 0.1'
-    lines = [f'{{ "name" : "{name}", "timeMs" : 1, "averageMs" : 0.1{median}, "percentage" : {share} }}' for name in rows]
+    lines = [
+        f'{{ "name" : "{name}", "timeMs" : 1, "averageMs" : 0.1{median}, "percentage" : {share} }}' for name in rows
+    ]
     Path(given["--exportProfile"]).write_text('[\n  { "count" : 10 }\n, ' + "\n, ".join(lines) + "\n]\n")
     told: dict[str, Any] = {"Layers": names} if mode == "older" else {"Layers": layers, "Bindings": ["input", "logits"]}
     raw = json.dumps(told).replace("\\u001e", "\x1e")  # written without escapes, as trtexec does

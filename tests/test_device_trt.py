@@ -84,7 +84,9 @@ def test_what_a_stand_in_answered_is_labelled_wherever_it_is_shown(
     assert "On the device" in pages.markdown.read_text()
 
 
-def test_engines_lie_under_a_key_of_everything_that_decides_them(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_engines_lie_under_a_key_of_everything_that_decides_them(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = finished
     assert len(list((folder / "engines").glob("*.engine"))) == 3
     facts = [json.loads(path.read_text()) for path in (folder / "engines").glob("*.json")]

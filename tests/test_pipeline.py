@@ -17,6 +17,7 @@ from conftest import draw_task
 from taco import api, delivery, recovering, search
 from taco.bundle import Bundle
 from taco.device import wire
+from taco.device.trt_kit import read_kit
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.report.schema import Report
 from taco.timings import BenchResult, ModelTiming
@@ -269,11 +270,23 @@ def test_latency_budget_without_a_device_is_refused(drawn_task: Path, tmp_path: 
     assert caught.value.exit_code == 5
 
 
-def test_jetson_bundle_is_labelled_as_not_run_on_hardware(drawn_task: Path, tmp_path: Path) -> None:
-    report = api.export(options(drawn_task, tmp_path / "out", target="jetson-orin", macs=0.8)).report
-    assert "trtexec --onnx=model.onnx" in (report.next_step or "")
+def test_a_jetson_s_folder_is_complete_and_labelled_as_not_run_on_hardware(drawn_task: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = api.export(options(drawn_task, out, target="jetson-orin", macs=0.8)).report
+    assert "python3 agent.pyz jetson" in (report.next_step or "")
     assert any("not been run on hardware" in w for w in report.warnings)
+    assert "Not run on hardware: no jetson-orin" in (out / "report.md").read_text()
     assert report.runtime.precision == "fp16"
+    assert [gate.passed for gate in report.gates if gate.name == "FP16 logits against torch"] == [True]
+    kit = read_kit(str(out))
+    assert (kit.shown.pixels.shape[0], kit.shown.kind) == (report.task.eval_images, "evaluation")
+    graph = onnx.load(out / kit.models["compressed"].weak)
+    assert graph.graph.initializer[0].data_type == onnx.TensorProto.FLOAT16
+    modules = set(kit.owners["compressed"].values())
+    assert {"conv_stem", "conv_head", "classifier"} <= modules
+    assert {node.name for node in graph.graph.node if not node.name.startswith("taco/")} == set(
+        kit.owners["compressed"]
+    )
 
 
 def test_true_few_shot_marks_its_accuracy(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ EXIT_GATE = 4
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 DESCRIPTION = "Measures models on this machine for taco-export. Needs Python 3.8 or newer, numpy and a runtime."
-EPILOG = """exit codes: 0 done; 2 the request is wrong; 4 an engine lost answers; 5 something is missing on this machine; 130 interrupted.
+EPILOG = """exit codes: 0 done; 2 the request is wrong; 4 an engine lost answers; 5 something is missing here;
+130 interrupted.
 The answer is one line of JSON behind a marker line on stdout; a summary for people goes to stderr."""
 
 

@@ -3,8 +3,11 @@
 
     python3 build_engine.py model.onnx model.engine --precision fp16
 
-TensorRT 8.6 to 11. The same choices as the agent's: networks are strongly typed from 10.12 on; before that flags allow
-FP16 and INT8. Not run on hardware: its names are checked against NVIDIA's own bindings of 8.6.1, 10.3.0, 10.16.1, 11.4.0.
+TensorRT 8.6 to 11. The same choices as the agent's: networks are strongly typed from 10.12 on; before that flags
+allow FP16 and INT8.
+
+Not run on hardware: its names are checked against NVIDIA's own bindings of 8.6.1, 10.3.0, 10.16.1 and
+11.4.0.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ class BuildError(Exception):
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Build one engine; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Build a TensorRT engine from an ONNX file, on the device that runs it.")
+    parser = argparse.ArgumentParser(
+        description="Build a TensorRT engine from an ONNX file, on the device that runs it."
+    )
     parser.add_argument("onnx", help="the ONNX file")
     parser.add_argument("engine", help="the engine to write")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp16", help="of the graph")

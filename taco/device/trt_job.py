@@ -73,9 +73,7 @@ def run_kit(kit: Kit, here: Surroundings, say: Say) -> Dict[str, Any]:
 
 
 class _Job:
-    def __init__(
-        self, kit: Kit, trtexec: Trtexec, recipe: Recipe, builder: Builder, scratch: str, say: Say
-    ) -> None:
+    def __init__(self, kit: Kit, trtexec: Trtexec, recipe: Recipe, builder: Builder, scratch: str, say: Say) -> None:
         self.kit, self.trtexec, self.recipe, self.builder = kit, trtexec, recipe, builder
         self.scratch, self.say = scratch, say
         self.unstable: Dict[str, List[float]] = {name: [] for name in kit.models}

@@ -30,8 +30,8 @@ class Shown(NamedTuple):
     """The pictures that accuracy is judged on.
 
     `pixels` is uint8 (n, height, width, 3); `labels` are the true classes, `host` maps a model to the answers that its
-    exported file gave on the computer that made the folder, all (n,) int64; `balanced` weighs classes alike; `kind` says
-    whether they are evaluation pictures, or select pictures that also guided choices.
+    exported file gave on the computer that made the folder, all (n,) int64; `balanced` weighs classes alike; `kind`
+    says whether they are evaluation pictures, or select pictures that also guided choices.
     """
 
     pixels: Any
@@ -81,7 +81,9 @@ def read_kit(folder: str) -> Kit:
 
 def _kit(folder: str, asked: Mapping[str, Any]) -> Kit:
     models = {str(name): Model(m["weak"], m["strong"], m["precision"]) for name, m in asked["models"].items()}
-    if not {"dense", "compressed"} <= set(models) or any(model.precision not in PRECISIONS for model in models.values()):
+    if not {"dense", "compressed"} <= set(models) or any(
+        model.precision not in PRECISIONS for model in models.values()
+    ):
         raise ValueError("models must hold 'dense' and 'compressed', and precisions be fp32, fp16 or int8")
     return Kit(
         folder=folder,

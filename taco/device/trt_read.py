@@ -46,8 +46,9 @@ class EngineLayer(NamedTuple):
 class Log(NamedTuple):
     """What a log tells beside its files.
 
-    `eligible` and `chosen` count layers for 2:4 kernels, None where the log does not say; `skipped` counts kernels that
-    were not tried for want of memory; `unstable` is the coefficient of variation in percent, None where time was steady.
+    `eligible` and `chosen` count layers for 2:4 kernels, None where the log does not say; `skipped` counts kernels
+    that were not tried for want of memory; `unstable` is the coefficient of variation in percent, None where time was
+    steady.
     """
 
     gpu: Optional[str]
@@ -125,9 +126,7 @@ def read_output(path: str, name: str) -> List[float]:
             values = row.get("values")
             if isinstance(values, list) and values and all(_is_finite(value) for value in values):
                 return [float(value) for value in values]
-            raise DeviceError(
-                f"the engine's output {name!r} holds what is no finite number", "Do not use this engine."
-            )
+            raise DeviceError(f"the engine's output {name!r} holds what is no finite number", "Do not use this engine.")
     raise _strange(path, f"the output {name!r}")
 
 
@@ -165,7 +164,8 @@ def _json(path: str, kind: type) -> Any:
         raise DeviceError(f"trtexec did not write {path}: {error.strerror}", "See trtexec.log.") from error
     except ValueError as error:
         raise DeviceError(
-            f"{path} is not readable: {error}; trtexec writes names without escapes", "Report the file with this message."
+            f"{path} is not readable: {error}; trtexec writes names without escapes",
+            "Report the file with this message.",
         ) from error
     if not isinstance(found, kind):
         raise _strange(path, f"a JSON {kind.__name__}")

@@ -101,7 +101,9 @@ def write_reports(kit: Kit, found: Mapping[str, Any]) -> List[str]:
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}", "Copy the whole folder again.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} is not a report of this program: {error}", "Copy the whole folder again.") from error
+        raise RequestError(
+            f"{path} is not a report of this program: {error}", "Copy the whole folder again."
+        ) from error
     lines = markdown(whole)
     write_json(os.path.join(kit.folder, "device.json"), dict(found))
     write_json(path, whole)
@@ -141,7 +143,9 @@ def markdown(report: Mapping[str, Any]) -> List[str]:
     ]
     for name, score in device["accuracy"].items():
         ends = f"{score['low']:.1f} to {score['high']:.1f}"
-        lines.append(f"- {name}: {score['percent']:.1f} % right ({ends}) on {score['n']} {device['evaluated_on']} pictures")
+        lines.append(
+            f"- {name}: {score['percent']:.1f} % right ({ends}) on {score['n']} {device['evaluated_on']} pictures"
+        )
     lines += ["", f"TensorRT {device['tensorrt']}, power mode {device['power_mode']}, {device['hardware']}.", ""]
     for name, found in device["layers"].items():
         lines += [f"## Slowest parts of {name}", "", "| part | ms | share |", "| :-- | --: | --: |"]

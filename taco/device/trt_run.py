@@ -105,7 +105,9 @@ class Trtexec:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(f"trtexec took longer than {self._timeout_s:g} s", "Run again; nothing is lost.") from error
+            raise DeviceError(
+                f"trtexec took longer than {self._timeout_s:g} s", "Run again; nothing is lost."
+            ) from error
         except OSError as error:
             raise DeviceError(
                 f"{self.path} cannot be run: {error.strerror}", "Name another one with --trtexec."
