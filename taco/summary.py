@@ -18,8 +18,8 @@ import safetensors.numpy
 import taco
 from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, called, paired_drop, wilson
-from taco.agent_pack import agent_bytes
 from taco.baking import BAKED_NAME
+from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, precision_section
 from taco.formats.names import BLANK
@@ -115,29 +115,8 @@ def write_bundle(done: Finished, checks: Sequence[Gate], folder: Path) -> Manife
     if done.baked is not None:
         files[BAKED_NAME] = done.baked.path
     if not plan.target.local:
-        files |= jetson_kit(done) if plan.target.runtime == "trt" else _bench_kit(done)
+        files |= jetson_kit(done) if plan.target.runtime == "trt" else bench_kit(done)
     return publish(folder, files, _manifest(done) | {"forced": failed(checks)})
-
-
-def _bench_kit(done: Finished) -> dict[str, Path | bytes]:
-    """What a person needs to measure on a device that is not attached: the agent, its request, the dense model."""
-    protocol, models = done.plan.target.benchmark, {"dense": "dense.onnx", "compressed": "model.onnx"}
-    in_fp32: dict[str, Path | bytes] = {}
-    if done.compressed.shipped is not done.compressed.fp32:
-        in_fp32 = {"dense.fp32.onnx": done.dense.fp32.path, "model.fp32.onnx": done.compressed.fp32.path}
-        models |= {"baseline_fp32": "dense.fp32.onnx", "compressed_fp32": "model.fp32.onnx"}
-    request = {
-        "models": models,
-        "threads": done.plan.options.threads or done.plan.target.threads,
-        "provider": done.plan.target.provider,
-        **dataclasses.asdict(protocol),
-    }
-    return {
-        "agent.pyz": agent_bytes(),
-        "bench.json": (json.dumps(request, indent=2) + "\n").encode(),
-        "dense.onnx": done.dense.shipped.path,
-        **in_fp32,
-    }
 
 
 def _manifest(done: Finished) -> dict[str, Any]:

@@ -94,6 +94,7 @@ LAYERS = (
         "sparsify",
         "checks",
         "summary",
+        "bench_kit",
         "jetson_kit",
         "pipeline",
         "database_job",

@@ -64,7 +64,9 @@ def test_other_lines_are_refused_with_what_to_do(version: Version) -> None:
     assert "JetPack" in caught.value.todo
 
 
-@pytest.mark.parametrize(("family", "precision", "sparse"), product(RECIPES, ("fp32", "fp16", "int8"), (False, True)))
+@pytest.mark.parametrize(
+    ("family", "precision", "sparse"), list(product(RECIPES, ("fp32", "fp16", "int8"), (False, True)))
+)
 def test_every_argument_is_one_that_this_version_parses(family: str, precision: str, sparse: bool) -> None:
     recipe = RECIPES[family]
     plan = BuildPlan("m.onnx", "m.engine", "t.cache", precision, sparse, 512)

@@ -81,6 +81,7 @@ def unknown_operator(proto: onnx.ModelProto) -> None:
 
 def foreign_operator(proto: onnx.ModelProto) -> None:
     node(proto, "flat").domain = "com.microsoft"
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
 def shifted(proto: onnx.ModelProto) -> None:

@@ -16,6 +16,7 @@ from taco.device.trt_kit import Kit
 from taco.device.wire import RequestError
 
 REPORT = "report.json"
+HOST_REPORT = "report.host.json"
 NOT_HARDWARE = "not run on hardware"
 #: Warnings of the host that no longer hold once the device has run.
 _OVER = ("has not been run on hardware", "was attached:")
@@ -63,6 +64,7 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
     warnings = [text for text in report["warnings"] if not any(words in text for words in _OVER)]
     if section["hardware"] is None:
         warnings.append(f"{NOT_HARDWARE}: no NVIDIA machine was found, so every time here is that of a stand-in")
+    warnings.append("accuracies outside of the part `On the device` are those of the ONNX file on the host's processor")
     return {
         **report,
         "runtime": {
@@ -86,6 +88,8 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
 def write_reports(kit: Kit, found: Mapping[str, Any]) -> List[str]:
     """Write `device.json` (everything, raw), `report.json` and `report.md` into the folder.
 
+    What the host had written stays as `report.host.json`.
+
     Returns:
         The lines of `report.md`.
 
@@ -95,8 +99,7 @@ def write_reports(kit: Kit, found: Mapping[str, Any]) -> List[str]:
     """
     path = os.path.join(kit.folder, REPORT)
     try:
-        with open(path, encoding="utf-8") as stream:
-            report = json.load(stream)
+        report = _host_report(kit.folder)
         whole = filled(report, kit, found)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}", "Copy the whole folder again.") from error
@@ -109,6 +112,19 @@ def write_reports(kit: Kit, found: Mapping[str, Any]) -> List[str]:
     write_json(path, whole)
     write_text(os.path.join(kit.folder, "report.md"), "\n".join(lines) + "\n")
     return lines
+
+
+def _host_report(folder: str) -> Dict[str, Any]:
+    """Return the report that the host began; it is kept, so that a second run starts from it too."""
+    path, kept = os.path.join(folder, REPORT), os.path.join(folder, HOST_REPORT)
+    with open(path, encoding="utf-8") as stream:
+        report: Dict[str, Any] = json.load(stream)
+    if report.get("device") is None:
+        write_json(kept, report)
+        return report
+    with open(kept, encoding="utf-8") as stream:
+        first: Dict[str, Any] = json.load(stream)
+    return first
 
 
 def speedups(rounds: Mapping[str, Sequence[Sequence[float]]], name: str) -> List[float]:
