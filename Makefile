@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
-DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 # slow tests in which nothing is judged by a measurement: they may share the cores
 UNTIMED := tests/test_sparsify.py tests/test_survives.py tests/test_hostile.py tests/test_report_browser.py tests/test_leak.py \
 	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_structure.py tests/test_compress.py tests/test_inspect.py \

@@ -15,6 +15,7 @@ NAMES = [
     "intel-nuc",
     "jetson-agx-orin",
     "jetson-orin",
+    "jetson-orin-int8",
     "jetson-orin-nano",
     "jetson-orin-nx",
     "raspberry-pi-4",
@@ -67,6 +68,7 @@ def test_runtime_precision_and_width_fit_the_device(target):
         "intel-nuc": ("ov", "int8", "x86", 16),
         "raspberry-pi-4": ("ort", "fp32", "auto", 8),
         "raspberry-pi-5": ("ort", "int8", "arm", 8),
+        "jetson-orin-int8": ("trt", "int8", "auto", 32),
     }.get(target.name, ("trt", "fp16", "auto", 32))
     assert (target.runtime, target.precision, target.isa, target.channel_multiple) == expected
     assert target.provider == {"ort": "CPUExecutionProvider", "ov": "CPU", "trt": "TensorRT"}[target.runtime]
