@@ -28,7 +28,7 @@ BUILDER = "build_engine.py"
 #: More pictures would take longer to judge than to measure: each is a process of its own on the device.
 MOST_PICTURES = 400
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_ELSEWHERE = "(outside of any module)"
+_ROOT = "(the model itself)"
 
 
 def jetson_kit(done: Finished) -> dict[str, Path | bytes]:
@@ -100,22 +100,36 @@ def _request(done: Finished, rows: Sequence[int]) -> dict[str, Any]:
 
 
 def _owners(done: Finished) -> dict[str, dict[str, str]]:
-    return {
-        "dense": owners(onnx.load(done.dense.shipped.path)),
-        "compressed": owners(onnx.load(done.compressed.shipped.path)),
-    }
+    return {"dense": _owners_of(done.dense), "compressed": _owners_of(done.compressed)}
 
 
-def owners(proto: onnx.ModelProto) -> dict[str, str]:
-    """Return which module of the network each ONNX node belongs to.
+def _owners_of(pair: Pair) -> dict[str, str]:
+    return owners(onnx.load(pair.fp32.path), onnx.load(pair.shipped.path))
+
+
+def owners(fp32: onnx.ModelProto, shipped: onnx.ModelProto) -> dict[str, str]:
+    """Return which module of the network each ONNX node belongs to; nodes of no module are left out.
 
     A layer with a weight belongs to the module that holds the weight, because the exporter folds normalisations into
-    it; every other node to the innermost module that torch notes on it.
+    it; every other node to the innermost module that torch notes on it; Q and DQ to what reads them.
+
+    Args:
+        fp32: As exported, with torch's names.
+        shipped: What was made of it; its nodes kept their names.
     """
-    return {node.name: _owner(node) for node in proto.graph.node if node.name and not node.name.startswith("taco/")}
+    known = {node.name: owner for node in fp32.graph.node if node.name and (owner := _owner(node))}
+    readers = {name: node for node in shipped.graph.node for name in node.input}
+    for node in shipped.graph.node:
+        reader: onnx.NodeProto | None = node
+        while reader is not None and reader.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            reader = readers.get(reader.output[0])
+        if reader is not None and reader is not node and reader.name in known:
+            known[node.name] = known[reader.name]
+    return known
 
 
 def _owner(node: onnx.NodeProto) -> str:
+    """Return the module of one node; nothing where torch noted none."""
     for name in node.input[1:]:
         if ".weight" in name:
             return str(name.partition(".weight")[0])
@@ -123,5 +137,5 @@ def _owner(node: onnx.NodeProto) -> str:
     try:
         scopes = [str(scope) for scope in ast.literal_eval(notes.get(_SCOPES, "[]"))]
     except (ValueError, SyntaxError):
-        scopes = []
-    return next((scope for scope in reversed(scopes[:-1]) if scope), _ELSEWHERE)
+        return ""
+    return next((scope for scope in reversed(scopes[:-1]) if scope), _ROOT if scopes else "")

@@ -286,9 +286,7 @@ def test_a_jetson_s_folder_is_complete_and_labelled_as_not_run_on_hardware(drawn
     assert onnx.TensorProto.FLOAT not in kinds
     modules = set(kit.owners["compressed"].values())
     assert {"conv_stem", "conv_head", "classifier"} <= modules
-    assert {node.name for node in graph.graph.node if not node.name.startswith("taco/")} == set(
-        kit.owners["compressed"]
-    )
+    assert {n.name for n in graph.graph.node if not n.name.startswith("taco/")} == set(kit.owners["compressed"])
 
 
 def test_true_few_shot_marks_its_accuracy(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The agent's command line: `doctor`, `bench`, `jetson` and `hash`; answers travel as `taco.device.wire` says."""
+"""The agent's command line: doctor, bench, jetson, sweep and hash; answers travel as `taco.device.wire` says."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from taco.device.bench import bench
 from taco.device.probe import probe
-from taco.device.trt_job import Surroundings, run_kit
+from taco.device.trt_job import run_kit
 from taco.device.trt_kit import read_kit
+from taco.device.trt_machine import Surroundings
 from taco.device.trt_report import failed, write_reports
+from taco.device.trt_sweep import sweep
 from taco.device.wire import DeviceError, RequestError, emit
 
 EXIT_GATE = 4
@@ -86,7 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     jetson.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="the copied folder (default: here)")
     jetson.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
     jetson.set_defaults(command=_jetson)
-    for command in (doctor, timing, hashing, jetson):
+    sweeping = commands.add_parser(
+        "sweep",
+        help="build and time many small TensorRT engines against each other",
+        description="Builds an engine of every model of a request and times them in alternating rounds.",
+    )
+    sweeping.add_argument("request", metavar="REQUEST.json", help="which models; - reads it from stdin")
+    sweeping.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
+    sweeping.set_defaults(command=_sweep)
+    for command in (doctor, timing, hashing, jetson, sweeping):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
     return parser
 
@@ -116,13 +126,23 @@ def _bench(arguments: argparse.Namespace) -> Dict[str, Any]:
 
 def _jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
     kit = read_kit(os.path.abspath(arguments.folder))
-    found = run_kit(kit, Surroundings(arguments.trtexec), lambda text: print(text, file=sys.stderr, flush=True))
+    found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
     for line in write_reports(kit, found):
         print(line, file=sys.stderr)
     broken = failed(found)
     if broken:
         print(f"FAILED: {', '.join(broken)}: do not use these engines", file=sys.stderr)
     return {**found, "exit_code": EXIT_GATE if broken else 0}
+
+
+def _sweep(arguments: argparse.Namespace) -> Dict[str, Any]:
+    folder = "." if arguments.request == "-" else os.path.dirname(os.path.abspath(arguments.request))
+    request = _read_json(arguments.request)
+    return sweep(request, os.path.abspath(folder), Surroundings(arguments.trtexec), _tell)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _read_json(path: str) -> Any:

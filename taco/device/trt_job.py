@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
-import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 
-from taco.device.bench import round_order
 from taco.device.normalise import normalised
 from taco.device.probe import probe
 from taco.device.statistics import paired
-from taco.device.trt_arguments import infer_arguments, profile_arguments, time_arguments
-from taco.device.trt_engines import Builder, Engine, in_order
+from taco.device.trt_arguments import infer_arguments, profile_arguments
+from taco.device.trt_engines import Engine, in_order
 from taco.device.trt_kit import Kit
 from taco.device.trt_layers import attribute
-from taco.device.trt_preflight import NVPMODEL, preflight
-from taco.device.trt_read import read_layers, read_log, read_output, read_profile, read_times
-from taco.device.trt_run import Trtexec, find_trtexec
-from taco.device.trt_versions import Recipe, in_words, recipe_for
+from taco.device.trt_machine import Machine, Surroundings, set_up
+from taco.device.trt_read import read_layers, read_output, read_profile
+from taco.device.trt_rounds import Protocol, time_rounds
 from taco.device.wire import DeviceError
 
 #: Points that an engine may surely lose against the file that it was built from.
@@ -33,17 +29,6 @@ GATED = "compressed"
 SCHEMA_VERSION = 1
 
 Say = Callable[[str], None]
-
-
-class Surroundings(NamedTuple):
-    """Where things are on this machine; tests give other places.
-
-    `trtexec` is a path, or None to look for it; `root` is where `proc`, `sys` and `etc` are.
-    """
-
-    trtexec: Optional[str] = None
-    root: str = "/"
-    nvpmodel: str = NVPMODEL
 
 
 def run_kit(kit: Kit, here: Surroundings, say: Say) -> Dict[str, Any]:
@@ -60,46 +45,35 @@ def run_kit(kit: Kit, here: Surroundings, say: Say) -> Dict[str, Any]:
     Raises:
         DeviceError: Something is missing or failed; says what and what to do.
     """
-    checked = preflight(here.root, here.nvpmodel)
-    for warning in checked["warnings"]:
-        say(f"warning: {warning}")
-    trtexec = Trtexec(find_trtexec(here.trtexec, here.root))
-    recipe = recipe_for(trtexec.version)
-    say(f"TensorRT {in_words(trtexec.version)}, {'strongly' if recipe.strong else 'weakly'} typed networks")
-    system = {"board": checked["probe"]["board"], "jetson_linux": checked["probe"]["jetson_linux"]}
-    builder = Builder(trtexec, recipe, kit.folder, system, checked["workspace_mib"])
+    machine = set_up(kit.folder, here, say)
     with tempfile.TemporaryDirectory(prefix="taco-jetson-") as scratch:
-        return _Job(kit, trtexec, recipe, builder, scratch, say).run(checked, here.root)
+        return _Job(kit, machine, scratch, say).run(here.root)
 
 
 class _Job:
-    def __init__(self, kit: Kit, trtexec: Trtexec, recipe: Recipe, builder: Builder, scratch: str, say: Say) -> None:
-        self.kit, self.trtexec, self.recipe, self.builder = kit, trtexec, recipe, builder
-        self.scratch, self.say = scratch, say
-        self.unstable: Dict[str, List[float]] = {name: [] for name in kit.models}
+    def __init__(self, kit: Kit, machine: Machine, scratch: str, say: Say) -> None:
+        self.kit, self.scratch, self.say, self.machine = kit, scratch, say, machine
+        self.trtexec, self.recipe, self.builder = machine.trtexec, machine.recipe, machine.builder
 
-    def run(self, checked: Dict[str, Any], root: str) -> Dict[str, Any]:
+    def run(self, root: str) -> Dict[str, Any]:
         names = in_order(list(self.kit.models))
         engines = {name: self._engine(name) for name in names}
         judged = {name: self._answers(name, engines[name]) for name in JUDGED if name in engines}
-        rounds = self._rounds(engines)
+        protocol = Protocol(self.kit.rounds, self.kit.round_s, self.kit.max_s)
+        paths = {name: engine.path for name, engine in engines.items()}
+        timed = time_rounds(self.trtexec, paths, protocol, self.scratch, self.say)
         layers = {name: self._profile(name, engines[name]) for name in JUDGED if name in engines}
         return {
             "schema": SCHEMA_VERSION,
-            "tensorrt": in_words(self.trtexec.version),
-            "recipe": self.recipe.family,
-            "strongly_typed": self.recipe.strong,
-            "hardware": checked["hardware"],
-            "power_mode": checked["power_mode"],
-            "memory_free_mib": checked["memory_free_mib"],
-            "workspace_mib": checked["workspace_mib"],
-            "warnings": checked["warnings"],
-            "engines": {name: self._engine_facts(name, engine) for name, engine in engines.items()},
+            **self.machine.facts(),
+            "engines": {
+                name: self._engine_facts(name, engine, timed.unstable[name]) for name, engine in engines.items()
+            },
             "answers": {name: found.tolist() for name, found in judged.items()},
             "gates": [self._gate(judged[GATED])] if GATED in judged and len(self.kit.shown.labels) else [],
-            "rounds_ms": rounds,
+            "rounds_ms": timed.rounds_ms,
             "layers": layers,
-            "probe_before": checked["probe"],
+            "probe_before": self.machine.checked["probe"],
             "probe_after": probe(root),
         }
 
@@ -157,32 +131,6 @@ class _Job:
             "limit": f"{MOST_POINTS:g} points",
         }
 
-    def _rounds(self, engines: Dict[str, Engine]) -> Dict[str, List[List[float]]]:
-        """Time every engine in alternating rounds, each run a process of its own."""
-        self.say(f"timing {', '.join(engines)} in {self.kit.rounds} rounds of {self.kit.round_s:g} s")
-        samples: Dict[str, List[List[float]]] = {name: [] for name in engines}
-        start, longest = time.monotonic(), 0.0
-        for index in range(self.kit.rounds):
-            began = time.monotonic()
-            if index and began - start + longest > self.kit.max_s:
-                self.say(f"stopped after {index} rounds: the time is over")
-                break
-            for name in round_order(list(engines), index):
-                samples[name].append(self._time(name, engines[name]))
-            longest = max(longest, time.monotonic() - began)
-        for name, rounds in samples.items():
-            self.say(f"{name}: median {statistics.median([t for r in rounds for t in r]):.3f} ms")
-        return samples
-
-    def _time(self, name: str, engine: Engine) -> List[float]:
-        times = os.path.join(self.scratch, "times.json")
-        if os.path.exists(times):
-            os.unlink(times)
-        log = self.trtexec.run(time_arguments(engine.path, times, self.kit.round_s), f"timing {name}", self.scratch)
-        unstable = read_log(log).unstable
-        self.unstable[name] += [] if unstable is None else [unstable]
-        return read_times(times)
-
     def _profile(self, name: str, engine: Engine) -> Dict[str, Any]:
         self.say(f"timing the layers of {name}")
         profile, layers = (os.path.join(self.scratch, f"{name}.{kind}.json") for kind in ("profile", "layers"))
@@ -193,11 +141,11 @@ class _Job:
         sparse = sum(layer.sparse for layer in known.values())
         return {**found.to_json(), "engine_layers": len(times), "sparse_kernels": sparse}
 
-    def _engine_facts(self, name: str, engine: Engine) -> Dict[str, Any]:
+    def _engine_facts(self, name: str, engine: Engine, unstable: List[float]) -> Dict[str, Any]:
         facts = {key: value for key, value in engine.facts.items() if key != "log"}
         return {
             **facts,
             "precision": self.kit.models[name].precision,
             **{key: getattr(engine.log, key) for key in ("gpu", "capability", "eligible", "chosen", "skipped")},
-            "unstable_percent": self.unstable[name],
+            "unstable_percent": unstable,
         }

@@ -162,7 +162,11 @@ def markdown(report: Mapping[str, Any]) -> List[str]:
         lines.append(
             f"- {name}: {score['percent']:.1f} % right ({ends}) on {score['n']} {device['evaluated_on']} pictures"
         )
-    lines += ["", f"TensorRT {device['tensorrt']}, power mode {device['power_mode']}, {device['hardware']}.", ""]
+    lines += [
+        "",
+        f"TensorRT {device['tensorrt']}, power mode {device['power_mode']}, {device['hardware'] or NOT_HARDWARE}.",
+        "",
+    ]
     for name, found in device["layers"].items():
         lines += [f"## Slowest parts of {name}", "", "| part | ms | share |", "| :-- | --: | --: |"]
         lines += [f"| {row['module']} | {row['ms']:.4f} | {row['percent']:.1f} % |" for row in found["modules"][:10]]
