@@ -4,7 +4,7 @@ The precision stands in the graph (RUNTIMES.md): FP16 by halves with float32 at 
 file of operator set 17 serves TensorRT 8.6 to 11 in fp32 and in FP16. INT8 needs a second one for strongly typed
 networks (10.12 and later), in which everything between Q/DQ is FP16: `strongly_typed`.
 
-Nothing here has run on hardware: no Jetson and no TensorRT library was at hand (docs/adr/0012).
+Nothing here has run on hardware: no Jetson and no TensorRT library was at hand (docs/adr/0014).
 """
 
 from __future__ import annotations

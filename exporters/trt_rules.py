@@ -1,7 +1,7 @@
 """What TensorRT asks of a graph, checked without TensorRT: every breach names its node and its rule.
 
 Sources: the operator table of NVIDIA's ONNX parser (onnx/onnx-tensorrt, docs/operators.md), TensorRT's guide on
-explicit quantisation (symmetric INT8, one scale a tensor for activations), and what users were hurt by (docs/adr/0012).
+explicit quantisation (symmetric INT8, one scale a tensor for activations), and what users were hurt by (docs/adr/0014).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What a machine with an NVIDIA GPU can check (`pytest -m gpu`): with TensorRT everything for real, else FP16 on CUDA.
 
-Each test skips, saying why, where its part is missing. None of them has run on a Jetson yet (docs/adr/0012).
+Each test skips, saying why, where its part is missing. None of them has run on a Jetson yet (docs/adr/0014).
 """
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,23 @@ def trtexec() -> str:
         pytest.skip(f"{error}")
 
 
-@pytest.fixture(params=families.SMALL, ids=str)
-def half_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Family, Path]:
-    family: Family = request.param
+@pytest.fixture
+def cuda_runtime() -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDAExecutionProvider: install onnxruntime-gpu")
+
+
+@pytest.fixture
+def cuda_torch() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+
+
+def half_file(family: Family, folder: Path) -> Path:
     model = Compressed(families.build(family), family.input_size)
-    return family, EXPORTER.export(model, ORIN, tmp_path / "fp16.onnx").path
+    return EXPORTER.export(model, ORIN, folder / "fp16.onnx").path
 
 
 def test_a_folder_goes_through_real_tensorrt(trtexec: str, tmp_path: Path) -> None:
@@ -57,28 +70,25 @@ def test_a_folder_goes_through_real_tensorrt(trtexec: str, tmp_path: Path) -> No
     assert report.latency_ms.compressed.n > 100
 
 
-def test_the_fp16_graph_answers_on_cuda_through_onnx_runtime(half_file: tuple[Family, Path]) -> None:
+@pytest.mark.parametrize("family", families.SMALL, ids=str)
+def test_the_fp16_graph_answers_on_cuda_through_onnx_runtime(
+    cuda_runtime: None, family: Family, tmp_path: Path
+) -> None:
     import onnxruntime
 
-    family, file = half_file
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this ONNX Runtime has no CUDAExecutionProvider: install onnxruntime-gpu")
+    file, shown = half_file(family, tmp_path), pictures(family)
     session = onnxruntime.InferenceSession(str(file), providers=["CUDAExecutionProvider"])
     assert session.get_providers()[0] == "CUDAExecutionProvider"
-    shown = pictures(family)
     got = np.concatenate([session.run(None, {"input": picture})[0] for picture in shown])
     assert_close(got, logits(file, shown))
 
 
-def test_the_fp16_graph_answers_as_torch_in_halves_on_cuda(half_file: tuple[Family, Path]) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    family, file = half_file
-    shown = pictures(family)
-    module = families.build(family)
+@pytest.mark.parametrize("family", families.SMALL, ids=str)
+def test_the_fp16_graph_answers_as_torch_in_halves_on_cuda(cuda_torch: None, family: Family, tmp_path: Path) -> None:
+    file, shown = half_file(family, tmp_path), pictures(family)
+    module = copy.deepcopy(families.build(family)).to("cuda")
     with torch.no_grad(), torch.autocast("cuda", torch.float16):
-        got = torch.cat([module.to("cuda")(torch.from_numpy(p).cuda()) for p in shown]).float().cpu().numpy()
-    module.to("cpu")
+        got = torch.cat([module(torch.from_numpy(p).cuda()) for p in shown]).float().cpu().numpy()
     assert_close(got, logits(file, shown))
 
 
