@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
-DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 # slow tests that a measurement decides: they have the machine for themselves
 TIMED := tests/test_main_job.py
 

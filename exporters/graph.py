@@ -67,7 +67,7 @@ def write_proto(proto: onnx.ModelProto, out: Path, quantisation: Quantisation | 
     _check_valid(proto)
     data = proto.SerializeToString(deterministic=True)
     write_atomically(out, data)
-    precision = "fp32" if quantisation is None or not quantisation.quantised else "int8"
+    precision = "int8" if quantisation is not None and quantisation.quantised else _precision(proto)
     digest = hashlib.sha256(data).hexdigest()
     return Artifact(out, digest, len(data), precision, _opset(proto), len(proto.graph.node), quantisation)
 
@@ -182,6 +182,13 @@ def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
     nodes = sum(node.op_type == "LayerNormalization" for node in proto.graph.node)
     if nodes < norms:
         raise GateError(f"{norms} LayerNorm modules became {nodes} LayerNormalization nodes; FP16 would go wrong")
+
+
+def _precision(proto: onnx.ModelProto) -> str:
+    """Return what a graph without Q/DQ computes in: most of its numbers decide."""
+    kinds = [i.data_type for i in proto.graph.initializer for _ in range(int(np.prod(i.dims)) > 1)]
+    halves = kinds.count(onnx.TensorProto.FLOAT16)
+    return "fp16" if halves > kinds.count(onnx.TensorProto.FLOAT) else "fp32"
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -53,12 +53,14 @@ class Layer:
 class Graph:
     """An ONNX graph with its lookups.
 
-    Attributes:
+    Args:
         proto: The model; not changed.
+        least_outputs: Layers with fewer output channels are not found; convolutions count whatever they have.
     """
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
+    def __init__(self, proto: onnx.ModelProto, least_outputs: int = 1) -> None:
         self.proto = proto
+        self._least_outputs = least_outputs
         self._constants = {i.name: i for i in proto.graph.initializer}
         self.outputs = {o.name for o in proto.graph.output}
         self.producer = {out: node for node in proto.graph.node for out in node.output}
@@ -132,6 +134,8 @@ class Graph:
         weight = self._constants[node.input[1]]
         axis, terms = _axis_and_terms(node, weight)
         if node.op_type != "Conv" and (len(weight.dims) != 2 or min(weight.dims) < 1 or terms < LEAST_TERMS):
+            return None
+        if node.op_type != "Conv" and weight.dims[axis] < self._least_outputs:
             return None
         bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
         bias_node = None

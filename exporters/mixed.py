@@ -81,7 +81,7 @@ def quantise(
         MeasurementError: The runtime fails.
     """
     with tempfile.TemporaryDirectory(prefix="taco-int8-") as folder:
-        return _Search(Graph(proto), scheme, calibration, backend, Path(folder)).run()
+        return _Search(Graph(proto, scheme.least_outputs), scheme, calibration, backend, Path(folder)).run()
 
 
 class _Search:

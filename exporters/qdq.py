@@ -1,6 +1,7 @@
 """Our own placement of Q/DQ: an fp32 ONNX graph becomes one whose INT8 arithmetic stands in the graph.
 
-Weights are symmetric with one scale an output channel, activations affine with one scale a tensor. An activation
+Weights are symmetric with one scale an output channel, activations affine (symmetric where the scheme says so) with one
+scale a tensor. An activation
 function that a saturating quantiser does as well (Relu, Clip) stays between convolution and Q, where runtimes fuse it.
 What the rounding of the weights adds to the mean of a layer's output is taken off its bias (M. Nagel et al., "Data-Free
 Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2).
@@ -87,6 +88,9 @@ def _along(values: Floats, axis: int, ndim: int) -> Floats:
 def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float32, int]:
     """Return scale and zero point for a range; zero is exact, because convolutions pad with it."""
     low, high = min(low, 0.0), max(high, 0.0)
+    if scheme.symmetric:
+        scale = np.float32(max(-low, high) / scheme.activation_limits[1])
+        return (scale if scale > 0 else np.float32(1.0)), 0
     least, most = scheme.activation_limits
     scale = np.float32((high - low) / (most - least))
     if not scale > 0:
@@ -164,18 +168,19 @@ class _Writer:
         if layer.bias_node is None and layer.name in self.seen.shifts and layer.op != "MatMul":
             shift = self.seen.shifts[layer.name]
             bias = (np.zeros_like(shift) if bias is None else bias) - shift
-        before = [self._dequantised(f"{layer.node}/weight", integers, scale, layer.axis)]
-        node.input[1] = before[0].output[0]
+        make = self._behind_q if self.scheme.float_weights else self._dequantised
+        before = list(make(f"{layer.node}/weight", integers, scale, layer.axis))
+        node.input[1] = before[-1].output[0]
         self.weight_scales[layer.name] = scale
         if bias is not None:
             made, name = self._bias(layer, bias, scale)
-            before.append(made)
+            before += made
             del node.input[2:]
             node.input.append(name)
         return before
 
     def _later_bias(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
-        """Quantise the bias that an Add behind a MatMul adds; returns the node that comes before it.
+        """Quantise the bias that an Add behind a MatMul adds; returns what comes before it.
 
         ONNX Runtime would merge a plain constant and the MatMul into a Gemm of floats.
         """
@@ -183,21 +188,39 @@ class _Writer:
         bias = bias - self.seen.shifts.get(layer.name, np.float32(0))
         made, name = self._bias(layer, bias, self.weight_scales[layer.name])
         node.input[list(node.input).index(str(layer.bias))] = name
-        return [made]
+        return made
 
-    def _bias(self, layer: Layer, bias: Floats, scale: Floats) -> tuple[onnx.NodeProto, str]:
+    def _bias(self, layer: Layer, bias: Floats, scale: Floats) -> tuple[list[onnx.NodeProto], str]:
+        """Return what makes the bias, and its name."""
+        if self.scheme.float_weights:
+            return [], self._constant(f"{layer.node}/bias", bias.astype(np.float32))
         step = (self.scales[layer.input] * scale).astype(np.float32)
         whole = np.clip(np.rint(bias / step.astype(np.float64)), -_INT32_MAX, _INT32_MAX).astype(np.int32)
         made = self._dequantised(f"{layer.node}/bias", whole, step, 0)
-        return made, made.output[0]
+        return made, made[0].output[0]
 
-    def _dequantised(self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int) -> onnx.NodeProto:
+    def _behind_q(self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int) -> list[onnx.NodeProto]:
+        """Give a weight as floats that lie on the grid, quantised and back in the graph."""
+        grid = (integers * _along(scale, axis, integers.ndim)).astype(np.float32)
+        given = [
+            self._constant(f"{name}/scale", scale.astype(np.float32)),
+            self._constant(f"{name}/zero", np.zeros(len(scale), np.int8)),
+        ]
+        floats = self._constant(f"{name}/grid", grid)
+        return [
+            helper.make_node("QuantizeLinear", [floats, *given], [f"{name}/q"], f"{name}/q", axis=axis),
+            helper.make_node("DequantizeLinear", [f"{name}/q", *given], [f"{name}/dq"], f"{name}/dq", axis=axis),
+        ]
+
+    def _dequantised(
+        self, name: str, integers: npt.NDArray[np.integer], scale: Floats, axis: int
+    ) -> list[onnx.NodeProto]:
         given = [
             self._constant(f"{name}/q", integers),
             self._constant(f"{name}/scale", scale.astype(np.float32)),
             self._constant(f"{name}/zero", np.zeros(len(scale), integers.dtype)),
         ]
-        return helper.make_node("DequantizeLinear", given, [f"{name}/dq"], f"{name}/dq", axis=axis)
+        return [helper.make_node("DequantizeLinear", given, [f"{name}/dq"], f"{name}/dq", axis=axis)]
 
     def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
         self.added[name] = onnx.numpy_helper.from_array(np.asarray(value), name)

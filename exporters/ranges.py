@@ -20,6 +20,7 @@ from onnx import helper
 from taco.device.session import import_runtime, runtime_errors
 from taco.errors import GateError
 from taco.exporters.layers import Floats, Graph, Layer
+from taco.exporters.opsets import opset_of
 from taco.exporters.qdq import Activations, weight_error
 from taco.exporters.scheme import Scheme
 
@@ -28,6 +29,8 @@ Method = Literal["minmax", "99.99 %", "99.9 %"]
 METHODS: Mapping[Method, float] = {"minmax": 0.0, "99.99 %": 1e-4, "99.9 %": 1e-3}
 _BINS = 4096
 _SHIFT = "taco/shift/"
+#: Operator set from which on the axes of ReduceMean are an input.
+_AXES_ARE_INPUT = 18
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,19 +125,22 @@ def _with_shifts(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.proto)
     nodes = {node.name: node for node in graph.proto.graph.node}
+    older = opset_of(graph.proto) < _AXES_ARE_INPUT
     for layer in graph.layers:
-        proto.graph.node.extend(_shift_nodes(layer, nodes[layer.node]))
+        axes = [0, 2, 3] if layer.op == "Conv" else [0]
+        proto.graph.node.extend(_shift_nodes(layer, nodes[layer.node], axes if older else None))
         error = weight_error(graph, layer, scheme)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(error, f"{_SHIFT}weight/{layer.name}"))
-        axes = np.array([0, 2, 3] if layer.op == "Conv" else [0], np.int64)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(axes, f"{_SHIFT}axes/{layer.name}"))
+        if not older:
+            given = np.array(axes, np.int64)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(given, f"{_SHIFT}axes/{layer.name}"))
         if layer.op == "MatMul":
             shape = np.array([-1, error.shape[layer.axis]], np.int64)
             proto.graph.initializer.append(onnx.numpy_helper.from_array(shape, f"{_SHIFT}shape/{layer.name}"))
     return proto
 
 
-def _shift_nodes(layer: Layer, like: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _shift_nodes(layer: Layer, like: onnx.NodeProto, axes: list[int] | None) -> list[onnx.NodeProto]:
     raw, mean = f"{_SHIFT}raw/{layer.name}", _SHIFT + layer.name
     beside = onnx.NodeProto()
     beside.CopyFrom(like)
@@ -146,7 +152,10 @@ def _shift_nodes(layer: Layer, like: onnx.NodeProto) -> list[onnx.NodeProto]:
     if layer.op == "MatMul":  # any number of axes in front of the channels
         last = f"{_SHIFT}flat/{layer.name}"
         nodes.append(helper.make_node("Reshape", [raw, f"{_SHIFT}shape/{layer.name}"], [last]))
-    nodes.append(helper.make_node("ReduceMean", [last, f"{_SHIFT}axes/{layer.name}"], [mean], keepdims=0))
+    if axes is None:
+        nodes.append(helper.make_node("ReduceMean", [last, f"{_SHIFT}axes/{layer.name}"], [mean], keepdims=0))
+    else:
+        nodes.append(helper.make_node("ReduceMean", [last], [mean], keepdims=0, axes=axes))
     return nodes
 
 

@@ -1,17 +1,32 @@
-"""TensorRT: ships the ONNX interchange; the engine is built ON the device, because it belongs to one TensorRT and GPU.
+"""TensorRT: the graph is made here, the engine on the device, because it belongs to one TensorRT, GPU and system.
 
-Nothing here has run on hardware: no Jetson and no TensorRT library was at hand (docs/adr/0004). The command that a
-person runs there stands in the target file.
+The precision stands in the graph (RUNTIMES.md): FP16 by halves with float32 at both ends, INT8 by symmetric Q/DQ. One
+file of operator set 17 serves TensorRT 8.6 to 11 in fp32 and in FP16. INT8 needs a second one for strongly typed
+networks (10.12 and later), in which everything between Q/DQ is FP16: `strongly_typed`.
+
+Nothing here has run on hardware: no Jetson and no TensorRT library was at hand (docs/adr/0014).
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from taco.errors import MeasurementError
-from taco.exporters.graph import write_onnx
+import onnx
+
+from taco.errors import MeasurementError, TargetError
+from taco.exporters.graph import export_proto, write_proto
+from taco.exporters.half import to_half
+from taco.exporters.mixed import quantise
+from taco.exporters.opened import Simulated
+from taco.exporters.opsets import LOWEST, NATIVE, lowered, raised
 from taco.exporters.protocol import Artifact, Compressed, Exporter, RunOptions, Session
+from taco.exporters.scheme import scheme_for
+from taco.exporters.trt_rules import require_rules
 from taco.targets.loading import Target
+
+#: Of the INT8 graph for strongly typed networks: Q and DQ take halves from 19 on, TensorRT 10.3 reads up to 20.
+STRONG_OPSET = 20
 
 
 class TrtExporter:
@@ -22,15 +37,55 @@ class TrtExporter:
         return [f"a TensorRT engine for {target.name} can only be built and run on that device"]
 
     def export(self, model: Compressed, target: Target, out: Path) -> Artifact:
-        """Write the fp32 ONNX interchange that trtexec builds the engine from."""
-        del target
-        return write_onnx(model, out)
+        """Write the graph that the device builds its engine from.
+
+        Raises:
+            TargetError: INT8 is asked without pictures to calibrate on.
+            GateError: The graph breaks a rule of TensorRT; names node and rule.
+        """
+        proto = lowest(model)
+        quantisation = None
+        if target.precision == "fp16":
+            proto = to_half(proto)
+        elif target.precision == "int8":
+            if model.calibration is None:
+                raise TargetError(f"{target.name} asks for INT8, and there are no pictures to find its ranges on")
+            scheme = scheme_for("trt", target.isa)
+            proto, quantisation = quantise(proto, scheme, model.calibration, Simulated())
+        require_rules(proto, LOWEST)
+        return write_proto(proto, out, quantisation)
 
     def open(self, path: Path, options: RunOptions) -> Session:
         """Refuse: engines are opened on the device."""
         raise MeasurementError(
             f"{path.name} can run under TensorRT only on the device", "Run the command printed at the end of the export"
         )
+
+
+def lowest(model: Compressed) -> onnx.ModelProto:
+    """Return the fp32 graph in operator set 17."""
+    return export_proto(model) if model.fp32 is not None else lowered(export_proto(model, NATIVE))
+
+
+def strongly_typed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the INT8 graph whose other arithmetic is FP16, for TensorRT 10.12 and later.
+
+    Args:
+        proto: With symmetric Q/DQ, operator set 17, else fp32.
+
+    Raises:
+        GateError: It breaks a rule of TensorRT.
+    """
+    made = to_half(raised(proto, STRONG_OPSET))
+    require_rules(made, STRONG_OPSET)
+    return made
+
+
+def strong_file(path: Path) -> bytes:
+    """Return the content of the strongly typed form of an INT8 file."""
+    with tempfile.TemporaryDirectory(prefix="taco-strong-") as folder:
+        artifact = write_proto(strongly_typed(onnx.load(path)), Path(folder) / "strong.onnx")
+        return artifact.path.read_bytes()
 
 
 EXPORTER: Exporter = TrtExporter()

@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from taco.device.statistics import Z_95, paired, wilson_ends
 from taco.errors import InputError
-
-Z_95 = NormalDist().inv_cdf(0.975)
-Z_ONE_SIDED_95 = NormalDist().inv_cdf(0.95)
-
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +131,7 @@ def wilson(correct: int, n: int) -> Proportion:
     """
     if n < 1 or not 0 <= correct <= n:
         raise InputError(f"{correct} right answers of {n} is not a proportion", "Count at least one picture.")
-    share = correct / n
-    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
-    return _proportion(share, centre - half, centre + half, n)
+    return _proportion(correct / n, *wilson_ends(correct, n), n)
 
 
 def balanced_mean(rights: NDArray[np.integer], totals: NDArray[np.integer]) -> Proportion:
@@ -190,21 +182,8 @@ def paired_drop(
     """
     _check(labels, dense)
     _check(labels, other)
-    dense_right, other_right = labels == dense, labels == other
-    group = np.unique(labels, return_inverse=True)[1] if balanced else np.zeros(labels.size, dtype=np.intp)
-    n = np.bincount(group).astype(np.float64)
-    lost = np.bincount(group[dense_right & ~other_right], minlength=n.size)
-    won = np.bincount(group[~dense_right & other_right], minlength=n.size)
-    centre, deviation = _adjusted_difference(lost, won, n)
-    point = float(np.mean((lost - won) / n))
-    low, high = centre - Z_95 * deviation, centre + Z_95 * deviation
-    return Drop(
-        points=100 * point,
-        low=100 * max(-1.0, min(low, point)),
-        high=100 * min(1.0, max(high, point)),
-        n=int(labels.size),
-        lower_one_sided=100 * max(-1.0, min(centre - Z_ONE_SIDED_95 * deviation, point)),
-    )
+    found = paired(labels, dense, other, balanced)
+    return Drop(found.points, found.low, found.high, int(labels.size), found.lower_one_sided)
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -229,15 +208,6 @@ def mcnemar(b: int, c: int) -> float:
 def is_unequal(totals: NDArray[np.integer]) -> bool:
     """Whether the classes that have pictures, (K,) int, differ in number, so that top-1 must weigh classes equally."""
     return np.unique(totals[totals > 0]).size > 1
-
-
-def _adjusted_difference(lost: NDArray[np.integer], won: NDArray[np.integer], n: _Floats) -> tuple[float, float]:
-    """Centre and standard deviation of the mean of K paired differences, 2/K pseudo-pictures a class."""
-    n_adjusted = n + 2 / n.size
-    difference = (lost - won) / n_adjusted
-    discordant = (lost + won + 1 / n.size) / n_adjusted
-    variance = (discordant - difference**2) / n_adjusted
-    return float(np.mean(difference)), math.sqrt(float(np.sum(variance))) / n.size
 
 
 def _proportion(share: float, low: float, high: float, n: int) -> Proportion:

@@ -30,7 +30,7 @@ def gates_of(done: Finished) -> list[Gate]:
     gates = [
         structure_gate(shipped.opset, shipped.nodes),
         parity_gate(judged.parity),
-        *([agreement_gate(judged.agreement)] if shipped.precision == "int8" else []),
+        *([agreement_gate(judged.agreement, shipped.precision)] if shipped.precision != "fp32" else []),
         conversion_gate(judged.labels, judged.compressed, judged.exported, balanced=balanced),
     ]
     if options.gate_drop is not None:

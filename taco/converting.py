@@ -1,4 +1,4 @@
-"""A torch module as files of the target's runtime: fp32 always, and INT8 made of it where the target asks for that.
+"""A torch module as files of the target's runtime: fp32 always, and FP16 or INT8 made of it where the target asks it.
 
 INT8 is given up, for the whole run, where it was measured to be slower than fp32 of the same model, or where every
 layer went back to fp32.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -27,6 +27,7 @@ from taco.timings import Ratio
 #: Ranges need few pictures: they are extremes of millions of values (`benchmarks/int8.py` compares numbers).
 _MOST_FIT = 128
 _TRIAL_FIT = 4
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class Converter:
         """Whether INT8 is made."""
         return self.target.precision == "int8"
 
+    @property
+    def reduced(self) -> bool:
+        """Whether what is shipped is made of the fp32 file."""
+        return self.target.precision != "fp32"
+
     def pair(self, name: str, module: nn.Module, key: Key, say: Callable[[str], Any]) -> Pair:
         """Export a module, or take what an earlier run left.
 
@@ -101,21 +107,24 @@ class Converter:
             with say(f"export the {name} specialist"):
                 return self.exporter.export(Compressed(module, self.input_size), self._in_fp32(), path)
 
-        def quantised(path: Path) -> Artifact:
-            with say(f"quantise the {name} specialist"):
-                model = Compressed(module, self.input_size, self._calibration(module), fp32.path)
+        def reduced(path: Path) -> Artifact:
+            with say(f"{'quantise' if self.int8 else 'halve'} the {name} specialist"):
+                calibration = self._calibration(module) if self.int8 else None
+                model = Compressed(module, self.input_size, calibration, fp32.path)
                 return self.exporter.export(model, self.target, path)
 
-        fp32 = self.store.artifact(f"{name}-fp32" if self.int8 else name, key, plain)
-        if not self.int8:
+        fp32 = self.store.artifact(f"{name}-fp32" if self.reduced else name, key, plain)
+        if not self.reduced:
             return Pair(fp32, fp32)
+        if not self.int8:
+            return Pair(self.store.artifact(f"{name}-fp16", {**key, "fp32": fp32.sha256}, reduced), fp32)
         made_of = {
             **key,
             "fp32": fp32.sha256,
             "pictures": content_key([str(p.view) for p in self.material.shots]),
             "scheme": scheme_for(self.target.runtime, self.target.isa).words,
         }
-        return Pair(self.store.artifact(f"{name}-int8", made_of, quantised), fp32)
+        return Pair(self.store.artifact(f"{name}-int8", made_of, reduced), fp32)
 
     def trial(self, module: nn.Module, path: Path) -> Artifact:
         """Export a module whose time alone matters."""
@@ -123,7 +132,7 @@ class Converter:
         return self.exporter.export(Compressed(module, self.input_size, calibration), self.target, path)
 
     def _in_fp32(self) -> Target:
-        return dataclasses.replace(self.target, precision="fp32") if self.int8 else self.target
+        return dataclasses.replace(self.target, precision="fp32") if self.reduced else self.target
 
     def _calibration(self, module: nn.Module) -> Calibration:
         fit, select = spread(self.material.task.fit, _MOST_FIT), self.material.task.select
@@ -137,7 +146,7 @@ class Converter:
         return lambda: self.material.bank.batches(views, 1)
 
 
-def spread(pictures: Sequence[LabelledPicture], most: int) -> list[LabelledPicture]:
+def spread(pictures: Sequence[Item], most: int) -> list[Item]:
     """Return at most so many pictures, evenly over their order, which goes through the classes."""
     if len(pictures) <= most:
         return list(pictures)

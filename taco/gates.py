@@ -20,8 +20,9 @@ Logits = npt.NDArray[np.float32]
 
 #: Points that the exported file may lose against the compressed torch model.
 CONVERSION_POINTS = 1.0
-#: Mean cosine of centred INT8 and fp32 logits, and percent of equal answers, that a sound conversion reaches with ease.
-LEAST_COSINE = 0.97
+#: Mean cosine of centred logits of the shipped precision and fp32, and percent of equal answers, that a sound
+#: conversion reaches with ease.
+LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
 LEAST_AGREEMENT = 95.0
 #: Fewer evaluation pictures of a class are too few to gate.
 LEAST_PICTURES = 30
@@ -83,14 +84,15 @@ def parity_gate(parity: ParityResult) -> Gate:
     return Gate("fp32 file against torch", parity.passed, found, f"{parity.tolerance:.2g}; 100 %")
 
 
-def agreement_gate(found: Agreement) -> Gate:
-    """Compare the INT8 file's logits with the torch model's."""
+def agreement_gate(found: Agreement, precision: str = "int8") -> Gate:
+    """Compare the logits of an INT8 or FP16 file with the torch model's."""
+    least = LEAST_COSINE[precision]
     share = wilson(found.same, found.images)
     return Gate(
-        "INT8 logits against torch",
-        found.cosine >= LEAST_COSINE and share.high >= LEAST_AGREEMENT,
+        f"{precision.upper()} logits against torch",
+        found.cosine >= least and share.high >= LEAST_AGREEMENT,
         f"mean cosine {found.cosine:.4f}; {found.same} of {found.images} answers agree ({share.percent:.1f} %)",
-        f"at least {LEAST_COSINE:g}; {LEAST_AGREEMENT:g} % inside the 95 % interval",
+        f"at least {least:g}; {LEAST_AGREEMENT:g} % inside the 95 % interval",
     )
 
 

@@ -18,12 +18,13 @@ import safetensors.numpy
 import taco
 from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, called, paired_drop, wilson
-from taco.agent_pack import agent_bytes
 from taco.baking import BAKED_NAME
+from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
 from taco.formats.names import BLANK
 from taco.gates import Gate
+from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
@@ -114,30 +115,9 @@ def write_bundle(done: Finished, checks: Sequence[Gate], folder: Path) -> Manife
         files[PACKED_NAME] = done.packed
     if done.baked is not None:
         files[BAKED_NAME] = done.baked.path
-    if not plan.target.local and plan.target.runtime != "trt":
-        files |= _bench_kit(done)
+    if not plan.target.local:
+        files |= jetson_kit(done) if plan.target.runtime == "trt" else bench_kit(done)
     return publish(folder, files, _manifest(done) | {"forced": failed(checks)})
-
-
-def _bench_kit(done: Finished) -> dict[str, Path | bytes]:
-    """What a person needs to measure on a device that is not attached: the agent, its request, the dense model."""
-    protocol, models = done.plan.target.benchmark, {"dense": "dense.onnx", "compressed": "model.onnx"}
-    in_fp32: dict[str, Path | bytes] = {}
-    if done.compressed.shipped is not done.compressed.fp32:
-        in_fp32 = {"dense.fp32.onnx": done.dense.fp32.path, "model.fp32.onnx": done.compressed.fp32.path}
-        models |= {"baseline_fp32": "dense.fp32.onnx", "compressed_fp32": "model.fp32.onnx"}
-    request = {
-        "models": models,
-        "threads": done.plan.options.threads or done.plan.target.threads,
-        "provider": done.plan.target.provider,
-        **dataclasses.asdict(protocol),
-    }
-    return {
-        "agent.pyz": agent_bytes(),
-        "bench.json": (json.dumps(request, indent=2) + "\n").encode(),
-        "dense.onnx": done.dense.shipped.path,
-        **in_fp32,
-    }
 
 
 def _manifest(done: Finished) -> dict[str, Any]:
@@ -352,8 +332,10 @@ def _warnings(done: Finished, units: int) -> list[str]:
         )
     if done.given_up is not None:
         found.append(f"INT8 was given up: {done.given_up.why}")
-    if done.packed is not None and done.target.precision == "int8":
-        found.append("INT8 weights are not packed: aim at an fp32 target for a small file to send")
+    if done.packed is not None and done.target.precision != "fp32":
+        found.append(
+            f"{done.target.precision.upper()} weights are not packed: aim at an fp32 target for a small file to send"
+        )
     if done.asked is not None and done.asked <= 1:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:

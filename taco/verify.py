@@ -17,7 +17,7 @@ from taco.bundle import Bundle, check_file
 from taco.device.opening import open_session
 from taco.device.wire import DeviceError
 from taco.errors import BundleError, MeasurementError
-from taco.gates import Gate, agreement, agreement_gate, parity_gate
+from taco.gates import LEAST_COSINE, Gate, agreement, agreement_gate, parity_gate
 from taco.model_file import check_model
 from taco.parity import compare
 
@@ -74,8 +74,8 @@ def _parity(bundle: Bundle, threads: int) -> Gate:
         raise MeasurementError(error.what, error.todo) from error
     if got.shape != expected.shape or not np.isfinite(got).all():
         return Gate("parity inputs", False, f"logits of shape {got.shape}, or no finite ones", str(expected.shape))
-    if bundle.manifest.precision == "int8":
-        return agreement_gate(agreement(expected, got))
+    if bundle.manifest.precision in LEAST_COSINE:
+        return agreement_gate(agreement(expected, got), bundle.manifest.precision)
     return parity_gate(compare(expected, got))
 
 

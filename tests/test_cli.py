@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import onnx
 import pytest
 from conftest import draw_task
 
 from taco import cli, printing
 from taco.config import key_of
+from taco.device.trt_kit import read_kit
 from taco.options import ExportOptions
 from taco.predict import Format
+from taco.report.schema import Report
 from taco.rundir import RunDir
 
 
@@ -179,11 +182,22 @@ def test_json_is_all_of_stdout(jetson_run: JetsonRun) -> None:
     assert json.loads(jetson_run.printed)["latency_source"] == "none"
 
 
-def test_jetson_bundle_is_labelled_as_not_run_on_hardware(jetson_run: JetsonRun) -> None:
-    report = json.loads(jetson_run.printed)
-    assert "trtexec --onnx=model.onnx" in report["next_step"]
-    assert any("not been run on hardware" in w for w in report["warnings"])
-    assert report["runtime"]["precision"] == "fp16"
+def test_a_jetson_s_folder_is_complete_and_labelled_as_not_run_on_hardware(jetson_run: JetsonRun) -> None:
+    report, out = Report.model_validate_json(jetson_run.printed), jetson_run.out
+    assert "python3 agent.pyz jetson" in (report.next_step or "")
+    assert any("not been run on hardware" in w for w in report.warnings)
+    assert "Not run on hardware: no jetson-orin" in (out / "report.md").read_text()
+    assert report.runtime.precision == "fp16"
+    assert [gate.passed for gate in report.gates if gate.name == "FP16 logits against torch"] == [True]
+    kit = read_kit(str(out))
+    assert (kit.shown.pixels.shape[0], kit.shown.kind) == (report.task.eval_images, "evaluation")
+    graph = onnx.load(out / kit.models["compressed"].weak)
+    kinds = {tensor.data_type for tensor in graph.graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert onnx.TensorProto.FLOAT not in kinds
+    modules = set(kit.owners["compressed"].values())
+    assert {"conv_stem", "conv_head", "classifier"} <= modules
+    assert {n.name for n in graph.graph.node if not n.name.startswith("taco/")} == set(kit.owners["compressed"])
 
 
 def test_predict_reads_the_bundle(

@@ -29,7 +29,9 @@ def test_no_newer_name_or_argument_is_used(tree):
         if isinstance(node, ast.Attribute):
             assert node.attr not in NEWER_NAMES
         if isinstance(node, ast.Call):
-            assert not NEWER_ARGUMENTS & {keyword.arg for keyword in node.keywords}
+            given = {keyword.arg for keyword in node.keywords}
+            if not ast.unparse(node.func).startswith("json."):  # its `strict` is old, that of zip is not
+                assert not NEWER_ARGUMENTS & given
 
 
 def test_annotations_are_not_evaluated_or_not_new(tree):

@@ -57,7 +57,7 @@ REPORTS = {
     "latency loop": make_loop(),
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
-PICTURES = {"unmeasured": 2, "no accuracy": 2}
+PICTURES = {"unmeasured": 2, "no accuracy": 2, "latency loop": 5}
 schemes = pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 
 

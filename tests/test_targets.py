@@ -15,6 +15,7 @@ NAMES = [
     "intel-nuc",
     "jetson-agx-orin",
     "jetson-orin",
+    "jetson-orin-int8",
     "jetson-orin-nano",
     "jetson-orin-nx",
     "raspberry-pi-4",
@@ -36,11 +37,6 @@ rounds = 25
 round_ms = 40
 max_seconds = 60
 """
-# What trtexec of TensorRT 10.3 parses, of the options that RUNTIMES asks for and the ones that build an engine.
-TRTEXEC_10_3 = {
-    *("--onnx", "--fp16", "--saveEngine", "--useCudaGraph", "--noDataTransfers", "--useSpinWait"),
-    *("--separateProfileRun", "--warmUp", "--duration", "--percentile", "--exportTimes"),
-}
 
 
 def write(tmp_path, text, name="my-board"):
@@ -72,6 +68,7 @@ def test_runtime_precision_and_width_fit_the_device(target):
         "intel-nuc": ("ov", "int8", "x86", 16),
         "raspberry-pi-4": ("ort", "fp32", "auto", 8),
         "raspberry-pi-5": ("ort", "int8", "arm", 8),
+        "jetson-orin-int8": ("trt", "int8", "auto", 32),
     }.get(target.name, ("trt", "fp16", "auto", 32))
     assert (target.runtime, target.precision, target.isa, target.channel_multiple) == expected
     assert target.provider == {"ort": "CPUExecutionProvider", "ov": "CPU", "trt": "TensorRT"}[target.runtime]
@@ -111,14 +108,10 @@ def test_the_instructions_hold_the_model_s_path_quoted(target):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("jetson")])
-def test_a_jetson_is_told_a_command_that_tensorrt_10_3_parses(name):
+def test_a_jetson_is_told_one_command_that_the_agent_knows(name):
     sentence, _, command = load_target(name).instructions("a b/model.onnx").partition(": ")
-    assert sentence.startswith("Copy the folder")
-    words = shlex.split(command)
-    assert words[0] == "/usr/src/tensorrt/bin/trtexec"
-    assert {word.partition("=")[0] for word in words[1:]} == TRTEXEC_10_3
-    assert "--onnx=a b/model.onnx" in words
-    assert "--saveEngine=a b/model.onnx.plan" in words
+    assert sentence.startswith("Copy the folder that holds 'a b/model.onnx'")
+    assert shlex.split(command) == ["python3", "agent.pyz", "jetson"]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("jetson")])

@@ -1,4 +1,4 @@
-"""The agent's command line: `doctor`, `bench` and `hash`; answers travel as `taco.device.wire` says."""
+"""The agent's command line: doctor, bench, jetson, sweep and hash; answers travel as `taco.device.wire` says."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from taco.device.bench import bench
 from taco.device.probe import probe
+from taco.device.trt_job import run_kit
+from taco.device.trt_kit import read_kit
+from taco.device.trt_machine import Surroundings
+from taco.device.trt_report import failed, write_reports
+from taco.device.trt_sweep import sweep
 from taco.device.wire import DeviceError, RequestError, emit
 
+EXIT_GATE = 4
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 DESCRIPTION = "Measures models on this machine for taco-export. Needs Python 3.8 or newer, numpy and a runtime."
-EPILOG = """exit codes: 0 done; 2 the request is wrong; 5 something is missing on this machine; 130 interrupted.
+EPILOG = """exit codes: 0 done; 2 the request is wrong; 4 an engine lost answers; 5 something is missing here;
+130 interrupted.
 The answer is one line of JSON behind a marker line on stdout; a summary for people goes to stderr."""
 
 
@@ -36,6 +43,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         answer = arguments.command(arguments)
         _deliver(answer, arguments.output)
+        return int(answer.get("exit_code", 0))
     except DeviceError as error:
         print(f"error: {error}", file=sys.stderr)
         emit(error.payload(), sys.stdout)
@@ -43,7 +51,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +79,24 @@ def _parser() -> argparse.ArgumentParser:
     hashing = commands.add_parser("hash", help="SHA-256 of files, null for those that are not there")
     hashing.add_argument("files", metavar="FILE", nargs="+", help="a file on this machine")
     hashing.set_defaults(command=_hash)
-    for command in (doctor, timing, hashing):
+    jetson = commands.add_parser(
+        "jetson",
+        help="build, judge, time and report the models of this folder with TensorRT",
+        description="Does everything that a folder for a Jetson is for: builds the engines, judges them on the "
+        "pictures in the folder, times them in alternating rounds, and writes report.json and report.md.",
+    )
+    jetson.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="the copied folder (default: here)")
+    jetson.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
+    jetson.set_defaults(command=_jetson)
+    sweeping = commands.add_parser(
+        "sweep",
+        help="build and time many small TensorRT engines against each other",
+        description="Builds an engine of every model of a request and times them in alternating rounds.",
+    )
+    sweeping.add_argument("request", metavar="REQUEST.json", help="which models; - reads it from stdin")
+    sweeping.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
+    sweeping.set_defaults(command=_sweep)
+    for command in (doctor, timing, hashing, jetson, sweeping):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
     return parser
 
@@ -98,6 +122,27 @@ def _bench(arguments: argparse.Namespace) -> Dict[str, Any]:
         samples = [sample for samples in model["rounds_ms"] for sample in samples]
         print(f"{name!r}: median {statistics.median(samples):.3f} ms of {len(samples)} runs", file=sys.stderr)
     return result
+
+
+def _jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
+    kit = read_kit(os.path.abspath(arguments.folder))
+    found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
+    for line in write_reports(kit, found):
+        print(line, file=sys.stderr)
+    broken = failed(found)
+    if broken:
+        print(f"FAILED: {', '.join(broken)}: do not use these engines", file=sys.stderr)
+    return {**found, "exit_code": EXIT_GATE if broken else 0}
+
+
+def _sweep(arguments: argparse.Namespace) -> Dict[str, Any]:
+    folder = "." if arguments.request == "-" else os.path.dirname(os.path.abspath(arguments.request))
+    request = _read_json(arguments.request)
+    return sweep(request, os.path.abspath(folder), Surroundings(arguments.trtexec), _tell)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _read_json(path: str) -> Any:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, 
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from taco.device.normalise import normalised
 from taco.device.resample import FILTERS, MAX_LINE_PIXELS, Pass, resample
 
 if TYPE_CHECKING:
@@ -182,16 +183,7 @@ def to_tensor(pixels: "npt.NDArray[np.uint8]", preprocessing: Preprocessing) -> 
     Returns:
         Contiguous float32 array (n, 3, height, width).
     """
-    batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels
-    n, height, width, channels = batch.shape
-    mean = np.asarray(preprocessing.mean, np.float32).reshape(-1, 1, 1)
-    std = np.asarray(preprocessing.std, np.float32).reshape(-1, 1, 1)
-    tensor = np.empty((n, channels, height, width), np.float32)
-    for index in range(n):  # one at a time stays in the cache
-        np.divide(batch[index].transpose(2, 0, 1), np.float32(255), out=tensor[index], dtype=np.float32)
-        tensor[index] -= mean
-        tensor[index] /= std
-    return tensor
+    return normalised(pixels[np.newaxis] if pixels.ndim == 3 else pixels, preprocessing.mean, preprocessing.std)
 
 
 def _three(values: Sequence[float]) -> Tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, checked, loop, record, results, sparsity
+from taco.report import camera, checked, device, loop, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -23,6 +23,7 @@ def build_page(report: Report) -> Page:
             camera.abstention_section(report),
             camera.split_section(report),
             results.speed_section(report),
+            *device.device_sections(report),
             *checked.precision_sections(report),
             results.size_section(report),
             *sparsity.sparsity_sections(report),

@@ -282,6 +282,62 @@ class SparsitySection(_Frozen):
     packed_bytes: int = Field(description="of the packed file that `taco unpack` makes the ONNX file of")
 
 
+class EngineFacts(_Frozen):
+    """One engine that was built on the device."""
+
+    key: str = Field(description="hash of the graph, TensorRT, GPU, flags and system that it belongs to")
+    precision: str
+    engine_sha256: str
+    engine_bytes: int
+    build_s: float
+    from_earlier_run: bool
+    gpu: str | None
+    eligible: int | None = Field(description="layers whose weights allow 2:4 kernels; null where none was asked")
+    chosen: int | None = Field(description="layers for which TensorRT took a 2:4 kernel")
+    skipped: int = Field(description="kernels that were not tried, because memory was short")
+    unstable_percent: list[float] = Field(description="coefficient of variation of every run called unstable")
+
+
+class ModuleTime(_Frozen):
+    """Time of one module of the network."""
+
+    module: str
+    ms: float
+    percent: float
+
+
+class LayerProfile(_Frozen):
+    """Where an engine's time goes; its total is that of a profiled run and no latency."""
+
+    modules: list[ModuleTime]
+    total_ms: float
+    unattributed_percent: float = Field(description="share of the time of engine layers that name no known module")
+    shared_percent: float = Field(description="share that is only divided, because an engine layer is several modules")
+    engine_layers: int
+    sparse_kernels: int
+
+
+class DeviceSection(_Frozen):
+    """What was found on the device, in the folder that was copied there."""
+
+    hardware: str | None = Field(description="the NVIDIA machine; null: a stand-in answered, not run on hardware")
+    gpu: str | None
+    compute_capability: str | None
+    tensorrt: str
+    recipe: str = Field(description="version of TensorRT whose options were used")
+    strongly_typed: bool
+    jetson_linux: str
+    power_mode: str
+    memory_free_mib: int | None
+    workspace_mib: int
+    engines: dict[str, EngineFacts]
+    accuracy: dict[str, Proportion] = Field(description="of the engines themselves, on the device")
+    evaluated_on: Literal["evaluation", "select"]
+    gates: list[GateResult]
+    layers: dict[str, LayerProfile]
+    warnings: list[str]
+
+
 class Step(_Frozen):
     """One step of the run and its duration."""
 
@@ -325,6 +381,9 @@ class Report(_Frozen):
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")
     shipped: Literal["yes", "forced", "no"] = Field(
         default="yes", description="no: a gate failed and nothing was shipped; forced: shipped all the same"
+    )
+    device: DeviceSection | None = Field(
+        default=None, description="what a copied folder found on its device; null until it has run there"
     )
     layers: list[LayerWidth]
     recovery: dict[str, float | int | str] | None = Field(description="steps, batch, learning rate, what was kept")
