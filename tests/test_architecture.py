@@ -78,7 +78,10 @@ LAYERS = (
         ),
         *("database", "curves", "latency"),
     ),
-    ("targets", "exporters", "bundle", "model_file", "transport", "agent_pack", "timings", "measure", "rundir"),
+    (
+        *("targets", "exporters", "bundle", "model_file", "rundir"),
+        *("processes", "transport", "address", "ssh", "ssh_errors", "shell", "agent_pack", "timings", "measure"),
+    ),
     (
         "keys",
         "agnostic",
