@@ -46,8 +46,8 @@ def parse_address(text: str) -> Address:
     """Read an address.
 
     Args:
-        text: `local`, or an ssh URL. `/folder` is an absolute path, `/~/folder` one in the home folder. Options follow a
-            question mark: `emulated` declares an emulator, `python=/path` names an interpreter.
+        text: `local`, or an ssh URL. `/folder` is an absolute path, `/~/folder` one in the home folder. Options follow
+            a `?`: `emulated` declares an emulator, `python=/path` names an interpreter.
 
     Raises:
         InputError: It is no such address; says what is wrong with it.

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, inspect_cli, printing
+from taco import arguments, database_cli, devices_cli, inspect_cli, printing
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -43,7 +43,10 @@ app = typer.Typer(
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
+app.add_typer(devices_cli.app, name="devices")
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
+app.command(epilog=EXIT_HELP)(devices_cli.deploy)
+app.command(epilog=EXIT_HELP)(devices_cli.bench)
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
@@ -64,6 +67,7 @@ def export(
     task: arguments.Task = None,
     target: arguments.Target = DEFAULT_TARGET,
     out: arguments.Out = None,
+    device: arguments.Device = None,
     classes: arguments.Classes = None,
     shots: arguments.Shots = _DEFAULT.shots,
     evaluation: arguments.Evaluation = None,
@@ -124,7 +128,8 @@ def export(
         from taco import api
     options = make_options(dict(request.values))
     if dry_run:
-        typer.echo(printing.plan(api.make_plan(options), request.config))
+        with api.planned(options) as plan:
+            typer.echo(printing.plan(plan, request.config))
         return
     result = api.export(options, progress, command=["taco", "export", *_arguments()])
     if json_output:

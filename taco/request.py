@@ -141,7 +141,7 @@ def _unmeasurable(values: Mapping[str, object], asked: Mapping[str, object], sto
     if "speedup" not in values or "speedup" in asked or values["target"] == stored.get("target"):
         return ""
     target = load_target(str(values["target"]))
-    if target.local:
+    if target.local or values.get("device") is not None:
         return ""
     return (
         f"the earlier run's --speedup {values['speedup']} cannot be measured for {target.name} here: "

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"taco": "taco", "exporters": "taco.exporters", "targets": "taco.targets"}
 #: From the lowest layer to the highest. A package name stands for all of its modules.
 LAYERS = (
-    ("errors", "files", "wording", "plugins", "trouble", "device"),
+    ("errors", "files", "wording", "plugins", "trouble", "address", "device"),
     (
         *(
             "listing",
@@ -80,7 +80,8 @@ LAYERS = (
     ),
     (
         *("targets", "exporters", "bundle", "model_file", "rundir"),
-        *("processes", "transport", "address", "ssh", "ssh_errors", "shell", "agent_pack", "timings", "measure"),
+        *("processes", "transport", "ssh", "ssh_errors", "shell", "agent_pack", "agent_calls"),
+        *("timings", "measure", "stability", "ondevice"),
     ),
     (
         "keys",
@@ -94,6 +95,9 @@ LAYERS = (
         "recovering",
         "sparsity",
         "cutting",
+        "device_judge",
+        "device_summary",
+        "benching",
         "sparsify",
         "checks",
         "summary",
@@ -110,6 +114,8 @@ LAYERS = (
         "cli",
         "database_cli",
         "inspect_cli",
+        "devices_cli",
+        "device_printing",
         "families",
         "arguments",
         "printing",
@@ -132,12 +138,13 @@ LIGHT = (
     "predict",
     "verify",
     "evaluate",
+    "ondevice",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli")
+COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli", "taco.devices_cli")
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

@@ -64,14 +64,15 @@ def _measure(asked: BenchRequest, threads: int) -> Dict[str, Any]:
             workers[name] = _start(name, stack)
             opened[name] = _ask(workers[name], _open_command(asked, name, threads))
         samples = _rounds(asked, workers)
-        idle = after_idle(list(workers), asked.idle_s, lambda name, count: _time(workers[name], count, warmup=0))
-        last = list(workers)[-1]
-        minutes = sustain(asked.sustained_s, lambda: _time(workers[asked.sustained_model or last], LEAST_ITERATIONS, 0))
+        focus = asked.focus or list(workers)[-1]
+        idle = after_idle(asked.idle_s, lambda: _time(workers[focus], 1, warmup=0))
+        minutes = sustain(asked.sustained_s, lambda: _time(workers[focus], LEAST_ITERATIONS, warmup=0))
     rounds = min(len(rounds_ms) for rounds_ms in samples.values())
     return {
         "models": {name: {**opened[name], "rounds_ms": samples[name]} for name in asked.models},
         "rounds": rounds,
         "stopped_early": rounds < asked.rounds,
+        "focus": focus,
         "idle_ms": idle,
         "sustained": minutes,
     }

@@ -24,7 +24,7 @@ Ask = Callable[[List[str]], str]
 def ask_program(argv: List[str]) -> str:
     """Run one of a board's own programs; "" when it is missing, fails or takes too long."""
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words
+        done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_PROGRAM_S
         )
     except (OSError, subprocess.SubprocessError):

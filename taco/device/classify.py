@@ -1,4 +1,4 @@
-"""Name pictures on the device: the files themselves, decoded, cut, resized and normalised here, by the deployed model."""
+"""Name pictures on the device: the files themselves, decoded, cut and resized here, by the deployed model."""
 
 from __future__ import annotations
 

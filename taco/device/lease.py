@@ -39,7 +39,7 @@ def take(folder: str, token: str, owner: str) -> Dict[str, Any]:
     Raises:
         BusyError: Another run has it; says who, for how long, and when it was last heard of.
     """
-    with _locked(folder, token):
+    with _locked(folder):
         return _renew(folder, token, owner)
 
 
@@ -68,7 +68,7 @@ def holding(folder: str, token: Optional[str], owner: str) -> Iterator[None]:
     Raises:
         BusyError: Another run has it.
     """
-    with _locked(folder, token):
+    with _locked(folder):
         if token is None:
             _refuse_if_held(folder, "")
         else:
@@ -79,7 +79,7 @@ def holding(folder: str, token: Optional[str], owner: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: str, token: Optional[str]) -> Iterator[None]:
+def _locked(folder: str) -> Iterator[None]:
     try:
         handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

@@ -10,7 +10,7 @@ from taco.device.wire import RequestError
 
 KEYS = (
     *("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed"),
-    *("idle_s", "sustained_s", "sustained_model", "sweep"),
+    *("idle_s", "sustained_s", "focus", "sweep"),
 )
 
 
@@ -29,7 +29,7 @@ class BenchRequest:
         providers: Model -> its own provider.
         idle_s: Pause before the first run after idling, seconds; 0 measures none.
         sustained_s: How long one model works without a pause, seconds; 0 measures none.
-        sustained_model: Which; None is the last one.
+        focus: The model that works so, and that is run after a pause; None is the last one.
         sweep: Other numbers of threads to measure.
     """
 
@@ -43,7 +43,7 @@ class BenchRequest:
     providers: Dict[str, str] = field(default_factory=dict)
     idle_s: float = 0.0
     sustained_s: float = 0.0
-    sustained_model: Optional[str] = None
+    focus: Optional[str] = None
     sweep: Tuple[int, ...] = ()
 
     def provider_of(self, name: str) -> str:
@@ -78,7 +78,7 @@ def read_request(request: Any, folder: str = ".") -> BenchRequest:
         providers=_providers(request.get("providers", {}), models),
         idle_s=_seconds(request, "idle_s"),
         sustained_s=_seconds(request, "sustained_s"),
-        sustained_model=_model_name(request.get("sustained_model"), models),
+        focus=_model_name(request.get("focus"), models),
         sweep=tuple(_whole({"sweep": count}, "sweep", 1) for count in _list(request.get("sweep", []))),
     )
 
@@ -126,7 +126,7 @@ def _seconds(request: Mapping[str, Any], key: str) -> float:
 
 def _model_name(name: Any, models: Mapping[str, str]) -> Optional[str]:
     if name is not None and (not isinstance(name, str) or name not in models):
-        raise RequestError(f"'sustained_model' names {name!r}, which is no model of the request")
+        raise RequestError(f"'focus' names {name!r}, which is no model of the request")
     return name
 
 

@@ -15,27 +15,22 @@ from taco.device.probe import telemetry
 IDLE_REPEATS = 3
 MINUTE_S = 60.0
 
-#: Runs one model so many times without warming up; milliseconds of each.
-TimeCold = Callable[[str, int], List[float]]
 
-
-def after_idle(names: List[str], idle_s: float, run: TimeCold, sleep: Callable[[float], None] = time.sleep) -> Any:
-    """Time the first run of each model after a pause of the whole program.
+def after_idle(idle_s: float, run: Callable[[], List[float]], sleep: Callable[[float], None] = time.sleep) -> Any:
+    """Time the first run after a pause of the whole program.
 
     Args:
-        names: The models.
         idle_s: Seconds of the pause; 0 measures nothing.
-        run: Runs a model.
+        run: Runs the model once; its milliseconds.
         sleep: Waits.
 
     Returns:
-        Name -> milliseconds, one a pause; empty without a pause.
+        Milliseconds, one a pause; empty without a pause.
     """
-    samples: Dict[str, List[float]] = {}
+    samples: List[float] = []
     for _ in range(IDLE_REPEATS if idle_s > 0 else 0):
-        for name in names:
-            sleep(idle_s)
-            samples.setdefault(name, []).extend(run(name, 1))
+        sleep(idle_s)
+        samples.extend(run())
     return samples
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, checked, record, results, sparsity
+from taco.report import attached, camera, checked, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -28,6 +28,7 @@ def build_page(report: Report) -> Page:
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),
             record.conditions_section(report),
+            *attached.device_sections(report),
             *checked.gate_sections(report),
             record.parity_section(report),
             record.recovery_section(report),

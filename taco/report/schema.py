@@ -253,6 +253,42 @@ class Step(_Frozen):
     seconds: float
 
 
+class SustainedMinute(_Frozen):
+    """One minute of work without a pause."""
+
+    minute: int
+    n: int
+    p50: float
+    p90: float
+    package_w: float | None = Field(description="mean power of an Intel package; null where it cannot be read")
+    conditions: str = Field(description="temperatures, clocks, throttling, power, in words")
+
+
+class DeviceSection(_Frozen):
+    """The attached device and its own answers. Times are of a real one only."""
+
+    address: str
+    board: str
+    os: str
+    python: str
+    runtime: str = Field(description="what ran the model there, with its version, read back")
+    provider: str
+    emulated: str | None = Field(description="how it is emulated; its times mean nothing and are not taken")
+    deployed_to: str | None = Field(description="folder of the bundle on the device; null where it was not put there")
+    images: int = Field(description="judged pictures that the device named")
+    judged_images: int
+    same_answers: int
+    here: Proportion = Field(description="the shipped file on these pictures, on the machine of this report")
+    there: Proportion
+    per_class: dict[str, tuple[Proportion, Proportion] | None] = Field(description="recall here and there")
+    unreadable: list[str]
+    cold_ms: dict[str, float] = Field(description="very first run of each model")
+    idle_ms: list[float] = Field(description="first runs of the compressed model after a pause")
+    sustained: list[SustainedMinute]
+    unstable: list[str] = Field(description="what disturbed the measurement")
+    repeated: bool = Field(description="the measurement was taken twice because the first was disturbed")
+
+
 class Report(_Frozen):
     """The whole report."""
 
@@ -274,6 +310,7 @@ class Report(_Frozen):
     sparsity: SparsitySection | None = Field(default=None, description="null where no weight was to become zero")
     latency_ms: LatencySection | None
     latency_source: Literal["measured", "none"]
+    device: DeviceSection | None = Field(default=None, description="null where no device was attached")
     measured_on: dict[str, str] | None = Field(description="machine, processor, system, governor, temperatures")
     baseline_fp32_ms: Latency | None
     speedup: float | None = Field(description="median of per-round ratios dense / compressed, interleaved")

@@ -88,6 +88,8 @@ def _missed(report: Report) -> bool:
 
 
 def _place(report: Report) -> str:
+    if report.device is not None:
+        return f"on the attached device ({report.device.board})"
     return "on this machine" if report.local else f"on the {report.target}"
 
 
