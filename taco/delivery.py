@@ -126,12 +126,13 @@ class Delivery:
 
     def _timed(self, models: Mapping[str, Path]) -> BenchResult:
         """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
-        settled = self.bench.settle(models, self.options.speedup)
         if self.device is None:
-            return settled
+            return self.bench.settle(models, self.options.speedup)
         told = self.bench.conditions(models, IDLE_S)
+        if self.options.speedup is None:
+            return told
         return dataclasses.replace(
-            pooled(settled, told),
+            pooled(self.bench.settle(models, self.options.speedup), told),
             focus=told.focus,
             idle_ms=told.idle_ms,
             unstable=told.unstable,

@@ -196,8 +196,8 @@ def _device(report: Report) -> list[tuple[str, str]]:
     found = report.device
     if found is None:
         return []
-    told = f"{found.same_answers} of {found.images} answers are those of this machine; the bundle is in {found.deployed_to}"
-    return [("device", f"{found.board}: {told}")]
+    told = f"{found.same_answers} of {found.images} answers are those of this machine"
+    return [("device", f"{found.board}: {told}; the bundle is in {found.deployed_to}")]
 
 
 def _precision(report: Report) -> list[tuple[str, str]]:
