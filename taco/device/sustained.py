@@ -49,7 +49,8 @@ def sustain(seconds: float, run: Callable[[], List[float]], look: Callable[[], D
     minutes: List[Dict[str, Any]] = []
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
-        start, samples, energy = time.monotonic(), [], board.energy_uj()
+        start, energy = time.monotonic(), board.energy_uj()
+        samples: List[float] = []
         end = min(start + MINUTE_S, begin + seconds)
         while not samples or time.monotonic() < end:
             samples.extend(run())
