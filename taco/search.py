@@ -113,6 +113,8 @@ class Bench:
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
         options = self._options(rounds)
+        if not self.measurable:
+            raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
         if self.device is not None:
             return self.device.measure(models, options)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -288,6 +288,11 @@ class DeviceSection(_Frozen):
     unstable: list[str] = Field(description="what disturbed the measurement")
     repeated: bool = Field(description="the measurement was taken twice because the first was disturbed")
 
+    @property
+    def has_times(self) -> bool:
+        """Whether it holds any time."""
+        return bool(self.cold_ms or self.idle_ms or self.sustained)
+
 
 class Report(_Frozen):
     """The whole report."""
@@ -328,3 +333,13 @@ class Report(_Frozen):
     steps: list[Step]
     warnings: list[str]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _emulated_times_are_none(self) -> Report:
+        """An emulated device's times say nothing of the board: a report that holds any cannot be made."""
+        if self.device is None or self.device.emulated is None:
+            return self
+        times = (self.latency_ms, self.baseline_fp32_ms, self.speedup, self.measured_on)
+        if any(time is not None for time in times) or self.device.has_times:
+            raise ValueError("the device is emulated, and its times are no result of a device")
+        return self
