@@ -121,6 +121,7 @@ def plan(found: Plan, config: Path | None = None) -> str:
         *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
         f"head      {options.head}",
         f"target    {found.target.name}: {found.target.description}",
+        *([f"device    {found.device.name}: {found.device.board}"] if found.device else []),
         f"budget    {how}",
         f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
         f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "

@@ -14,6 +14,7 @@ from edge_lab.fake_pi import cache_folder, fake_pi, shell
 from sshd import Server, serving
 
 from taco.bundle import Bundle
+from taco.device import wire
 
 pytestmark = pytest.mark.slow
 URL = "ssh://trap"
@@ -81,6 +82,13 @@ def test_an_export_to_the_emulated_pi_gives_the_same_answers_and_no_time(tmp_pat
     assert "p50" not in bench.stdout
     assert set(found["ran"]) == {"compressed", "dense", "baseline_fp32"}
     there, bundle = device["deployed_to"], Bundle(out)
+    profile = subprocess.run(
+        ["ssh", "trap", f"python3 -I {there}/agent.pyz profile --threads 1 {there}/model.onnx"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    nodes = wire.parse(profile.stdout)["nodes"]
+    assert any("Conv" in node["op"] for node in nodes)
+    assert all(node["ms"] >= 0 for node in nodes)
     named = subprocess.run(
         ["ssh", "trap", f"python3 -I {there}/agent.pyz predict {there} /home/pi; sha256sum {there}/model.onnx"],
         capture_output=True, text=True, check=True,

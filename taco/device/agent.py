@@ -86,8 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     hashing = made.add_parser("hash", help="SHA-256 of files, null for those that are not there")
     hashing.add_argument("files", metavar="FILE", nargs="+", help="a file on this machine")
     hashing.set_defaults(command=commands.hash_files, exclusive=False)
+    profiling = made.add_parser("profile", help="time every operator of one model")
+    profiling.add_argument("model", metavar="MODEL.onnx", help="the model")
+    profiling.add_argument("--provider", default="CPUExecutionProvider", help="execution provider of ONNX Runtime")
+    profiling.add_argument("--threads", type=int, default=0, help="threads of the model; every core if not given")
+    profiling.set_defaults(command=commands.profile_model, exclusive=False)
     asked = _for_the_host(made)
-    for command in (doctor, timing, naming, hashing, *asked):
+    for command in (doctor, timing, naming, hashing, profiling, *asked):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
         command.add_argument("--lease", metavar="TOKEN", help=argparse.SUPPRESS)
         command.add_argument("--owner", metavar="WHO", default="a command on the device", help=argparse.SUPPRESS)

@@ -95,6 +95,18 @@ def unpack_archive(arguments: argparse.Namespace) -> Dict[str, Any]:
     return {"folder": folder}
 
 
+def profile_model(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Time every operator of a model."""
+    try:
+        from taco.device.profile import profile
+    except ImportError as error:
+        raise DeviceError(f"numpy cannot be imported on this device: {error}", "Install numpy.") from error
+    found = profile(arguments.model, arguments.provider, arguments.threads)
+    for node in sorted(found["nodes"], key=lambda node: -node["ms"])[:10]:
+        print(f"{node['ms']:9.3f} ms  {node['op']:<20} {node['name']}", file=sys.stderr)
+    return found
+
+
 def hash_files(arguments: argparse.Namespace) -> Dict[str, Any]:
     """Hash files."""
     return {"files": {path: _sha256(path) for path in arguments.files}}
