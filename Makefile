@@ -9,7 +9,7 @@ DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetso
 # slow tests in which nothing is judged by a measurement: they may share the cores
 UNTIMED := tests/test_sparsify.py tests/test_survives.py tests/test_hostile.py tests/test_report_browser.py tests/test_leak.py \
 	tests/test_solvers_contract.py tests/test_solvers_admm.py tests/test_structure.py tests/test_compress.py tests/test_inspect.py \
-	tests/test_pipeline.py tests/test_exporters_families.py
+	tests/test_pipeline.py tests/test_exporters_families.py tests/test_ssh.py tests/test_ondevice.py tests/test_fake_pi.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types schemas families bench clean $(DEVICES)

@@ -77,7 +77,8 @@ class OnDevice:
 
     def scores(self, classes: Sequence[str]) -> tuple[Score, Score]:
         """Accuracy and recalls, here and there."""
-        return tuple(Score.from_predictions(self.labels, got, classes) for got in (self.here, self.there))  # type: ignore[return-value]
+        here, there = (Score.from_predictions(self.labels, got, classes) for got in (self.here, self.there))
+        return here, there
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -62,6 +62,10 @@ def device_warnings(done: Finished) -> list[str]:
             f"{device.name} is emulated ({device.emulated}): its answers count, its times mean nothing and were not "
             f"taken; this report holds no result of a {plan.target.name}"
         )
+    if plan.target.board is not None and plan.target.board not in device.board:
+        found.append(
+            f"{device.name} says that it is: {device.board}. What is told of it holds for no {plan.target.name}"
+        )
     if abs(device.clock_off_s) > WRONG_CLOCK_S:
         found.append(f"the clock of {device.name} is {abs(device.clock_off_s):.0f} s off: its pictures get wrong dates")
     if done.bench is not None:

@@ -112,6 +112,8 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
         TacoError: The first thing that is wrong.
     """
     target = chosen_target(options)
+    if device is not None and device.address.host is not None and target.local:
+        raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
     exporter = load_exporter(target.runtime)
     check_input(options)
     measurable = target.local if device is None else device.emulated is None

@@ -109,3 +109,17 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cannot be unpacked"):
         commands.unpack_archive(argparse.Namespace(archive=str(tmp_path / "p.zip")))
     assert [path.name for path in tmp_path.iterdir()] == ["p.zip"]
+
+
+def test_what_was_sent_for_a_run_goes_and_nothing_else(tmp_path: Path, request_: dict[str, Any]) -> None:
+    deploy.deploy(request_, str(tmp_path))
+    digest, short = "a" * 64, "b" * 16
+    sent = [f"{digest}.onnx", f"{digest}.zip", f"request-{short}.json", f"agent-{short}.pyz", f".taco-{'c' * 32}.part"]
+    kept = ["agent-0123456789abcdef.pyz", "notes.txt", "model.onnx", "aa.onnx", "bb.dat", "bundles", "A" * 64]
+    for name in [*sent, *kept[:3], kept[-1]]:
+        (tmp_path / name).touch()
+    (tmp_path / digest).mkdir()
+    (tmp_path / digest / "0000.img").touch()
+    assert deploy.sweep(str(tmp_path), f"somewhere/{kept[0]}") == sorted([*sent, digest])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert (tmp_path / "bundles/site-1/model.onnx").read_bytes() == b"weights"

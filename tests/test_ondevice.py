@@ -147,6 +147,48 @@ def test_a_command_that_is_running_holds_the_device_whatever_the_lease_says(tmp_
             lease.take(str(tmp_path), "b", "ben")
 
 
+def test_a_person_frees_a_device_that_a_dead_run_holds(server: Server, device: Device) -> None:
+    device.agent.extra = ("--lease", "dead", "--owner", "somebody")
+    device.agent.ask(["take"])
+    done = command_line("devices", "unlock", "--device", device.address.text)
+    assert (done.returncode, done.stdout) == (0, "freed; somebody had it\n")
+    with attached(device.address) as other, leased(other):
+        pass
+
+
+def test_doctor_tells_a_person_what_is_there(server: Server) -> None:
+    done = command_line("devices", "doctor", "--device", URL)
+    assert done.returncode == 0
+    assert "Nothing is missing." in done.stdout
+    assert "onnxruntime" in done.stdout
+
+
+HOLDER = """
+import sys, time
+from taco.device.lease import holding
+with holding(sys.argv[1], "a", "anna"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_that_asks_again_ends_its_own_lost_command_and_no_other(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as lost:
+        assert lost.stdout is not None
+        assert lost.stdout.readline() == b"held\n"
+        with pytest.raises(lease.BusyError, match="anna has this device"):
+            lease.take(str(tmp_path), "b", "ben")
+        assert lost.poll() is None
+        with lease.holding(str(tmp_path), "a", "anna"):
+            assert lost.wait(5) == -9
+
+
+def test_another_device_than_the_target_is_refused_or_told(site: Path, tmp_path: Path, run: api.ExportResult) -> None:
+    with pytest.raises(InputError, match="host-cpu is this machine, and --device is another"):
+        api.export(options(site, tmp_path / "out", URL, target="host-cpu"))
+    assert any("holds for no raspberry-pi-4" in warning for warning in run.report.warnings)
+
+
 def options(task: Path, out: Path, url: str, **changes: Any) -> api.ExportOptions:
     values: dict[str, Any] = {
         "task": task,
@@ -204,7 +246,8 @@ def test_an_export_measures_judges_and_deploys_on_the_device(server: Server, run
     assert (there / "model.onnx").read_bytes() == (run.folder / "model.onnx").read_bytes()
     assert "predict" in (report.next_step or "")
     assert [path.name for path in there.parent.iterdir()] == [there.name]
-    assert not (server.home / "taco-export" / lease._LEASE).exists()
+    left = {path.name.partition("-")[0] for path in (server.home / "taco-export").iterdir()}
+    assert left == {"bundles", "agent", lease._LOCK.partition("-")[0]}
     page = (run.folder / "report.html").read_text()
     assert "On the device" in page
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 
 from taco.device.bench import bench
 from taco.device.classify import classify, predict
-from taco.device.deploy import deploy
+from taco.device.deploy import deploy, sweep
 from taco.device.lease import release, take
 from taco.device.probe import probe
 from taco.device.wire import DeviceError, RequestError, emit
@@ -72,8 +72,11 @@ def take_device(arguments: argparse.Namespace) -> Dict[str, Any]:
 
 
 def release_device(arguments: argparse.Namespace) -> Dict[str, Any]:
-    """Give the device back."""
-    return release(".", arguments.lease)
+    """Give the device back; the run that had it leaves nothing there but its bundles."""
+    found = release(".", arguments.lease)
+    if arguments.lease and found["released"]:
+        found["removed"] = len(sweep(".", sys.argv[0]))
+    return found
 
 
 def unpack_archive(arguments: argparse.Namespace) -> Dict[str, Any]:

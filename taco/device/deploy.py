@@ -11,11 +11,15 @@ import hashlib
 import os
 import re
 import shutil
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 
 from taco.device.wire import DeviceError, RequestError
 
 FOLDER = "bundles"
+#: Names that the host gives to what it sends; see `taco.agent_calls`.
+_SENT = re.compile(
+    r"[0-9a-f]{64}(\.[a-z]+)?|request-[0-9a-f]{16}\.json|agent-[0-9a-f]{16}\.pyz|\.taco-[0-9a-f]{32}\.part"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -52,6 +56,27 @@ def deploy(request: Any, folder: str = ".") -> Dict[str, Any]:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return {"folder": final, "already": False}
+
+
+def sweep(folder: str, agent: str) -> List[str]:
+    """Remove what was sent for one run: models, pictures, requests, other versions of the agent; bundles stay.
+
+    Args:
+        folder: The work folder.
+        agent: The agent that runs, which stays.
+
+    Returns:
+        What was removed.
+    """
+    removed = [n for n in sorted(os.listdir(folder)) if _SENT.fullmatch(n) and n != os.path.basename(agent)]
+    for name in removed:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return removed
 
 
 def _checked(request: Any) -> Any:

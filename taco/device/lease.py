@@ -3,7 +3,8 @@
 A run takes the device for its whole length under a token of its own, and renews that with every command. A run that
 died is no obstacle for long: what was not renewed for a while is free, and so is what is older than the last start of
 the machine. Ages are told by the clock that only runs forward, so a wrong date or a jump of it does no harm. While a
-command works, a lock of the kernel is held too, which ends with the process.
+command works, a lock of the kernel is held too, which ends with the process. Where a silent link keeps an earlier
+command of the same run alive, that one is ended.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import time
 from typing import Any, Dict, Iterator, Optional
 
 from taco.device.wire import DeviceError
 
 FREE_AFTER_S = 900.0
+_DYING_S = 5.0
 _LEASE, _LOCK = ".taco-lease.json", ".taco-lock"
 
 
@@ -39,7 +42,7 @@ def take(folder: str, token: str, owner: str) -> Dict[str, Any]:
     Raises:
         BusyError: Another run has it; says who, for how long, and when it was last heard of.
     """
-    with _locked(folder):
+    with _locked(folder, token):
         return _renew(folder, token, owner)
 
 
@@ -68,7 +71,7 @@ def holding(folder: str, token: Optional[str], owner: str) -> Iterator[None]:
     Raises:
         BusyError: Another run has it.
     """
-    with _locked(folder):
+    with _locked(folder, token):
         if token is None:
             _refuse_if_held(folder, "")
         else:
@@ -79,27 +82,59 @@ def holding(folder: str, token: Optional[str], owner: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def _locked(folder: str, token: Optional[str]) -> Iterator[None]:
     try:
         handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise DeviceError(f"the work folder {folder!r} cannot be written: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _try_lock(handle):
             held = _read(folder)
-            raise _busy(held, "a command of it is running") from error
+            if not _end_our_own(held, token) or not _lock_soon(handle):
+                raise _busy(held, "a command of it is running")
         yield
     finally:
         os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _lock_soon(handle: int) -> bool:
+    deadline = time.monotonic() + _DYING_S
+    while not _try_lock(handle):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _end_our_own(held: Optional[Dict[str, Any]], token: Optional[str]) -> bool:
+    """End an earlier command of the same run: it asks again, so it has lost the link to that one."""
+    if held is None or token is None or held["token"] != token or held["boot"] != _boot() or held["pid"] <= 1:
+        return False
+    with contextlib.suppress(OSError):
+        os.kill(held["pid"], signal.SIGKILL)
+    return True
 
 
 def _renew(folder: str, token: str, owner: str) -> Dict[str, Any]:
     _refuse_if_held(folder, token)
     held = _read(folder)
     since = held["since"] if held is not None and held["token"] == token else time.monotonic()
-    lease = {"token": token, "owner": owner, "since": since, "renewed": time.monotonic(), "boot": _boot()}
+    lease = {
+        "token": token,
+        "owner": owner,
+        "since": since,
+        "renewed": time.monotonic(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+    }
     path = os.path.join(folder, _LEASE)
     try:
         with open(path + ".part", "w", encoding="utf-8") as stream:
@@ -142,6 +177,7 @@ def _read(folder: str) -> Optional[Dict[str, Any]]:
             "since": float(held["since"]),
             "renewed": float(held["renewed"]),
             "boot": str(held["boot"]),
+            "pid": int(held["pid"]),
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None

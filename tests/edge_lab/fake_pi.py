@@ -6,6 +6,7 @@ answers are those of arm64 code. Its times mean nothing.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -40,19 +41,26 @@ def fake_pi(cache: Path) -> Path:
     if not QEMU.exists():
         pytest.skip("no qemu-aarch64-static here: apt-get install qemu-user-static")
     root = cache / "pi"
-    if not (root / "made").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        try:
-            _unpack_debian(root)
-            _unpack_wheels(root, cache / "wheels")
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"an arm64 Debian cannot be fetched here: {getattr(error, 'stderr', None) or error}")
-        _dress(root)
-        (root / "made").touch()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of pytest-xdist may want it at once
+        if not (root / "made").exists():
+            _make(root, cache)
     probe = enter(root, "/usr/bin/python3", "-c", "import platform; print(platform.machine())")
     if probe.stdout.strip() != "aarch64":
         pytest.skip(f"this kernel cannot emulate arm64 in a namespace: {probe.stderr.strip()[-200:]}")
     return root
+
+
+def _make(root: Path, cache: Path) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    try:
+        _unpack_debian(root)
+        _unpack_wheels(root, cache / "wheels")
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"an arm64 Debian cannot be fetched here: {getattr(error, 'stderr', None) or error}")
+    _dress(root)
+    (root / "made").touch()
 
 
 def enter(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
