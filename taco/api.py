@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from taco.address import parse_address
 from taco.bundle import MANIFEST, Bundle
 from taco.checks import gates_of
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
+from taco.device_summary import deployed
 from taco.errors import BundleError, GateError
 from taco.files import write_atomically
 from taco.formats.megadetector import read_boxes
+from taco.ondevice import attached, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.packing import PACKED_NAME, unpack_model
 from taco.pipeline import Plan, make_plan, run
@@ -35,6 +39,7 @@ __all__ = [
     "export",
     "make_options",
     "make_plan",
+    "planned",
     "redraw_report",
     "unpack",
     "verify",
@@ -72,14 +77,16 @@ def export(
     """
     progress = progress or PlainProgress()
     rundir = RunDir(options.out)
-    with rundir.locked():
+    with rundir.locked(), contextlib.ExitStack() as stack:
         with progress.step("check the request"):
-            plan = plan or make_plan(options)
+            plan = plan or stack.enter_context(planned(options))
         asked = plan.asked
         request = content_key(asked)
         finished = _finished(rundir, request)
         if finished is not None:
             return ExportResult(finished, options.out, already_done=True)
+        if plan.device is not None:
+            stack.enter_context(leased(plan.device))
         rundir.remember_asked(asked)
         if options.from_run is not None and options.from_run.absolute() != options.out.absolute():
             rundir.adopt(options.from_run)
@@ -90,10 +97,26 @@ def export(
             _refuse(report, options.out)
         with progress.step("write the bundle"):
             manifest = write_bundle(done, checks, options.out)
+        if plan.device is not None:
+            with progress.step(f"put the bundle on {plan.device.name}"):
+                report = deployed(report, plan.device.deploy(Bundle(options.out)))
+        with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
+
+
+@contextlib.contextmanager
+def planned(options: ExportOptions) -> Iterator[Plan]:
+    """Reach the device, if one is asked for, and check everything that can be checked in seconds.
+
+    Raises:
+        TacoError: The first thing that is wrong.
+    """
+    with contextlib.ExitStack() as stack:
+        address = None if options.device is None else parse_address(options.device)
+        yield make_plan(options, None if address is None else stack.enter_context(attached(address)))
 
 
 def _refuse(report: Report, folder: Path) -> None:

@@ -160,6 +160,16 @@ RuntimeDevice = Annotated[
         rich_help_panel=EXPERT,
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Your device, through your own ssh: ssh://[user@]host. It is measured, judged and given the result. "
+        "`taco devices doctor` tells what it lacks.",
+        show_default="none: nothing is measured on one",
+        rich_help_panel=RUN,
+    ),
+]
 Sparsity = Annotated[
     float | None,
     typer.Option(

@@ -13,6 +13,7 @@ from taco.gates import (
     agreement_gate,
     class_drop_gates,
     conversion_gate,
+    device_gate,
     drop_gate,
     parity_gate,
     speed_gate,
@@ -39,6 +40,9 @@ def gates_of(done: Finished) -> list[Gate]:
         gates += class_drop_gates(judged.labels, judged.dense, judged.exported, classes, options.gate_class_drop)
     if done.baked is not None:
         gates.append(baked_gate(done.baked))
+    if done.on_device is not None:
+        there = done.on_device
+        gates.append(device_gate(there.labels, there.here, there.there, balanced=balanced))
     return [*gates, *_speed(done)]
 
 

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, inspect_cli, printing, profile_cli
+from taco import arguments, database_cli, devices_cli, inspect_cli, printing, profile_cli
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -44,7 +44,10 @@ targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=T
 app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
 app.add_typer(profile_cli.app, name="profile")
+app.add_typer(devices_cli.app, name="devices")
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
+app.command(epilog=EXIT_HELP)(devices_cli.deploy)
+app.command(epilog=EXIT_HELP)(devices_cli.bench)
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
@@ -65,6 +68,7 @@ def export(
     task: arguments.Task = None,
     target: arguments.Target = DEFAULT_TARGET,
     out: arguments.Out = None,
+    device: arguments.Device = None,
     classes: arguments.Classes = None,
     shots: arguments.Shots = _DEFAULT.shots,
     evaluation: arguments.Evaluation = None,
@@ -127,7 +131,8 @@ def export(
         from taco import api
     options = make_options(dict(request.values))
     if dry_run:
-        typer.echo(printing.plan(api.make_plan(options), request.config))
+        with api.planned(options) as plan:
+            typer.echo(printing.plan(plan, request.config))
         return
     result = api.export(options, progress, command=["taco", "export", *_arguments()])
     if json_output:

@@ -12,18 +12,23 @@ from torch import nn
 
 from taco.baking import Baked, make_baked
 from taco.converting import Converter, GivenUp, Pair, given_up, timed_files
+from taco.device_judge import Asking, OnDevice, chosen
 from taco.exporters.protocol import Exporter
 from taco.judge import Judgement, Shipped, Stages, judge
 from taco.keys import Keys
 from taco.material import Material
+from taco.ondevice import Device
 from taco.options import ExportOptions
 from taco.progress import Progress
+from taco.rundir import content_key
 from taco.search import Bench
 from taco.stored import Key, Store
 from taco.targets.loading import Target
-from taco.timings import BenchResult
+from taco.timings import BenchResult, pooled
 
 _BENCH = TypeAdapter(BenchResult)
+#: A camera trap wakes up to take a picture.
+IDLE_S = 10.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -39,6 +44,7 @@ class Delivery:
         store: Finished steps.
         progress: Told about every step.
         scratch: For files that need not survive.
+        device: What is attached; None for none.
         given_up: Why INT8 is not used though the target asks for it; None while it is.
     """
 
@@ -50,12 +56,13 @@ class Delivery:
     store: Store
     progress: Progress
     scratch: Path
+    device: Device | None = None
     given_up: GivenUp | None = None
 
     @property
     def bench(self) -> Bench:
         """Where and how this run measures."""
-        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device")
+        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device", self.device)
 
     @property
     def converter(self) -> Converter:
@@ -72,7 +79,7 @@ class Delivery:
     def worth_having(self, dense: Pair) -> Pair:
         """Give INT8 up before anything is searched for, where it is slower than fp32 of the dense model."""
         ratio = None
-        if self.converter.int8 and self.target.local:
+        if self.converter.int8 and self.bench.measurable:
             models = {"dense": dense.fp32.path, "compressed": dense.shipped.path}
             depends = {"fp32": dense.fp32.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
 
@@ -113,17 +120,50 @@ class Delivery:
 
     def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
         """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
-        if not self.target.local:
+        if not self.bench.measurable:
             return None
         models = timed_files(dense, compressed)
         hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
 
         def compute() -> Any:
-            with self.progress.step("time dense and compressed on this machine"):
-                return _BENCH.dump_python(self.bench.settle(models, asked), mode="json")
+            where = "this machine" if self.device is None else self.device.name
+            with self.progress.step(f"time dense and compressed on {where}"):
+                return _BENCH.dump_python(self._timed(models, asked), mode="json")
 
         depends = {**hashes, "target": self.bench.key()}
         return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))
+
+    def _timed(self, models: Mapping[str, Path], asked: float | None) -> BenchResult:
+        """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
+        if self.device is None:
+            return self.bench.settle(models, asked)
+        told = self.bench.conditions(models, IDLE_S)
+        if asked is None:
+            return told
+        return dataclasses.replace(
+            pooled(self.bench.settle(models, asked), told),
+            focus=told.focus,
+            idle_ms=told.idle_ms,
+            unstable=told.unstable,
+            repeated=told.repeated,
+        )
+
+    def on_device(self, compressed: Pair, judged: Judgement, crop_margin: float | None) -> OnDevice | None:
+        """Let the attached device name the judged pictures, with the bytes that it will get; None without a device."""
+        device, target = self.device, self.converter.target
+        if device is None:
+            return None
+        asking = Asking(device, target, crop_margin, self.scratch)
+        pictures = chosen(self.material.judged)
+
+        def compute() -> Any:
+            with self.progress.step(f"let {device.name} name {len(pictures)} pictures"):
+                return asking.ask(compressed.shipped, self.material, pictures)
+
+        views = [str(self.material.judged[i].view) for i in pictures]
+        depends = {"model": compressed.shipped.sha256, "pictures": content_key(views), "target": self.bench.key()}
+        answer = self.store.rundir.json_step("on-device", depends, compute, measured=True)
+        return OnDevice.of(answer, judged, self.material, pictures)
 
     def judge(self, stages: Stages, compressed: Pair, key: Key) -> Judgement:
         """Run every stage over the judged pictures; `key` is of the compressed module."""

@@ -13,6 +13,7 @@
     ├── GateError                      4   a check failed, nothing was shipped
     ├── SolverError                    4   a numerical failure, with the layer and a damping to try
     └── MeasurementError               5   a device, runtime or measurement is missing
+        └── LinkError                  5   the link to a device cannot be made, or broke
 
 0 is success, 130 an interruption (Ctrl-C). Messages say what is wrong, where, and what to do about it.
 """
@@ -98,3 +99,7 @@ class MeasurementError(TacoError):
     """A device, a runtime or a measurement is missing."""
 
     exit_code = 5
+
+
+class LinkError(MeasurementError):
+    """The link to a device cannot be made, or broke; what may be repeated can be tried again."""

@@ -101,6 +101,11 @@ def conversion_gate(labels: Labels, compressed: Labels, exported: Labels, *, bal
     return _drop_gate("conversion", paired_drop(labels, compressed, exported, balanced), CONVERSION_POINTS)
 
 
+def device_gate(labels: Labels, here: Labels, there: Labels, *, balanced: bool) -> Gate:
+    """Compare the answers that the device gave with those of the same file on this machine, all (n,) int64."""
+    return _drop_gate("answers on the device", paired_drop(labels, here, there, balanced), CONVERSION_POINTS)
+
+
 def drop_gate(labels: Labels, dense: Labels, exported: Labels, limit: float, *, balanced: bool) -> Gate:
     """Compare the exported file with the dense specialist, `limit` in points."""
     return _drop_gate("accuracy lost (--gate-drop)", paired_drop(labels, dense, exported, balanced), limit)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from taco.agent_pack import agent_bytes
-from taco.device import wire
-from taco.errors import InputError, MeasurementError
-from taco.files import sha256_of
-from taco.timings import BenchResult, ModelTiming
-from taco.transport import Completed, Transport
+from taco.agent_calls import AgentCaller
+from taco.device.sustained import IDLE_REPEATS
+from taco.errors import MeasurementError
+from taco.timings import BenchResult, Minute, ModelTiming, SweepPoint
+from taco.transport import Transport
 
-logger = logging.getLogger(__name__)
-
-SHORT_COMMAND_S = 120.0
 OPENING_S = 300.0
 UNKNOWN = "unknown"
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,6 +34,10 @@ class MeasureOptions:
         seed: Seed of the input noise.
         python: The device's interpreter; this process's own suits the local transport.
         providers: Model -> its own provider, where models of several runtimes are compared.
+        idle_s: Pause before the first run after idling, seconds; 0 measures none.
+        sweep: Other numbers of threads to measure.
+        sustained_s: How long one model works without a pause, seconds; 0 measures none.
+        focus: The model that works so, and is run after idling; None is the last one.
     """
 
     threads: int | None = None
@@ -52,6 +48,15 @@ class MeasureOptions:
     seed: int = 0
     python: str = field(default_factory=lambda: sys.executable)
     providers: Mapping[str, str] = field(default_factory=dict)
+    idle_s: float = 0.0
+    sweep: tuple[int, ...] = ()
+    sustained_s: float = 0.0
+    focus: str | None = None
+
+    def limit_s(self, models: int) -> float:
+        """Seconds after which a measurement of so many models has failed."""
+        idle, sweep = IDLE_REPEATS * self.idle_s, len(self.sweep) * (self.max_seconds + OPENING_S)
+        return self.max_seconds + OPENING_S * (1 + models) + idle + sweep + 1.5 * self.sustained_s
 
 
 def measure(transport: Transport, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
@@ -72,12 +77,16 @@ def measure(transport: Transport, models: Mapping[str, Path], options: MeasureOp
         InputError: A model cannot be read.
         MeasurementError: Something is missing or failed on the device, or its answer cannot be understood.
     """
-    agent = _put_bytes(transport, agent_bytes(), "agent-{}.pyz")
-    command = [options.python, "-I", agent]
-    names = _send_models(transport, models, command)
-    request = _put_bytes(transport, _request(names, options), "request-{}.json")
-    limit_s = options.max_seconds + OPENING_S * (1 + len(models))
-    answer = _read_answer(_ask(transport, [*command, "bench", request], limit_s))
+    agent = AgentCaller(transport, options.python)
+    return measure_with(agent, models, options)
+
+
+def measure_with(agent: AgentCaller, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
+    """Time models through an agent; else as `measure`."""
+    names = agent.send(models.values(), ".onnx")
+    request = _request({name: names[path] for name, path in models.items()}, options)
+    command = "bench-alone" if agent.extra else "bench"
+    answer = _read_answer(agent.ask_json(command, request, options.limit_s(len(models))))
     _check_models(answer, models)
     return _result(answer)
 
@@ -102,10 +111,14 @@ class _Answer(BaseModel):
     stopped_early: bool
     probe_before: dict[str, Any]
     probe_after: dict[str, Any]
+    focus: str = ""
+    idle_ms: list[Milliseconds] = []
+    sweep: list[SweepPoint] = []
+    sustained: list[Minute] = []
 
 
-def _request(names: Mapping[str, str], options: MeasureOptions) -> bytes:
-    request = {
+def _request(names: Mapping[str, str], options: MeasureOptions) -> dict[str, Any]:
+    request: dict[str, Any] = {
         "models": dict(names),
         "threads": options.threads,
         "rounds": options.rounds,
@@ -115,69 +128,15 @@ def _request(names: Mapping[str, str], options: MeasureOptions) -> bytes:
         "providers": dict(options.providers),
         "seed": options.seed,
     }
-    return json.dumps(request).encode()
-
-
-def _put_bytes(transport: Transport, content: bytes, template: str) -> str:
-    """Send bytes under a name made of their hash."""
-    destination = template.format(hashlib.sha256(content).hexdigest()[:16])
-    with tempfile.TemporaryDirectory(prefix="taco-") as folder:
-        source = Path(folder) / destination
-        source.write_bytes(content)
-        transport.put(source, destination)
-    return destination
-
-
-def _send_models(transport: Transport, models: Mapping[str, Path], command: Sequence[str]) -> dict[str, str]:
-    """Send the models that the device does not have yet.
-
-    Returns:
-        Model name -> file name on the device.
-    """
-    digests = {name: _sha256(path) for name, path in models.items()}
-    names = {name: f"{digest}.onnx" for name, digest in digests.items()}
-    there = _ask(transport, [*command, "hash", *sorted(set(names.values()))], SHORT_COMMAND_S).get("files")
-    known = there if isinstance(there, dict) else {}
-    for name, path in models.items():
-        if known.get(names[name]) != digests[name]:
-            logger.debug("sending %s as %s", path, names[name])
-            transport.put(path, names[name])
-    return names
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise InputError(f"the model {path} cannot be read: {error.strerror}") from error
-
-
-def _ask(transport: Transport, argv: Sequence[str], timeout_s: float) -> dict[str, Any]:
-    """Run the agent and read its answer; its errors become ours."""
-    completed = transport.run(argv, timeout_s)
-    try:
-        answer = wire.parse(completed.stdout)
-    except wire.WireError as error:
-        raise _no_answer(completed) from error
-    if "error" in answer:
-        raise _fault(answer["error"])
-    if completed.returncode != 0:
-        raise _no_answer(completed)
-    return answer
-
-
-def _fault(error: Any) -> MeasurementError:
-    if isinstance(error, dict):
-        return MeasurementError(str(error.get("what", error)), str(error.get("todo", "")))
-    return MeasurementError(f"the device agent failed: {error}")
-
-
-def _no_answer(completed: Completed) -> MeasurementError:
-    words = (completed.stderr.strip() or completed.stdout.strip())[-500:] or "nothing"
-    return MeasurementError(
-        f"the device agent ended with exit code {completed.returncode} and gave no answer; it said: {words}",
-        "Check that the device has Python 3.8 or newer with numpy and the runtime.",
-    )
+    if options.idle_s:
+        request["idle_s"] = options.idle_s
+    if options.sweep:
+        request["sweep"] = list(options.sweep)
+    if options.sustained_s:
+        request["sustained_s"] = options.sustained_s
+    if options.focus is not None:
+        request["focus"] = options.focus
+    return request
 
 
 def _read_answer(answer: Mapping[str, Any]) -> _Answer:
@@ -203,6 +162,11 @@ def _result(answer: _Answer) -> BenchResult:
         rounds=answer.rounds,
         stopped_early=answer.stopped_early,
         measured_on=_in_words(answer.probe_before, answer.probe_after),
+        focus=answer.focus,
+        idle_ms=tuple(answer.idle_ms),
+        sweep=tuple(answer.sweep),
+        sustained=tuple(answer.sustained),
+        emulated=answer.probe_before.get("emulated"),
     )
 
 
@@ -231,18 +195,21 @@ def _in_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
         "instructions": " ".join(map(str, before.get("isa") or ())) or UNKNOWN,
     }
     moments = (("before", before.get("telemetry") or {}), ("after", after.get("telemetry") or {}))
-    return fixed | {f"{key} {when}": text for when, state in moments for key, text in _state(state).items()}
+    return fixed | {f"{key} {when}": text for when, state in moments for key, text in in_words(state).items()}
 
 
-def _state(telemetry: Mapping[str, Any]) -> dict[str, str]:
+def in_words(telemetry: Mapping[str, Any]) -> dict[str, str]:
+    """Say how the machine was doing: what `taco.device.probe.telemetry` told, "unknown" where it does not."""
     temperatures = telemetry.get("temperatures_c") or {}
-    throttled = telemetry.get("throttled") or {}
+    throttled, power = telemetry.get("throttled") or {}, telemetry.get("power_w") or {}
     return {
         "governor": _word(telemetry, "governor"),
         "clocks": _range(telemetry.get("clocks_mhz"), " MHz"),
         "temperatures": ", ".join(f"{zone} {value} °C" for zone, value in temperatures.items()) or UNKNOWN,
         "load": " ".join(map(str, telemetry.get("load_average") or ())) or UNKNOWN,
         "throttling": ", ".join(f"{name} {value}" for name, value in throttled.items()) or UNKNOWN,
+        "power mode": _word(telemetry, "power_mode"),
+        "power": ", ".join(f"{rail} {value} W" for rail, value in power.items()) or UNKNOWN,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from taco.address import parse_address
 from taco.errors import InputError
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
@@ -61,6 +62,7 @@ class ExportOptions(BaseModel):
         force: Ship what a gate refuses, marked.
         bake_preprocessing: Ship a second form of the model that takes pixels; None does so for CPUs elsewhere.
         runtime_device: OpenVINO's device: CPU, GPU or NPU; None is the target's own.
+        device: Address of the attached device, as `taco.address` reads it; None where there is none.
         sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
         from_run: Folder of another run whose finished steps are taken over where they fit.
@@ -106,6 +108,7 @@ class ExportOptions(BaseModel):
     force: bool = False
     bake_preprocessing: bool | None = None
     runtime_device: Literal["CPU", "GPU", "NPU"] | None = None
+    device: str | None = None
     sure: float = 95.0
     out: Path
     from_run: Path | None = None
@@ -189,6 +192,8 @@ def _check(options: ExportOptions) -> None:
     for holds, message in rules:
         if not holds:
             raise InputError(message, "See `taco-export --help`")
+    if options.device is not None:
+        parse_address(options.device)
 
 
 def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:

@@ -22,6 +22,7 @@ from taco.compress import UnitSolution, calibrate_units, solve_units
 from taco.converting import GivenUp, Pair
 from taco.cutting import Cut, Cutter
 from taco.delivery import Delivery
+from taco.device_judge import OnDevice
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
@@ -32,9 +33,10 @@ from taco.keys import Keys, versions
 from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
 from taco.moments import Moments
+from taco.ondevice import Device
 from taco.options import ExportOptions
 from taco.packing import pack_model
-from taco.pictures import BankOptions, PictureBank
+from taco.pictures import CROP_MARGIN, BankOptions, PictureBank
 from taco.probes import Prober
 from taco.profile_job import cells_bench
 from taco.profiling import Profiler
@@ -66,6 +68,7 @@ class Plan:
     listings: Listings
     generalist: Generalist
     units: UnitMap
+    device: Device | None = None
 
     @functools.cached_property
     def asked(self) -> dict[str, Any]:
@@ -104,6 +107,7 @@ class Finished:
     baked: Baked | None
     asked: float | None
     loop: Mapping[str, Any] | None
+    on_device: OnDevice | None
 
     @functools.cached_property
     def packed(self) -> bytes | None:
@@ -111,23 +115,33 @@ class Finished:
         return None if self.cut.sparsity is None else pack_model(self.compressed.shipped.path)
 
 
-def make_plan(options: ExportOptions) -> Plan:
+def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
     """Check everything that can be checked in seconds.
+
+    Args:
+        options: What is asked.
+        device: What is attached, if anything.
 
     Raises:
         TacoError: The first thing that is wrong.
     """
     target = chosen_target(options)
+    if device is not None and device.address.host is not None and target.local:
+        raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
     exporter = load_exporter(target.runtime)
     check_input(options)
-    budget = decide_budget(options, target)
-    check_runtime(exporter, target)
+    measurable = target.local if device is None else device.emulated is None
+    budget = decide_budget(options, target, measurable=measurable)
+    if device is None:
+        check_runtime(exporter, target)
+    else:
+        device.check_runtime(target.runtime)
     listings = find_pictures(options)
     weights = str(options.weights) if options.weights else None
     generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
     units = find_units(generalist.module, generalist.preprocessing.input_size)
     units_or_error(units, budget, options.model)
-    return Plan(options, target, exporter, budget, listings, generalist, units)
+    return Plan(options, target, exporter, budget, listings, generalist, units, device)
 
 
 def chosen_target(options: ExportOptions) -> Target:
@@ -181,6 +195,7 @@ class _Job:
             store=self.store,
             progress=self.progress,
             scratch=self.scratch,
+            device=self.plan.device,
         )
         self.pictures = calibration_pictures(material, self.options)
         specialist = self._specialise(material)
@@ -202,6 +217,7 @@ class _Job:
             baked=delivery.bake(compressed, judgement),
             asked=self.asked,
             loop=self.loop,
+            on_device=delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None),
         )
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -225,7 +241,8 @@ class _Job:
             target=self.delivery.converter.target,
             threads=bench.threads,
             exporter=self.plan.exporter,
-            timer=cells_bench(bench.target, bench.threads, bench.folder).time,
+            timer=cells_bench(bench).time,
+            machine=None if self.plan.device is None else self.plan.device.probe,
         )
         probed = self.material.probed
         prober = Prober(

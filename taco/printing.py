@@ -123,6 +123,7 @@ def plan(found: Plan, config: Path | None = None) -> str:
         *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
         f"head      {options.head}",
         f"target    {found.target.name}: {found.target.description}",
+        *([f"device    {found.device.name}: {found.device.board}"] if found.device else []),
         f"budget    {how}",
         f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
         f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "
@@ -183,14 +184,23 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     ]
     latency = report.latency_ms
     if latency is None or report.speedup is None:
-        return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}")]
+        return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}"), *_device(report)]
     rounds = report.speedup_rounds or []
     spread = f"{min(rounds):.2f} to {max(rounds):.2f} over {len(rounds)} rounds" if rounds else ""
+    where = "this machine" if report.device is None else report.device.board
     speed = (
-        f"{report.speedup:.2f} times as fast, measured on this machine ({spread}): "
+        f"{report.speedup:.2f} times as fast, measured on {where} ({spread}): "
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
-    return [*lines, ("speed", speed)]
+    return [*lines, ("speed", speed), *_device(report)]
+
+
+def _device(report: Report) -> list[tuple[str, str]]:
+    found = report.device
+    if found is None:
+        return []
+    told = f"{found.same_answers} of {found.images} answers are those of this machine"
+    return [("device", f"{found.board}: {told}; the bundle is in {found.deployed_to}")]
 
 
 def _precision(report: Report) -> list[tuple[str, str]]:

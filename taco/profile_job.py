@@ -34,10 +34,10 @@ class Profile:
     already_there: bool
 
 
-def cells_bench(target: Target, threads: int | None, folder: Path) -> Bench:
-    """Return the target's bench with the short rounds that a cell needs."""
-    protocol = BenchmarkProtocol(_ROUNDS, _ROUND_MS, target.benchmark.max_seconds)
-    return Bench(dataclasses.replace(target, benchmark=protocol), threads, folder)
+def cells_bench(bench: Bench) -> Bench:
+    """Return a bench with the short rounds that a cell needs."""
+    protocol = BenchmarkProtocol(_ROUNDS, _ROUND_MS, bench.target.benchmark.max_seconds)
+    return dataclasses.replace(bench, target=dataclasses.replace(bench.target, benchmark=protocol))
 
 
 def profile_or_load(
@@ -85,7 +85,7 @@ def profile_model(
             target=target,
             threads=threads,
             exporter=load_exporter(target.runtime),
-            timer=cells_bench(target, threads, Path(scratch) / "device").time,
+            timer=cells_bench(Bench(target, threads, Path(scratch) / "device")).time,
             max_seconds=max_seconds,
         )
         return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)

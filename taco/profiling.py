@@ -14,12 +14,13 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from torch import nn
 
-from taco.device.probe import physical_cores, probe
+from taco.device.probe import probe
 from taco.errors import MeasurementError
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.protocol import Calibration, Compressed, Exporter
@@ -54,10 +55,11 @@ class Profiler:
         found: Its units.
         input_size: (channels, height, width).
         name: Of the model.
-        target: Local, in the precision that is used.
+        target: In the precision that is used.
         threads: Threads of the timed models; None is every physical core.
         exporter: Of the target's runtime.
         timer: Times models.
+        machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
         max_seconds: No unit is begun after that, and no measurement is repeated.
         clock: Seconds, from anywhere.
     """
@@ -70,6 +72,7 @@ class Profiler:
     threads: int | None
     exporter: Exporter
     timer: Timer
+    machine: Mapping[str, Any] | None = None
     max_seconds: float = 600.0
     clock: Callable[[], float] = time.monotonic
 
@@ -93,8 +96,8 @@ class Profiler:
         Raises:
             MeasurementError: The target is not this machine, or its runtime is missing.
         """
-        target, machine = self.target, probe()
-        if missing := self.exporter.check(target):
+        target, machine = self.target, self.machine or probe()
+        if self.machine is None and (missing := self.exporter.check(target)):
             raise MeasurementError(f"{target.name} cannot be timed here: {'; '.join(missing)}", "Aim at this machine")
         asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
         return TableKey(
@@ -103,7 +106,7 @@ class Profiler:
             runtime_version=machine["runtimes"][_RUNTIMES[target.runtime]]["version"],
             provider=target.provider,
             precision=target.precision,
-            threads=self.threads or target.threads or physical_cores(),
+            threads=self.threads or target.threads or int(machine["cores_physical"]),
             model=self.name,
             architecture=content_key([asked, list(self.input_size)]),
         )

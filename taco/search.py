@@ -15,10 +15,12 @@ from taco.compress import UnitSolution, stitch
 from taco.errors import InputError, MeasurementError, UnsupportedModuleError
 from taco.exporters.protocol import Artifact, Exporter
 from taco.measure import MeasureOptions, measure
+from taco.ondevice import Device
 from taco.options import ExportOptions
 from taco.progress import Advance
 from taco.rundir import RunDir
 from taco.size import count_macs
+from taco.stability import steady
 from taco.targets.loading import Target
 from taco.timings import BenchResult, Ratio, pooled
 from taco.transport import LocalTransport
@@ -54,8 +56,13 @@ class Budget:
         return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
 
 
-def decide_budget(options: ExportOptions, target: Target) -> Budget:
+def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -> Budget:
     """Turn the flags into a budget.
+
+    Args:
+        options: The flags.
+        target: What is aimed at.
+        measurable: Whether times can be taken: on this machine, or on an attached device.
 
     Raises:
         MeasurementError: A speed-up is asked where nothing can be measured.
@@ -64,10 +71,10 @@ def decide_budget(options: ExportOptions, target: Target) -> Budget:
         return Budget(None, 1.0, options.zeros)
     if options.speedup is None and options.latency_ms is None:
         return Budget(None, target.default_macs if options.macs is None else options.macs)
-    if not target.local:
+    if not measurable:
         flag = "--latency-ms" if options.speedup is None else "--speedup"
         raise MeasurementError(
-            f"{flag} needs a measurement on the {target.name}, and none is attached to this run",
+            f"{flag} needs a measurement on the {target.name}, and none that can be timed is attached",
             f"Give --macs SHARE instead (default {target.default_macs:g}); it is chosen by MACs and says so",
         )
     return Budget(options.speedup, None, latency_ms=options.latency_ms)
@@ -93,28 +100,49 @@ def _why(found: UnitMap) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bench:
-    """Where and how this run measures: the target's protocol on this machine, through the device agent."""
+    """Where and how this run measures: the target's protocol on this machine or a device, through the device agent."""
 
     target: Target
     threads: int | None
     folder: Path
+    device: Device | None = None
+
+    @property
+    def measurable(self) -> bool:
+        """Whether times can be taken; those of an emulated device mean nothing and are not."""
+        return self.target.local if self.device is None else self.device.emulated is None
 
     def key(self) -> dict[str, Any]:
         """Return what a measurement depends on beside the models, as JSON values."""
-        return {**dataclasses.asdict(self.target), "run_threads": self.threads}
+        key = {**dataclasses.asdict(self.target), "run_threads": self.threads}
+        return key if self.device is None else {**key, "device": self.device.key()}
 
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
+        options = self._options(rounds)
+        if not self.measurable:
+            raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
+        if self.device is not None:
+            return self.device.measure(models, options)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return measure(LocalTransport(self.folder), models, options)
+
+    def conditions(self, models: Mapping[str, Path], idle_s: float) -> BenchResult:
+        """Time models on a device once more, for the report: cold, warm and after idling; again if disturbed."""
+        device, options = self.device, dataclasses.replace(self._options(None), idle_s=idle_s, focus="compressed")
+        if device is None:
+            raise MeasurementError("there is no device to measure on")
+        return steady(lambda: device.measure(models, options))
+
+    def _options(self, rounds: int | None) -> MeasureOptions:
         protocol = self.target.benchmark
-        options = MeasureOptions(
+        return MeasureOptions(
             threads=self.threads,
             rounds=rounds or protocol.rounds,
             round_ms=protocol.round_ms,
             max_seconds=protocol.max_seconds,
             provider=self.target.provider,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return measure(LocalTransport(self.folder), models, options)
 
     def settle(self, models: Mapping[str, Path], threshold: float | None, rounds: int | None = None) -> BenchResult:
         """Time again, pooling the rounds, until the speed-up's interval lies on one side of `threshold`.

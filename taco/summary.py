@@ -22,6 +22,7 @@ from taco.baking import BAKED_NAME
 from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
+from taco.device_summary import busy_warnings, device_section, device_warnings, next_step
 from taco.formats.names import BLANK
 from taco.gates import Gate
 from taco.jetson_kit import jetson_kit
@@ -33,8 +34,6 @@ from taco.size import measure_size
 from taco.timings import ModelTiming
 from taco.units import UnitMap
 
-#: An interval of the median ratio wider than this share of it is called unstable.
-_STABLE_SPREAD = 0.1
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
 
 
@@ -78,6 +77,7 @@ def make_report(
         sparsity=_sparsity(done),
         latency_ms=_latencies(done),
         latency_source="measured" if done.bench else "none",
+        device=device_section(done),
         measured_on=dict(done.bench.measured_on) if done.bench else None,
         baseline_fp32_ms=_latency(done.bench.models["baseline_fp32"]) if done.bench else None,
         speedup=speedup.value if speedup else None,
@@ -93,7 +93,7 @@ def make_report(
             for u in plan.units.within_blocks
         ],
         recovery=_recovery(done),
-        next_step=None if plan.target.local else plan.target.instructions("model.onnx"),
+        next_step=next_step(done),
         steps=[schema.Step(name=name, seconds=round(s, 3)) for name, s in seconds.items()],
         warnings=_warnings(done, len(dense_widths)),
         versions=_versions(),
@@ -321,11 +321,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("no pictures were left for evaluation: accuracies are on select pictures, which guided choices")
     if plan.generalist.random_weights:
         found.append("random weights: every accuracy is meaningless")
-    if not plan.target.local:
-        chosen = (
-            "nothing was measured" if plan.options.sparse else "widths were chosen by MACs and nothing was measured"
-        )
-        found.append(f"no {plan.target.name} was attached: {chosen}")
+    found += device_warnings(done)
     if plan.target.runtime == "trt":
         found.append(
             "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
@@ -340,7 +336,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")
-    found += _unstable(done)
+    found += busy_warnings(done)
     if units and done.cut.recovered is None and plan.options.recover_minutes > 0 and done.cut.ratio < 1:
         found.append("no recovery took place")
     if done.cut.recovered is not None and done.cut.recovered.steps == 0:
@@ -356,19 +352,6 @@ def _dense(units: UnitMap) -> list[str]:
     return [
         f"{names[0]}{f' and {len(names) - 1} more stay' if len(names) > 1 else ' stays'} dense: {reason}"
         for reason, names in named.items()
-    ]
-
-
-def _unstable(done: Finished) -> list[str]:
-    """Warn when something else was running while the models were timed."""
-    if done.bench is None:
-        return []
-    ratio = done.bench.speedup("dense", "compressed")
-    if ratio.high - ratio.low <= _STABLE_SPREAD * ratio.value:
-        return []
-    return [
-        f"the machine was busy while it was measured: the speed-up lies between {ratio.low:.2f} and {ratio.high:.2f} "
-        f"({ratio.coverage:.0%} interval); stop other programs and run again into a new folder"
     ]
 
 

@@ -93,6 +93,42 @@ class ModelTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """Rounds with another number of threads.
+
+    Attributes:
+        threads: How many.
+        rounds_ms: Model -> every sample in milliseconds, by round.
+    """
+
+    threads: int
+    rounds_ms: Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """One minute of work without a pause.
+
+    Attributes:
+        minute: From 1.
+        seconds: How long it really was.
+        n: Runs.
+        p50_ms: Their median, milliseconds.
+        p90_ms: Their 90th percentile.
+        state: The machine's state at its end, as `taco.device.probe.telemetry` tells it.
+        package_w: Mean power of an Intel package in watts; None where it cannot be read.
+    """
+
+    minute: int
+    seconds: float
+    n: int
+    p50_ms: float
+    p90_ms: float
+    state: Mapping[str, Any]
+    package_w: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class BenchResult:
     """One interleaved run.
 
@@ -102,6 +138,13 @@ class BenchResult:
         rounds: Rounds done.
         stopped_early: Whether `max_seconds` ended it before the rounds that were asked for.
         measured_on: The device in words: machine, processor, system, clocks and temperatures before and after.
+        focus: The model that `idle_ms` and `sustained` are of.
+        idle_ms: Its first runs after a pause, milliseconds; empty where none was asked for.
+        sweep: The same with other numbers of threads.
+        sustained: Minutes of work without a pause.
+        emulated: How the device is emulated, which makes its times worthless; None for a real one.
+        unstable: What disturbed the measurement, in words; empty for a quiet one.
+        repeated: Whether it was taken a second time because the first was disturbed.
     """
 
     models: Mapping[str, ModelTiming]
@@ -109,6 +152,13 @@ class BenchResult:
     rounds: int
     stopped_early: bool
     measured_on: Mapping[str, str]
+    focus: str = ""
+    idle_ms: tuple[float, ...] = ()
+    sweep: tuple[SweepPoint, ...] = ()
+    sustained: tuple[Minute, ...] = ()
+    emulated: str | None = None
+    unstable: tuple[str, ...] = ()
+    repeated: bool = False
 
     def speedup(self, dense: str, other: str) -> Ratio:
         """How many times faster one model is than another, from their common rounds.

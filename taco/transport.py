@@ -5,12 +5,9 @@ Paths on the device are strings relative to the device's work folder, in which e
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from taco.errors import InputError, MeasurementError
+from taco.processes import Command, Ended, run_program
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +26,18 @@ class Completed:
 
     Attributes:
         returncode: Exit code; negative is the signal that ended it.
-        stdout: What it printed.
-        stderr: What it complained about.
+        stdout: What it printed; of very much only the end.
+        stderr: What it complained about; of much only the end.
     """
 
     returncode: int
     stdout: str
     stderr: str
+
+    @classmethod
+    def of(cls, ended: Ended) -> Completed:
+        """Make text of what a program printed; bytes that are none are replaced."""
+        return cls(ended.returncode, ended.stdout.decode("utf-8", "replace"), ended.stderr.decode("utf-8", "replace"))
 
 
 class Transport(Protocol):
@@ -111,35 +114,8 @@ class LocalTransport:
             MeasurementError: It cannot be started or does not end in time.
         """
         logger.debug("local: %s", list(argv))
-        process = self._start(argv)
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise MeasurementError(
-                f"{argv[0]} did not end within {timeout_s:g} s and was stopped",
-                "Ask for fewer rounds or a longer time.",
-            ) from error
-        finally:
-            if process.poll() is None:
-                _kill_group(process)
-        return Completed(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
-
-    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        if not argv:
-            raise InputError("there is no command to run")
-        try:
-            return subprocess.Popen(
-                list(argv),
-                cwd=self._root,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise MeasurementError(
-                f"{argv[0]!r} cannot be started: {error.strerror}", "Check that it is installed."
-            ) from error
+        ended = run_program(Command(argv, timeout_s, self._root))
+        return Completed.of(ended)
 
     def _inside(self, path: str) -> Path:
         full = (self._root / path).resolve()
@@ -204,9 +180,3 @@ def _copy(source: Path, destination: Path) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()

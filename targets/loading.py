@@ -55,6 +55,7 @@ class Target:
         benchmark: How a model is timed.
         run_on_device: What a person does on the device when it is not attached; `{model}` is the model file.
         threads: Threads a model; None is every physical core.
+        board: What is in the name that such a board gives itself; None where none is expected.
         isa: What the processor has for INT8: `x86-vnni`, `x86` (without it), `arm`; auto looks at this machine.
     """
 
@@ -72,6 +73,7 @@ class Target:
     run_on_device: Annotated[str, Field(min_length=1)]
     threads: Annotated[int, Field(ge=1, strict=True)] | None = field(default=None)
     isa: Literal["auto", "x86-vnni", "x86", "arm"] = field(default="auto")
+    board: Annotated[str, Field(min_length=1)] | None = field(default=None)
 
     def instructions(self, model: str) -> str:
         """What to do on the device.

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"taco": "taco", "exporters": "taco.exporters", "targets": "taco.targets"}
 #: From the lowest layer to the highest. A package name stands for all of its modules.
 LAYERS = (
-    ("errors", "files", "wording", "plugins", "trouble", "device"),
+    ("errors", "files", "wording", "plugins", "trouble", "address", "device"),
     (
         *(
             "listing",
@@ -79,16 +79,9 @@ LAYERS = (
         *("database", "curves", "latency"),
     ),
     (
-        "targets",
-        "exporters",
-        "bundle",
-        "model_file",
-        "transport",
-        "agent_pack",
-        "timings",
-        "measure",
-        "trt_times",
-        "rundir",
+        *("targets", "exporters", "bundle", "model_file", "rundir"),
+        *("processes", "transport", "ssh", "ssh_errors", "shell", "agent_pack", "agent_calls"),
+        *("timings", "measure", "stability", "ondevice", "trt_times"),
     ),
     (
         "keys",
@@ -108,6 +101,9 @@ LAYERS = (
         "recovering",
         "sparsity",
         "cutting",
+        "device_judge",
+        "device_summary",
+        "benching",
         "sparsify",
         "checks",
         "summary",
@@ -127,6 +123,8 @@ LAYERS = (
         "database_cli",
         "inspect_cli",
         "profile_cli",
+        "devices_cli",
+        "device_printing",
         "families",
         "arguments",
         "printing",
@@ -153,12 +151,13 @@ LIGHT = (
     "latency.levels",
     "latency.losses",
     "latency.rounds",
+    "ondevice",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, "taco.database_cli", "taco.inspect_cli", "taco.profile_cli")
+COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile")))
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
@@ -270,10 +269,14 @@ def test_bare_folder_names_are_never_imported(module: Module) -> None:
     assert not {name for name in module.imports() if name.split(".")[0] in ("exporters", "targets", "tests")}
 
 
+def on_the_device(name: str) -> bool:
+    return name == "taco.device" or name.startswith("taco.device.")
+
+
 def test_the_device_side_knows_nothing_of_the_host() -> None:
     for module in modules().values():
-        if module.name.startswith("taco.device"):
-            outside = {name for name in ours(module) if not name.startswith("taco.device")}
+        if on_the_device(module.name):
+            outside = {name for name in ours(module) if not on_the_device(name)}
             assert not outside, f"{module.name} imports {sorted(outside)}"
 
 

@@ -66,6 +66,7 @@ gate-class-drop = 5.5
 force = true
 bake-preprocessing = true
 runtime-device = "NPU"
+device = "ssh://pi@trap1"
 seed = 7
 sure = 90
 from = "runs/old"

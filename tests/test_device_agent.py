@@ -10,7 +10,7 @@ import sys
 import pytest
 from device_models import children_of, is_running, wait_until, write_conv
 
-from taco.device import agent, wire
+from taco.device import agent, commands, wire
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_an_interruption_ends_with_130(capsys, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent, "bench", interrupted)
+    monkeypatch.setattr(commands, "bench", interrupted)
     file = tmp_path / "r.json"
     file.write_text("{}")
     assert agent.main(["bench", str(file)]) == 130

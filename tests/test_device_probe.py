@@ -54,6 +54,9 @@ def test_a_pi_s_state_is_read(pi):
         "temperatures_c": {"cpu-thermal": 48.9},
         "load_average": [0.15, 0.10, 0.05],
         "throttled": {"raspberry_pi_flags": "50005"},
+        "power_mode": "unknown",
+        "power_w": {},
+        "gpu_clock_mhz": None,
     }
 
 
@@ -70,6 +73,9 @@ def test_an_empty_tree_is_unknown_and_never_a_crash(tmp_path):
         "temperatures_c": {},
         "load_average": None,
         "throttled": {},
+        "power_mode": "unknown",
+        "power_w": {},
+        "gpu_clock_mhz": None,
     }
 
 

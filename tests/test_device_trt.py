@@ -53,16 +53,16 @@ def test_the_agent_s_report_is_one_that_the_host_reads(report: Report) -> None:
 
 
 def test_the_engines_are_judged_on_the_pictures_that_went_along(report: Report) -> None:
-    assert report.device is not None
-    assert set(report.device.accuracy) == {"dense", "compressed"}
-    assert report.device.accuracy["compressed"].n == 2
-    assert report.device.accuracy["compressed"].percent == 100
-    assert [gate.passed for gate in report.device.gates] == [True]
+    assert report.engines_run is not None
+    assert set(report.engines_run.accuracy) == {"dense", "compressed"}
+    assert report.engines_run.accuracy["compressed"].n == 2
+    assert report.engines_run.accuracy["compressed"].percent == 100
+    assert [gate.passed for gate in report.engines_run.gates] == [True]
 
 
 def test_layers_are_mapped_to_modules_and_the_rest_is_shown(report: Report) -> None:
-    assert report.device is not None
-    found = report.device.layers["compressed"]
+    assert report.engines_run is not None
+    found = report.engines_run.layers["compressed"]
     assert {"stem", "dw", "pw", "head"} <= {row.module for row in found.modules}
     # the reformatting layer names no node, and the last layer is the cast of the logits alone
     assert found.unattributed_percent == pytest.approx(200 / found.engine_layers)
@@ -74,8 +74,8 @@ def test_what_a_stand_in_answered_is_labelled_wherever_it_is_shown(
     finished: tuple[Path, subprocess.CompletedProcess[str]], report: Report, tmp_path: Path
 ) -> None:
     folder, _ = finished
-    assert report.device is not None
-    assert report.device.hardware is None
+    assert report.engines_run is not None
+    assert report.engines_run.hardware is None
     assert "not run on hardware" in (folder / "report.md").read_text()
     (tmp_path / "report.json").write_bytes((folder / "report.json").read_bytes())
     pages = api.redraw_report(tmp_path)
@@ -136,8 +136,8 @@ def test_an_engine_that_answers_wrongly_is_not_to_be_used(mode: Mode, tmp_path: 
     assert done.returncode == 4
     assert "do not use these engines" in done.stderr
     report = read_report(folder)
-    assert report.device is not None
-    assert [gate.passed for gate in report.device.gates] == [False]
+    assert report.engines_run is not None
+    assert [gate.passed for gate in report.engines_run.gates] == [False]
     assert "THE ENGINE FAILED ITS CHECK" in api.redraw_report(folder).markdown.read_text()
 
 

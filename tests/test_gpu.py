@@ -62,10 +62,10 @@ def test_a_folder_goes_through_real_tensorrt(trtexec: str, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     report = read_report(folder)
-    assert report.device is not None
-    assert report.device.hardware is not None
-    assert [gate.passed for gate in report.device.gates] == [True]
-    assert report.device.layers["compressed"].unattributed_percent < 50
+    assert report.engines_run is not None
+    assert report.engines_run.hardware is not None
+    assert [gate.passed for gate in report.engines_run.gates] == [True]
+    assert report.engines_run.layers["compressed"].unattributed_percent < 50
     assert report.latency_ms is not None
     assert report.latency_ms.compressed.n > 100
 

@@ -1,32 +1,31 @@
-"""The agent's command line: doctor, bench, jetson, sweep and hash; answers travel as `taco.device.wire` says."""
+"""The agent's command line; answers travel as `taco.device.wire` says."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import signal
-import statistics
 import sys
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, List, NoReturn, Optional
 
-from taco.device.bench import bench
-from taco.device.probe import probe
-from taco.device.trt_job import run_kit
-from taco.device.trt_kit import read_kit
-from taco.device.trt_machine import Surroundings
-from taco.device.trt_report import failed, write_reports
-from taco.device.trt_sweep import sweep
-from taco.device.wire import DeviceError, RequestError, emit
+from taco.device import commands, trt_commands
+from taco.device.lease import holding
+from taco.device.wire import DeviceError, emit
 
-EXIT_GATE = 4
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-DESCRIPTION = "Measures models on this machine for taco-export. Needs Python 3.8 or newer, numpy and a runtime."
+DESCRIPTION = "Measures and runs models on this machine for taco-export. Needs Python 3.8 or newer and a runtime."
 EPILOG = """exit codes: 0 done; 2 the request is wrong; 4 an engine lost answers; 5 something is missing here;
 130 interrupted.
 The answer is one line of JSON behind a marker line on stdout; a summary for people goes to stderr."""
+BENCH_EPILOG = (
+    'REQUEST.json: {"models": {"dense": "dense.onnx", "compressed": "model.onnx"}, "threads": null, '
+    '"rounds": 25, "round_ms": 40, "max_seconds": 60, "provider": "CPUExecutionProvider", "seed": 0}. '
+    'provider is one of ONNX Runtime, or CPU, GPU, NPU of OpenVINO; "providers": {"dense": "CPU"} gives a model '
+    'its own. "idle_s": 10 also times the first run after so many seconds of sleep, "sweep": [1, 2, 4] other numbers '
+    'of threads, "sustained_s": 1800 half an hour of work. '
+    "All but models may be left out; paths start at the request's folder; threads null is every physical core."
+)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -41,9 +40,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        answer = arguments.command(arguments)
-        _deliver(answer, arguments.output)
-        return int(answer.get("exit_code", 0))
+        answer = _run(arguments)
+        if answer is not None:
+            commands.deliver(answer, arguments.output)
+            return int(answer.get("exit_code", 0))
     except DeviceError as error:
         print(f"error: {error}", file=sys.stderr)
         emit(error.payload(), sys.stdout)
@@ -51,6 +51,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> Any:
+    if not arguments.exclusive:
+        return arguments.command(arguments)
+    with holding(".", arguments.lease, arguments.owner):
+        return arguments.command(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,25 +69,31 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    doctor = commands.add_parser("doctor", help="say what this machine is and which runtimes it has")
-    doctor.set_defaults(command=_doctor)
-    timing = commands.add_parser(
+    made = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    doctor = made.add_parser("doctor", help="say what this machine is, which runtimes it has, and what is missing")
+    doctor.set_defaults(command=commands.doctor, exclusive=False)
+    timing = made.add_parser(
         "bench",
         help="time models against each other",
         description="Times models in alternating rounds, each in its own process.",
-        epilog='REQUEST.json: {"models": {"dense": "dense.onnx", "compressed": "model.onnx"}, "threads": null, '
-        '"rounds": 25, "round_ms": 40, "max_seconds": 60, "provider": "CPUExecutionProvider", "seed": 0}. '
-        'provider is one of ONNX Runtime, or CPU, GPU, NPU of OpenVINO; "providers": {"dense": "CPU"} gives a model '
-        "its own. "
-        "All but models may be left out; paths start at the request's folder; threads null is every physical core.",
+        epilog=BENCH_EPILOG,
     )
     timing.add_argument("request", metavar="REQUEST.json", help="what to time; - reads it from stdin")
-    timing.set_defaults(command=_bench)
-    hashing = commands.add_parser("hash", help="SHA-256 of files, null for those that are not there")
+    timing.set_defaults(command=commands.bench_models, exclusive=False)
+    naming = made.add_parser("predict", help="name pictures with a bundle, one line each")
+    naming.add_argument("bundle", metavar="BUNDLE", help="the folder of a bundle")
+    naming.add_argument("pictures", metavar="PICTURE", nargs="+", help="a picture, or a folder of them")
+    naming.add_argument("--threads", type=int, default=0, help="threads of the model; every core if not given")
+    naming.set_defaults(command=commands.predict_pictures, exclusive=False)
+    hashing = made.add_parser("hash", help="SHA-256 of files, null for those that are not there")
     hashing.add_argument("files", metavar="FILE", nargs="+", help="a file on this machine")
-    hashing.set_defaults(command=_hash)
-    jetson = commands.add_parser(
+    hashing.set_defaults(command=commands.hash_files, exclusive=False)
+    profiling = made.add_parser("profile", help="time every operator of one model")
+    profiling.add_argument("model", metavar="MODEL.onnx", help="the model")
+    profiling.add_argument("--provider", default="CPUExecutionProvider", help="execution provider of ONNX Runtime")
+    profiling.add_argument("--threads", type=int, default=0, help="threads of the model; every core if not given")
+    profiling.set_defaults(command=commands.profile_model, exclusive=False)
+    jetson = made.add_parser(
         "jetson",
         help="build, judge, time and report the models of this folder with TensorRT",
         description="Does everything that a folder for a Jetson is for: builds the engines, judges them on the "
@@ -87,100 +101,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     jetson.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="the copied folder (default: here)")
     jetson.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
-    jetson.set_defaults(command=_jetson)
-    sweeping = commands.add_parser(
+    jetson.set_defaults(command=trt_commands.run_jetson, exclusive=False)
+    sweeping = made.add_parser(
         "sweep",
         help="build and time many small TensorRT engines against each other",
         description="Builds an engine of every model of a request and times them in alternating rounds.",
     )
     sweeping.add_argument("request", metavar="REQUEST.json", help="which models; - reads it from stdin")
     sweeping.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
-    sweeping.set_defaults(command=_sweep)
-    for command in (doctor, timing, hashing, jetson, sweeping):
+    sweeping.set_defaults(command=trt_commands.sweep_engines, exclusive=False)
+    asked = _for_the_host(made)
+    for command in (doctor, timing, naming, hashing, profiling, jetson, sweeping, *asked):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
+        command.add_argument("--lease", metavar="TOKEN", help=argparse.SUPPRESS)
+        command.add_argument("--owner", metavar="WHO", default="a command on the device", help=argparse.SUPPRESS)
     return parser
+
+
+def _for_the_host(made: Any) -> List[argparse.ArgumentParser]:
+    """Commands that only the host's programs give."""
+    classify = made.add_parser("classify", help="logits of pictures by a JSON request")
+    classify.add_argument("request", metavar="REQUEST.json")
+    classify.set_defaults(command=commands.classify_pictures, exclusive=True)
+    deploy = made.add_parser("deploy", help="put a bundle in place by a JSON request")
+    deploy.add_argument("request", metavar="REQUEST.json")
+    deploy.set_defaults(command=commands.deploy_bundle, exclusive=True)
+    bench = made.add_parser("bench-alone", help="bench, while no other run has the device")
+    bench.add_argument("request", metavar="REQUEST.json")
+    bench.set_defaults(command=commands.bench_models, exclusive=True)
+    take = made.add_parser("take", help="take the device for one run, which `--lease` names")
+    take.set_defaults(command=commands.take_device, exclusive=False)
+    release = made.add_parser("release", help="give the device back; without --lease whoever has it")
+    release.set_defaults(command=commands.release_device, exclusive=False)
+    unpack = made.add_parser("unpack", help="put the pictures of an archive into a folder of its name")
+    unpack.add_argument("archive", metavar="FILE.zip")
+    unpack.set_defaults(command=commands.unpack_archive, exclusive=False)
+    return [classify, deploy, bench, take, release, unpack]
 
 
 def _terminated(_number: int, _frame: Any) -> NoReturn:
     # An ordinary exit, so that `finally` ends the workers.
     sys.exit(EXIT_TERMINATED)
-
-
-def _doctor(_arguments: argparse.Namespace) -> Dict[str, Any]:
-    found = probe()
-    for key in ("board", "processor", "os", "python", "cores_physical", "memory_total_mib"):
-        print(f"{key:>17}: {found[key]}", file=sys.stderr)
-    for name, entry in found["runtimes"].items():
-        print(f"{name:>17}: {entry['version']}", file=sys.stderr)
-    return found
-
-
-def _bench(arguments: argparse.Namespace) -> Dict[str, Any]:
-    folder = "." if arguments.request == "-" else os.path.dirname(os.path.abspath(arguments.request))
-    result = bench(_read_json(arguments.request), folder)
-    for name, model in result["models"].items():
-        samples = [sample for samples in model["rounds_ms"] for sample in samples]
-        print(f"{name!r}: median {statistics.median(samples):.3f} ms of {len(samples)} runs", file=sys.stderr)
-    return result
-
-
-def _jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
-    kit = read_kit(os.path.abspath(arguments.folder))
-    found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
-    for line in write_reports(kit, found):
-        print(line, file=sys.stderr)
-    broken = failed(found)
-    if broken:
-        print(f"FAILED: {', '.join(broken)}: do not use these engines", file=sys.stderr)
-    return {**found, "exit_code": EXIT_GATE if broken else 0}
-
-
-def _sweep(arguments: argparse.Namespace) -> Dict[str, Any]:
-    folder = "." if arguments.request == "-" else os.path.dirname(os.path.abspath(arguments.request))
-    request = _read_json(arguments.request)
-    return sweep(request, os.path.abspath(folder), Surroundings(arguments.trtexec), _tell)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _read_json(path: str) -> Any:
-    try:
-        if path == "-":
-            return json.loads(sys.stdin.read())
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except OSError as error:
-        raise RequestError(f"the request {path!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RequestError(f"the request {path!r} is not JSON: {error}") from error
-
-
-def _hash(arguments: argparse.Namespace) -> Dict[str, Any]:
-    return {"files": {path: _sha256(path) for path in arguments.files}}
-
-
-def _sha256(path: str) -> Optional[str]:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-def _deliver(answer: Dict[str, Any], path: Optional[str]) -> None:
-    if path is None:
-        emit(answer, sys.stdout)
-        return
-    temporary = f"{path}.part{os.getpid()}"
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(answer, stream, allow_nan=False, sort_keys=True)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RequestError(f"the answer cannot be written to {path!r}: {error.strerror}") from error
-    print(f"written to {path}", file=sys.stderr)

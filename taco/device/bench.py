@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+from dataclasses import replace
 from typing import Any, Dict, List
 
 from taco.device.child import WorkerProcess, worker_argv
 from taco.device.probe import physical_cores, probe
 from taco.device.request import BenchRequest, read_request
+from taco.device.sustained import after_idle, sustain
 
 WARMUP_RUNS = 2
 LEAST_ITERATIONS = 3
 MOST_ITERATIONS = 2000
+SWEEP_ROUNDS = 7
 
 Samples = Dict[str, List[List[float]]]
 
@@ -33,7 +36,8 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
 
     Returns:
         Plain JSON values: per model the samples of every round in milliseconds, the provider and options really used,
-        the first run; the machine before and after; rounds done and whether `max_seconds` ended it early.
+        the first run; the machine before and after; rounds done and whether `max_seconds` ended it early; the first
+        runs after a pause, the minutes of sustained work and the rounds with other numbers of threads, where asked.
 
     Raises:
         RequestError: The request is wrong.
@@ -42,6 +46,17 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
     asked = read_request(request, folder)
     threads = asked.threads or physical_cores()
     before = probe()
+    measured = _measure(asked, threads)
+    return {
+        **measured,
+        "threads": threads,
+        "sweep": [_swept(asked, count) for count in asked.sweep],
+        "probe_before": before,
+        "probe_after": probe(),
+    }
+
+
+def _measure(asked: BenchRequest, threads: int) -> Dict[str, Any]:
     with contextlib.ExitStack() as stack:
         workers: Dict[str, WorkerProcess] = {}
         opened: Dict[str, Dict[str, Any]] = {}
@@ -49,15 +64,25 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
             workers[name] = _start(name, stack)
             opened[name] = _ask(workers[name], _open_command(asked, name, threads))
         samples = _rounds(asked, workers)
+        focus = asked.focus or list(workers)[-1]
+        idle = after_idle(asked.idle_s, lambda: _time(workers[focus], 1, warmup=0))
+        minutes = sustain(asked.sustained_s, lambda: _time(workers[focus], LEAST_ITERATIONS, warmup=0))
     rounds = min(len(rounds_ms) for rounds_ms in samples.values())
     return {
         "models": {name: {**opened[name], "rounds_ms": samples[name]} for name in asked.models},
-        "threads": threads,
         "rounds": rounds,
         "stopped_early": rounds < asked.rounds,
-        "probe_before": before,
-        "probe_after": probe(),
+        "focus": focus,
+        "idle_ms": idle,
+        "sustained": minutes,
     }
+
+
+def _swept(asked: BenchRequest, threads: int) -> Dict[str, Any]:
+    """Rounds of every model with another number of threads."""
+    short = replace(asked, rounds=min(asked.rounds, SWEEP_ROUNDS), idle_s=0.0, sustained_s=0.0)
+    models = _measure(short, threads)["models"]
+    return {"threads": threads, "rounds_ms": {name: model["rounds_ms"] for name, model in models.items()}}
 
 
 def round_order(names: List[str], index: int) -> List[str]:
@@ -108,9 +133,9 @@ def _ask(worker: WorkerProcess, command: Dict[str, Any]) -> Dict[str, Any]:
     return answer
 
 
-def _time(worker: WorkerProcess, iterations: int) -> List[float]:
+def _time(worker: WorkerProcess, iterations: int, warmup: int = WARMUP_RUNS) -> List[float]:
     """Times of one model in milliseconds."""
-    answer = _ask(worker, {"cmd": "time", "iterations": iterations, "warmup": WARMUP_RUNS})
+    answer = _ask(worker, {"cmd": "time", "iterations": iterations, "warmup": warmup})
     return [sample / 1e6 for sample in answer["samples_ns"]]
 
 

@@ -10,8 +10,14 @@ import glob
 import os
 import platform
 import re
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+import shutil
+import sys
+import time
+from typing import Any, Dict, Iterable, List, Optional
 
+from taco.device import board
+from taco.device.emulation import emulation
+from taco.device.needs import needs
 from taco.device.runtimes import find_runtimes
 
 UNKNOWN = "unknown"
@@ -32,32 +38,43 @@ def probe(root: str = "/") -> Dict[str, Any]:
         Plain JSON values: what the machine is, and under "telemetry" what changes while it works.
     """
     fields = _cpuinfo(root)
-    return {
+    release = _jetson_linux(root)
+    found: Dict[str, Any] = {
         "os": _os_name(root),
         "kernel": platform.release() or UNKNOWN,
         "machine": platform.machine() or UNKNOWN,
         "python": platform.python_version(),
+        "executable": sys.executable,
         "processor": fields.get("model name") or _board(root, fields),
         "board": _board(root, fields),
-        "jetson_linux": _jetson_linux(root),
+        "jetson_linux": release,
+        "jetpack": board.jetpack(root, release),
+        "emulated": emulation(root),
         "cores_logical": len(usable_cpus()),
         "cores_physical": physical_cores(root),
         "memory_total_mib": _memory_mib(root, "MemTotal"),
+        "disk_free_mib": _disk_free_mib(),
         "isa": sorted(ISA_OF_INTEREST & set((fields.get("flags") or fields.get("Features") or "").split())),
         "runtimes": find_runtimes(root),
+        "time": time.time(),
         "telemetry": telemetry(root),
     }
+    return {**found, "missing": needs(found)}
 
 
 def telemetry(root: str = "/") -> Dict[str, Any]:
-    """What changes while the machine works: free memory, governor, clocks, temperatures, load, throttling."""
+    """What changes while the machine works: memory, governor, clocks, temperatures, load, throttling, power."""
+    ask = board.ask_program if root == "/" else _no_program
     return {
         "memory_available_mib": _memory_mib(root, "MemAvailable"),
         "governor": _governor(root),
         "clocks_mhz": _clocks_mhz(root),
         "temperatures_c": _temperatures_c(root),
         "load_average": _load_average(root),
-        "throttled": _throttled(root),
+        "throttled": board.throttled(root, ask),
+        "power_mode": board.power_mode(root, ask),
+        "power_w": board.power_w(root, ask),
+        "gpu_clock_mhz": board.gpu_clock_mhz(root),
     }
 
 
@@ -185,11 +202,13 @@ def _load_average(root: str) -> Optional[List[float]]:
     return known if len(known) == 3 else None
 
 
-def _throttled(root: str) -> Dict[str, str]:
-    """Throttle flags as the kernel writes them: Raspberry Pi firmware bits, x86 counts since boot."""
-    sources: Tuple[Tuple[str, str], ...] = (
-        ("raspberry_pi_flags", "sys/devices/platform/soc*/soc*firmware/get_throttled"),
-        ("x86_package_count", "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"),
-    )
-    values = ((name, _read("", path)) for name, pattern in sources for path in _paths(root, pattern))
-    return {name: value for name, value in values if value}
+def _no_program(_argv: List[str]) -> str:
+    """What a made-up tree has."""
+    return ""
+
+
+def _disk_free_mib() -> Optional[int]:
+    try:
+        return shutil.disk_usage(".").free // 2**20
+    except OSError:
+        return None

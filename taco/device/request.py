@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from taco.device.wire import RequestError
 
-KEYS = ("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed")
+KEYS = (
+    *("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed"),
+    *("idle_s", "sustained_s", "focus", "sweep"),
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class BenchRequest:
         provider: ONNX Runtime execution provider, or OpenVINO device, of every model that `providers` does not name.
         seed: Seed of the input noise.
         providers: Model -> its own provider.
+        idle_s: Pause before the first run after idling, seconds; 0 measures none.
+        sustained_s: How long one model works without a pause, seconds; 0 measures none.
+        focus: The model that works so, and that is run after a pause; None is the last one.
+        sweep: Other numbers of threads to measure.
     """
 
     models: Dict[str, str]
@@ -34,6 +41,10 @@ class BenchRequest:
     provider: str = "CPUExecutionProvider"
     seed: int = 0
     providers: Dict[str, str] = field(default_factory=dict)
+    idle_s: float = 0.0
+    sustained_s: float = 0.0
+    focus: Optional[str] = None
+    sweep: Tuple[int, ...] = ()
 
     def provider_of(self, name: str) -> str:
         """The provider of one model."""
@@ -65,6 +76,10 @@ def read_request(request: Any, folder: str = ".") -> BenchRequest:
         provider=_word(request, "provider"),
         seed=_whole(request, "seed", 0),
         providers=_providers(request.get("providers", {}), models),
+        idle_s=_seconds(request, "idle_s"),
+        sustained_s=_seconds(request, "sustained_s"),
+        focus=_model_name(request.get("focus"), models),
+        sweep=tuple(_whole({"sweep": count}, "sweep", 1) for count in _list(request.get("sweep", []))),
     )
 
 
@@ -102,6 +117,23 @@ def _positive(request: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
         raise RequestError(f"{key!r} must be a positive number, not {value!r}")
     return float(value)
+
+
+def _seconds(request: Mapping[str, Any], key: str) -> float:
+    value = request.get(key, 0)
+    return 0.0 if value == 0 and not isinstance(value, bool) else _positive(request, key)
+
+
+def _model_name(name: Any, models: Mapping[str, str]) -> Optional[str]:
+    if name is not None and (not isinstance(name, str) or name not in models):
+        raise RequestError(f"'focus' names {name!r}, which is no model of the request")
+    return name
+
+
+def _list(value: Any) -> List[Any]:
+    if not isinstance(value, (list, tuple)) or len(value) > 64:
+        raise RequestError(f"'sweep' must be a short list of numbers of threads, not {value!r}")
+    return list(value)
 
 
 def _word(request: Mapping[str, Any], key: str) -> str:

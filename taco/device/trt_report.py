@@ -25,7 +25,7 @@ _MORE_FACTS = ("eligible", "chosen", "skipped", "unstable_percent")
 
 
 def device_section(kit: Kit, found: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the device's part of the report, plain JSON values of `taco.report.schema.DeviceSection`."""
+    """Return the device's part of the report, plain JSON values of `taco.report.schema.EnginesRun`."""
     engines = found["engines"]
     first = next(iter(engines.values()))
     return {
@@ -81,7 +81,7 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
         "measured_on": _measured_on(found),
         "next_step": None,
         "warnings": [*warnings, *section["warnings"]],
-        "device": section,
+        "engines_run": section,
     }
 
 
@@ -119,7 +119,7 @@ def _host_report(folder: str) -> Dict[str, Any]:
     path, kept = os.path.join(folder, REPORT), os.path.join(folder, HOST_REPORT)
     with open(path, encoding="utf-8") as stream:
         report: Dict[str, Any] = json.load(stream)
-    if report.get("device") is None:
+    if report.get("engines_run") is None:
         write_json(kept, report)
         return report
     with open(kept, encoding="utf-8") as stream:
@@ -140,7 +140,7 @@ def failed(found: Mapping[str, Any]) -> List[str]:
 
 def markdown(report: Mapping[str, Any]) -> List[str]:
     """Return the short report for reading on the device itself; `taco report` draws the full one elsewhere."""
-    device, small, dense = report["device"], report["latency_ms"]["compressed"], report["latency_ms"]["dense"]
+    device, small, dense = report["engines_run"], report["latency_ms"]["compressed"], report["latency_ms"]["dense"]
     lines = [f"# {report['task']['name']} on {report['target']}", ""]
     lines += [f"**{NOT_HARDWARE}**: these are the figures of a stand-in.", ""] if device["hardware"] is None else []
     broken = [gate for gate in device["gates"] if gate["passed"] is False]

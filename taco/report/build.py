@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, checked, device, loop, record, results, sparsity
+from taco.report import attached, camera, checked, engines, loop, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -23,13 +23,14 @@ def build_page(report: Report) -> Page:
             camera.abstention_section(report),
             camera.split_section(report),
             results.speed_section(report),
-            *device.device_sections(report),
+            *engines.engine_sections(report),
             *checked.precision_sections(report),
             results.size_section(report),
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),
             *loop.loop_sections(report),
             record.conditions_section(report),
+            *attached.device_sections(report),
             *checked.gate_sections(report),
             record.parity_section(report),
             record.recovery_section(report),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -317,7 +317,7 @@ class LayerProfile(_Frozen):
     sparse_kernels: int
 
 
-class DeviceSection(_Frozen):
+class EnginesRun(_Frozen):
     """What was found on the device, in the folder that was copied there."""
 
     hardware: str | None = Field(description="the NVIDIA machine; null: a stand-in answered, not run on hardware")
@@ -345,6 +345,47 @@ class Step(_Frozen):
     seconds: float
 
 
+class SustainedMinute(_Frozen):
+    """One minute of work without a pause."""
+
+    minute: int
+    n: int
+    p50: float
+    p90: float
+    package_w: float | None = Field(description="mean power of an Intel package; null where it cannot be read")
+    conditions: str = Field(description="temperatures, clocks, throttling, power, in words")
+
+
+class DeviceSection(_Frozen):
+    """The attached device and its own answers. Times are of a real one only."""
+
+    address: str
+    board: str
+    os: str
+    python: str
+    runtime: str = Field(description="what ran the model there, with its version, read back")
+    provider: str
+    emulated: str | None = Field(description="how it is emulated; its times mean nothing and are not taken")
+    deployed_to: str | None = Field(description="folder of the bundle on the device; null where it was not put there")
+    images: int = Field(description="judged pictures that the device named")
+    judged_images: int
+    same_answers: int
+    here: Proportion = Field(description="the shipped file on these pictures, on the machine of this report")
+    there: Proportion
+    per_class: dict[str, tuple[Proportion, Proportion] | None] = Field(description="recall here and there")
+    unreadable: list[str]
+    cold_ms: dict[str, float] = Field(description="very first run of each model")
+    idle_ms: list[float] = Field(description="first runs of the compressed model after a pause")
+    sustained: list[SustainedMinute]
+    unstable: list[str] = Field(description="what disturbed the measurement")
+    repeated: bool = Field(description="the measurement was taken twice because the first was disturbed")
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it holds any time."""
+        return bool(self.cold_ms or self.idle_ms or self.sustained)
+
+
 class Report(_Frozen):
     """The whole report."""
 
@@ -366,6 +407,7 @@ class Report(_Frozen):
     sparsity: SparsitySection | None = Field(default=None, description="null where no weight was to become zero")
     latency_ms: LatencySection | None
     latency_source: Literal["measured", "none"]
+    device: DeviceSection | None = Field(default=None, description="null where no device was attached")
     measured_on: dict[str, str] | None = Field(description="machine, processor, system, governor, temperatures")
     baseline_fp32_ms: Latency | None
     speedup: float | None = Field(description="median of per-round ratios dense / compressed, interleaved")
@@ -382,7 +424,7 @@ class Report(_Frozen):
     shipped: Literal["yes", "forced", "no"] = Field(
         default="yes", description="no: a gate failed and nothing was shipped; forced: shipped all the same"
     )
-    device: DeviceSection | None = Field(
+    engines_run: EnginesRun | None = Field(
         default=None, description="what a copied folder found on its device; null until it has run there"
     )
     layers: list[LayerWidth]
@@ -391,3 +433,13 @@ class Report(_Frozen):
     steps: list[Step]
     warnings: list[str]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _emulated_times_are_none(self) -> Report:
+        """An emulated device's times say nothing of the board: a report that holds any cannot be made."""
+        if self.device is None or self.device.emulated is None:
+            return self
+        times = (self.latency_ms, self.baseline_fp32_ms, self.speedup, self.measured_on)
+        if any(time is not None for time in times) or self.device.has_times:
+            raise ValueError("the device is emulated, and its times are no result of a device")
+        return self

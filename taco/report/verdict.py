@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, device, sparsity, wording
+from taco.report import camera, engines, sparsity, wording
 from taco.report.page import Card, Note, Tone
 from taco.report.schema import ModelAccuracy, Report
 
@@ -19,10 +19,10 @@ def banner(report: Report) -> str:
         "yes": "",
     }[report.shipped]
     random = "RANDOM WEIGHTS: every accuracy on this page is meaningless" if report.model.random_weights else ""
-    broken = device.broken_engines(report)
-    engines = f"THE ENGINE FAILED ITS CHECK ON THE DEVICE ({', '.join(broken)})" if broken else ""
-    stand_in = device.not_on_hardware(report) if report.device is not None else ""
-    return ". ".join(text for text in (words, random, engines, stand_in) if text)
+    broken = engines.broken_engines(report)
+    failed = f"THE ENGINE FAILED ITS CHECK ON THE DEVICE ({', '.join(broken)})" if broken else ""
+    stand_in = engines.not_on_hardware(report) if report.engines_run is not None else ""
+    return ". ".join(text for text in (words, random, failed, stand_in) if text)
 
 
 def verdict(report: Report) -> Note:
@@ -48,7 +48,7 @@ def verdict(report: Report) -> Note:
 def actions(report: Report) -> tuple[Note, ...]:
     """What the reader has to do or to know, straight below the verdict."""
     notes = []
-    if report.device is None and (label := device.not_on_hardware(report)):
+    if report.engines_run is None and (label := engines.not_on_hardware(report)):
         notes.append(Note(_capital(label) + ".", Tone.WARN))
     if report.next_step:
         notes.append(Note(f"Next step: {report.next_step}", Tone.WARN))
@@ -93,6 +93,8 @@ def _missed(report: Report) -> bool:
 
 
 def _place(report: Report) -> str:
+    if report.device is not None:
+        return f"on the attached device ({report.device.board})"
     return "on this machine" if report.local else f"on the {report.target}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taco.report import wording
 from taco.report.page import Block, Folded, Note, Section, Table, Tone
-from taco.report.schema import DeviceSection, EngineFacts, LayerProfile, Report
+from taco.report.schema import EngineFacts, EnginesRun, LayerProfile, Report
 
 NOT_HARDWARE = "not run on hardware"
 _RESULT = {True: "passed", False: "FAILED", None: "not decided"}
@@ -15,21 +15,23 @@ def not_on_hardware(report: Report) -> str:
     """Say that no device has run what this page is about; empty where one has, or where none has to."""
     if report.runtime.name != "TensorRT":
         return ""
-    if report.device is None:
+    if report.engines_run is None:
         return f"{NOT_HARDWARE}: no {report.target} has built or run this model yet"
-    if report.device.hardware is None:
+    if report.engines_run.hardware is None:
         return f"{NOT_HARDWARE}: no NVIDIA machine was found, so every time on this page is that of a stand-in"
     return ""
 
 
 def broken_engines(report: Report) -> list[str]:
     """Return the names of the checks that failed on the device."""
-    return [] if report.device is None else [gate.name for gate in report.device.gates if gate.passed is False]
+    return (
+        [] if report.engines_run is None else [gate.name for gate in report.engines_run.gates if gate.passed is False]
+    )
 
 
-def device_sections(report: Report) -> tuple[Section, ...]:
+def engine_sections(report: Report) -> tuple[Section, ...]:
     """Return what was found on the device; nothing until it has run."""
-    found = report.device
+    found = report.engines_run
     if found is None:
         return ()
     blocks: list[Block] = [_note(report, found), Table((), _machine(found), numeric=False), _accuracy(found)]
@@ -39,10 +41,10 @@ def device_sections(report: Report) -> tuple[Section, ...]:
     blocks.append(_engines(found))
     blocks += [Folded(f"Where the time of {name} goes", _layers(layers)) for name, layers in found.layers.items()]
     text = "The engine is another program than the file it was built from; this is what it did on the device itself."
-    return (Section("device", "On the device", text, tuple(blocks)),)
+    return (Section("engines", "On the device", text, tuple(blocks)),)
 
 
-def _note(report: Report, found: DeviceSection) -> Note:
+def _note(report: Report, found: EnginesRun) -> Note:
     label = not_on_hardware(report)
     if label:
         return Note(f"{label[:1].upper()}{label[1:]}.", Tone.BAD)
@@ -54,7 +56,7 @@ def _note(report: Report, found: DeviceSection) -> Note:
     return Note("The engines answer as the files they were built from.", Tone.GOOD)
 
 
-def _machine(found: DeviceSection) -> tuple[tuple[str, str], ...]:
+def _machine(found: EnginesRun) -> tuple[tuple[str, str], ...]:
     free = "unknown" if found.memory_free_mib is None else f"{wording.amount(found.memory_free_mib)} MiB"
     typing = "strongly typed" if found.strongly_typed else "weakly typed"
     return (
@@ -68,7 +70,7 @@ def _machine(found: DeviceSection) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _accuracy(found: DeviceSection) -> Block:
+def _accuracy(found: EnginesRun) -> Block:
     if not found.accuracy:
         return Note("Accuracy was not measured on the device.", Tone.WARN)
     rows = tuple(
@@ -81,7 +83,7 @@ def _accuracy(found: DeviceSection) -> Block:
     return Table(("engine", "right", "95 % interval", "pictures"), rows, caption)
 
 
-def _engines(found: DeviceSection) -> Table:
+def _engines(found: EnginesRun) -> Table:
     rows = tuple(
         (
             name,

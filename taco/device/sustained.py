@@ -1,0 +1,84 @@
+"""What a warm, short measurement hides: the first run after a pause, and the thirtieth minute of work.
+
+A camera trap sleeps until something moves: its run is the one after idling. A camera that watches all the time gets
+hot: its runs are those of the thirtieth minute.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from taco.device import board
+from taco.device.probe import telemetry
+
+IDLE_REPEATS = 3
+MINUTE_S = 60.0
+
+
+def after_idle(idle_s: float, run: Callable[[], List[float]], sleep: Callable[[float], None] = time.sleep) -> Any:
+    """Time the first run after a pause of the whole program.
+
+    Args:
+        idle_s: Seconds of the pause; 0 measures nothing.
+        run: Runs the model once; its milliseconds.
+        sleep: Waits.
+
+    Returns:
+        Milliseconds, one a pause; empty without a pause.
+    """
+    samples: List[float] = []
+    for _ in range(IDLE_REPEATS if idle_s > 0 else 0):
+        sleep(idle_s)
+        samples.extend(run())
+    return samples
+
+
+def sustain(seconds: float, run: Callable[[], List[float]], look: Callable[[], Dict[str, Any]] = telemetry) -> Any:
+    """Let one model work without a pause, and look at the machine once a minute.
+
+    Args:
+        seconds: How long.
+        run: Runs the model some times; milliseconds of each.
+        look: Reads the machine's state.
+
+    Returns:
+        One entry a minute: `minute` from 1, `seconds` it really took, `n`, `p50_ms`, `p90_ms`, `state`, and
+        `package_w`, an Intel package's mean power, where it may be read.
+    """
+    minutes: List[Dict[str, Any]] = []
+    begin = time.monotonic()
+    while time.monotonic() - begin < seconds:
+        start, energy = time.monotonic(), board.energy_uj()
+        samples: List[float] = []
+        end = min(start + MINUTE_S, begin + seconds)
+        while not samples or time.monotonic() < end:
+            samples.extend(run())
+        took = time.monotonic() - start
+        minutes.append(
+            {
+                "minute": len(minutes) + 1,
+                "seconds": took,
+                "n": len(samples),
+                "p50_ms": percentile(samples, 50),
+                "p90_ms": percentile(samples, 90),
+                "state": look(),
+                "package_w": _watts(energy, board.energy_uj(), took),
+            }
+        )
+    return minutes
+
+
+def percentile(samples: List[float], percent: float) -> float:
+    """Interpolated percentile, as numpy's default."""
+    ordered = sorted(samples)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _watts(before: Optional[int], after: Optional[int], seconds: float) -> Optional[float]:
+    if before is None or after is None or after < before or seconds <= 0:  # the counter starts again at 0
+        return None
+    return round((after - before) / 1e6 / seconds, 3)

@@ -1,0 +1,39 @@
+"""What the agent's TensorRT commands do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, Dict
+
+from taco.device.commands import folder_of, read_json
+from taco.device.trt_job import run_kit
+from taco.device.trt_kit import read_kit
+from taco.device.trt_machine import Surroundings
+from taco.device.trt_report import failed, write_reports
+from taco.device.trt_sweep import sweep
+
+EXIT_GATE = 4
+
+
+def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Build, judge, time and report the models of a folder."""
+    kit = read_kit(os.path.abspath(arguments.folder))
+    found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
+    for line in write_reports(kit, found):
+        print(line, file=sys.stderr)
+    broken = failed(found)
+    if broken:
+        print(f"FAILED: {', '.join(broken)}: do not use these engines", file=sys.stderr)
+    return {**found, "exit_code": EXIT_GATE if broken else 0}
+
+
+def sweep_engines(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Build and time many small engines."""
+    folder = os.path.abspath(folder_of(arguments.request))
+    return sweep(read_json(arguments.request), folder, Surroundings(arguments.trtexec), _tell)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,114 @@
+"""What a report says of the device: what it is, its own answers, its times in other states, and what disturbed them."""
+
+from __future__ import annotations
+
+from taco.accuracy import Proportion
+from taco.benching import conditions
+from taco.ondevice import WRONG_CLOCK_S
+from taco.pipeline import Finished
+from taco.report import schema
+from taco.timings import BenchResult
+
+#: An interval of the median ratio wider than this share of it is called unstable.
+_STABLE_SPREAD = 0.1
+
+
+def device_section(done: Finished) -> schema.DeviceSection | None:
+    """Describe the attached device; None where there is none."""
+    device = done.plan.device
+    if device is None or done.on_device is None:
+        return None
+    there, bench, classes = done.on_device, done.bench, done.material.task.classes
+    here_score, there_score = there.scores(classes)
+    return schema.DeviceSection(
+        address=device.address.text,
+        board=device.board,
+        os=str(device.probe["os"]),
+        python=str(device.probe["python"]),
+        runtime=there.runtime,
+        provider=there.provider,
+        emulated=device.emulated,
+        deployed_to=None,
+        images=len(there.labels),
+        judged_images=there.judged,
+        same_answers=there.same,
+        here=_proportion(here_score.top1),
+        there=_proportion(there_score.top1),
+        per_class={
+            name: None if a is None or b is None else (_proportion(a), _proportion(b))
+            for (name, a), b in zip(here_score.per_class.items(), there_score.per_class.values(), strict=True)
+        },
+        unreadable=list(there.failures),
+        cold_ms={} if bench is None else {name: timing.cold_ms for name, timing in bench.models.items()},
+        idle_ms=[] if bench is None else list(bench.idle_ms),
+        sustained=[] if bench is None else _minutes(bench),
+        unstable=[] if bench is None else list(bench.unstable),
+        repeated=bench is not None and bench.repeated,
+    )
+
+
+def device_warnings(done: Finished) -> list[str]:
+    """Warn of a device that is absent, emulated, disturbed, or has the wrong time."""
+    plan, device = done.plan, done.plan.device
+    if device is None:
+        if plan.target.local:
+            return []
+        nothing = "nothing was measured"
+        chosen = nothing if plan.options.sparse else f"widths were chosen by MACs and {nothing}"
+        return [f"no {plan.target.name} was attached: {chosen}"]
+    found = []
+    if device.emulated:
+        found.append(
+            f"{device.name} is emulated ({device.emulated}): its answers count, its times mean nothing and were not "
+            f"taken; this report holds no result of a {plan.target.name}"
+        )
+    if plan.target.board is not None and plan.target.board not in device.board:
+        found.append(
+            f"{device.name} says that it is: {device.board}. What is told of it holds for no {plan.target.name}"
+        )
+    if abs(device.clock_off_s) > WRONG_CLOCK_S:
+        found.append(f"the clock of {device.name} is {abs(device.clock_off_s):.0f} s off: its pictures get wrong dates")
+    if done.bench is not None:
+        found += [f"the measurement on {device.name} was disturbed: {reason}" for reason in done.bench.unstable]
+    return found
+
+
+def busy_warnings(done: Finished) -> list[str]:
+    """Warn when something else was running while the models were timed."""
+    if done.bench is None:
+        return []
+    ratio = done.bench.speedup("dense", "compressed")
+    if ratio.high - ratio.low <= _STABLE_SPREAD * ratio.value:
+        return []
+    return [
+        f"the machine was busy while it was measured: the speed-up lies between {ratio.low:.2f} and {ratio.high:.2f} "
+        f"({ratio.coverage:.0%} interval); stop other programs and run again into a new folder"
+    ]
+
+
+def deployed(report: schema.Report, folder: str) -> schema.Report:
+    """Note where the bundle lies on the device, and what runs it there."""
+    if report.device is None:
+        return report
+    device = report.device.model_copy(update={"deployed_to": folder})
+    step = f"on the device, name pictures with: python3 {folder}/agent.pyz predict {folder} PICTURES"
+    return report.model_copy(update={"device": device, "next_step": step})
+
+
+def next_step(done: Finished) -> str | None:
+    """What a person does on a device that is not attached."""
+    plan = done.plan
+    return None if plan.target.local or plan.device is not None else plan.target.instructions("model.onnx")
+
+
+def _minutes(bench: BenchResult) -> list[schema.SustainedMinute]:
+    return [
+        schema.SustainedMinute(
+            minute=m.minute, n=m.n, p50=m.p50_ms, p90=m.p90_ms, package_w=m.package_w, conditions=conditions(m.state)
+        )
+        for m in bench.sustained
+    ]
+
+
+def _proportion(p: Proportion) -> schema.Proportion:
+    return schema.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)

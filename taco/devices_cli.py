@@ -1,0 +1,136 @@
+"""`taco devices`, `taco deploy` and `taco bench`: what is there, put a bundle there, and time it there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from taco import arguments, device_printing
+from taco.errors import InputError, MeasurementError
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="URL",
+        help="ssh://[user@]host[:port][/folder], where host may be an alias of your ssh configuration, or local.",
+        show_default=False,
+    ),
+]
+BundleFolder = Annotated[Path, typer.Argument(help="The --out folder of an export.", show_default=False)]
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
+
+app = typer.Typer(
+    help="Your own devices, through your own ssh.\n\nMake `ssh pi@trap1` work without a password first; then "
+    "`taco devices doctor --device ssh://pi@trap1` tells what is there and what is missing.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def doctor(
+    device: Url,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")] = False,
+    debug: arguments.Debug = False,
+) -> None:
+    """Say what a device is, which runtimes it has, and the command that installs what is missing."""
+    del debug
+    from taco.ondevice import examine
+
+    try:
+        found = examine(device)
+    except MeasurementError as error:
+        if json_output:
+            typer.echo(json.dumps({"reachable": False, "device": device, "error": error.what, "todo": error.todo}))
+        raise
+    if json_output:
+        typer.echo(json.dumps(found, indent=2, sort_keys=True))
+    else:
+        device_printing.examined(found)
+
+
+@app.command()
+def unlock(device: Url, debug: arguments.Debug = False) -> None:
+    """Free a device that a dead run still holds."""
+    del debug
+    from taco.address import parse_address
+    from taco.ondevice import attached
+    from taco.ondevice import unlock as free
+
+    with attached(parse_address(device)) as found:
+        had = free(found)
+    typer.echo("nobody had it" if had is None else f"freed; {had} had it")
+
+
+def deploy(bundle: BundleFolder, device: Url, debug: arguments.Debug = False) -> None:
+    """Put a bundle on a device, all of it or nothing, and say what to run there."""
+    del debug
+    from taco.address import parse_address
+    from taco.ondevice import attached, leased
+    from taco.verify import open_bundle
+
+    opened, address = open_bundle(bundle), parse_address(device)
+    with attached(address) as found, leased(found):
+        folder = found.deploy(opened)
+        typer.echo(folder)
+        device_printing.deployed(found, folder)
+
+
+def bench(
+    bundle: BundleFolder,
+    device: Url = "local",
+    sustained: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Let the model work so long without a pause, as in 30m.", show_default="no"),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Also with so many threads each, as in 1,2,4.", show_default="no"),
+    ] = None,
+    idle: Annotated[float, typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.")] = 10.0,
+    threads: arguments.Threads = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")] = False,
+    debug: arguments.Debug = False,
+) -> None:
+    """Time a bundle on a device: warm, cold, after idling; with --sustained also hot."""
+    del debug
+    from taco.address import parse_address
+    from taco.benching import BenchAsked, bench_bundle
+    from taco.verify import open_bundle
+
+    asked = BenchAsked(threads, idle, 0.0 if sustained is None else seconds_of(sustained), counts_of(sweep))
+    found: dict[str, Any] = bench_bundle(open_bundle(bundle), parse_address(device), asked)
+    if json_output:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        device_printing.benched(found)
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration: 90, 90s, 30m or 2h.
+
+    Raises:
+        InputError: It is none.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
+    if not 0 < seconds <= 86400:
+        raise InputError(f"--sustained {text!r} is no time", "Give seconds, minutes or hours, as in 30m; at most 24h")
+    return seconds
+
+
+def counts_of(text: str | None) -> tuple[int, ...]:
+    """Read numbers of threads.
+
+    Raises:
+        InputError: One is none.
+    """
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() and 1 <= int(word) <= 1024 for word in words) or len(words) > 16:
+        raise InputError(f"--sweep {text!r} is no list of threads", "Give numbers as in 1,2,4")
+    return tuple(map(int, words))
