@@ -6,21 +6,21 @@ from taco.accuracy import Proportion
 from taco.benching import conditions
 from taco.ondevice import WRONG_CLOCK_S
 from taco.pipeline import Finished
-from taco.report import schema
+from taco.report import device_schema, parts, schema
 from taco.timings import BenchResult
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
 
 
-def device_section(done: Finished) -> schema.DeviceSection | None:
+def device_section(done: Finished) -> device_schema.DeviceSection | None:
     """Describe the attached device; None where there is none."""
     device = done.plan.device
     if device is None or done.on_device is None:
         return None
     there, bench, classes = done.on_device, done.bench, done.material.task.classes
     here_score, there_score = there.scores(classes)
-    return schema.DeviceSection(
+    return device_schema.DeviceSection(
         address=device.address.text,
         board=device.board,
         os=str(device.probe["os"]),
@@ -101,14 +101,14 @@ def next_step(done: Finished) -> str | None:
     return None if plan.target.local or plan.device is not None else plan.target.instructions("model.onnx")
 
 
-def _minutes(bench: BenchResult) -> list[schema.SustainedMinute]:
+def _minutes(bench: BenchResult) -> list[device_schema.SustainedMinute]:
     return [
-        schema.SustainedMinute(
+        device_schema.SustainedMinute(
             minute=m.minute, n=m.n, p50=m.p50_ms, p90=m.p90_ms, package_w=m.package_w, conditions=conditions(m.state)
         )
         for m in bench.sustained
     ]
 
 
-def _proportion(p: Proportion) -> schema.Proportion:
-    return schema.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)
+def _proportion(p: Proportion) -> parts.Proportion:
+    return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)

@@ -29,7 +29,7 @@ from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
-from taco.report import schema
+from taco.report import parts, schema
 from taco.size import measure_size
 from taco.timings import ModelTiming
 from taco.units import UnitMap
@@ -86,7 +86,7 @@ def make_report(
         **loop_fields(done),
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
         precision=precision_section(done),
-        gates=[schema.GateResult(**dataclasses.asdict(gate)) for gate in checks],
+        gates=[parts.GateResult(**dataclasses.asdict(gate)) for gate in checks],
         shipped="yes" if not failed(checks) else "forced" if options.force else "no",
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
@@ -225,7 +225,7 @@ def _abstention(done: Finished) -> schema.Abstention:
     )
 
 
-def _maybe(p: Proportion | None) -> schema.Proportion | None:
+def _maybe(p: Proportion | None) -> parts.Proportion | None:
     return None if p is None else _proportion(p)
 
 
@@ -242,8 +242,8 @@ def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> schema.Mod
     )
 
 
-def _proportion(p: Proportion) -> schema.Proportion:
-    return schema.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)
+def _proportion(p: Proportion) -> parts.Proportion:
+    return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)
 
 
 def _size(done: Finished, module: Any, size_bytes: int) -> schema.ModelSize:

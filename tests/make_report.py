@@ -7,6 +7,7 @@ from statistics import quantiles
 from typing import Any
 
 from taco import accuracy
+from taco.report.parts import Proportion
 from taco.report.schema import (
     Abstention,
     AccuracySection,
@@ -23,7 +24,6 @@ from taco.report.schema import (
     Parity,
     PrecisionSection,
     ProfileSection,
-    Proportion,
     PutBackLayer,
     Report,
     RuntimeSection,

@@ -9,9 +9,10 @@ from make_report import make_report, make_unmeasured
 from pydantic import ValidationError
 
 from taco.report.build import build_page
+from taco.report.device_schema import DeviceSection, SustainedMinute
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
-from taco.report.schema import DeviceSection, Proportion, SustainedMinute
+from taco.report.parts import Proportion
 from taco.report.verdict import verdict
 
 RIGHT = Proportion(percent=95.0, low=90.0, high=98.0, n=100)

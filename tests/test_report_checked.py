@@ -7,7 +7,8 @@ from make_report import make_precision, make_report
 from taco.report.build import build_page
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
-from taco.report.schema import GateResult, Report
+from taco.report.parts import GateResult
+from taco.report.schema import Report
 
 GOOD = GateResult(name="conversion", passed=True, measured="0.00 points lost", limit="1 points")
 BAD = GateResult(name="conversion", passed=False, measured="9.00 points lost", limit="1 points")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from taco.report import wording
+from taco.report.device_schema import DeviceSection
 from taco.report.page import Block, Folded, Note, Section, Table, Tone
-from taco.report.schema import DeviceSection, Report
+from taco.report.schema import Report
 
 
 def device_sections(report: Report) -> tuple[Section, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from taco.report import wording
 from taco.report.page import Block, Card, Note, Section, Table, Tone
-from taco.report.schema import LightAccuracy, Proportion, Report, TaskSection
+from taco.report.parts import Proportion
+from taco.report.schema import LightAccuracy, Report, TaskSection
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
 _CHOSEN_ON = "shots that chose this limit (slightly optimistic)"

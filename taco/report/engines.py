@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from taco.report import wording
+from taco.report.device_schema import EngineFacts, EnginesRun, LayerProfile
 from taco.report.page import Block, Folded, Note, Section, Table, Tone
-from taco.report.schema import EngineFacts, EnginesRun, LayerProfile, Report
+from taco.report.schema import Report
 
 NOT_HARDWARE = "not run on hardware"
 _RESULT = {True: "passed", False: "FAILED", None: "not decided"}

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from taco.report.schema import Latency, Proportion, Report, SparsitySection
+from taco.report.parts import Proportion
+from taco.report.schema import Latency, Report, SparsitySection
 from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, Margins, canvas, render
 
 MOST_CLASSES = 20

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from taco.report.device_schema import DeviceSection, EnginesRun
+from taco.report.parts import Frozen, GateResult, Proportion
 
 SCHEMA_VERSION = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class TaskSection(_Frozen):
+class TaskSection(Frozen):
     """What was asked: the classes and how many pictures served what."""
 
     name: str
@@ -35,7 +34,7 @@ class TaskSection(_Frozen):
     cropped: bool = Field(description="the model looks at boxes around the animals, not at whole frames")
 
 
-class ModelSection(_Frozen):
+class ModelSection(Frozen):
     """The generalist and the head that made it a specialist."""
 
     name: str
@@ -46,7 +45,7 @@ class ModelSection(_Frozen):
     head: str = Field(description="imagenet-rows | fit-ridge | fit-logistic | keep, with what chose it")
 
 
-class RuntimeSection(_Frozen):
+class RuntimeSection(Frozen):
     """What ran the model. `provider` and `version` are null where nothing was run for the target."""
 
     name: str
@@ -56,22 +55,13 @@ class RuntimeSection(_Frozen):
     threads: int | None
 
 
-class Proportion(_Frozen):
-    """A percentage with its 95 % Wilson interval and the number of pictures behind it."""
-
-    percent: float
-    low: float
-    high: float
-    n: int
-
-
 class Lost(Proportion):
     """Pictures with an animal that were called blank: nobody looks at them again."""
 
     count: int = Field(description="how many of the n pictures of classes other than the blank one")
 
 
-class ModelAccuracy(_Frozen):
+class ModelAccuracy(Frozen):
     """Accuracy of one model on the evaluation pictures."""
 
     top1: Proportion
@@ -81,14 +71,14 @@ class ModelAccuracy(_Frozen):
     )
 
 
-class LightAccuracy(_Frozen):
+class LightAccuracy(Frozen):
     """Accuracy (all pictures alike, never balanced) on the evaluation pictures of one kind of light."""
 
     dense: Proportion
     exported: Proportion
 
 
-class Abstention(_Frozen):
+class Abstention(Frozen):
     """From which probability an answer counts as sure; others are marked for a person to look at."""
 
     threshold: float = Field(description="least softmax probability of a sure answer, chosen on the select pictures")
@@ -99,7 +89,7 @@ class Abstention(_Frozen):
     eval_right: Proportion | None
 
 
-class AccuracySection(_Frozen):
+class AccuracySection(Frozen):
     """Dense specialist, compressed torch model and exported file on the same pictures."""
 
     evaluated_on: Literal["evaluation", "select", "none"] = Field(
@@ -119,7 +109,7 @@ class AccuracySection(_Frozen):
     before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
 
 
-class ModelSize(_Frozen):
+class ModelSize(Frozen):
     """Size of one model; `bytes` is its ONNX file."""
 
     params: int
@@ -128,14 +118,14 @@ class ModelSize(_Frozen):
     bytes: int
 
 
-class SizeSection(_Frozen):
+class SizeSection(Frozen):
     """Sizes of the dense specialist and of the compressed one."""
 
     dense: ModelSize
     compressed: ModelSize
 
 
-class Latency(_Frozen):
+class Latency(Frozen):
     """Milliseconds of single images, over all interleaved rounds."""
 
     n: int
@@ -146,14 +136,14 @@ class Latency(_Frozen):
     samples: list[float] = Field(description="raw samples in milliseconds, in the order taken")
 
 
-class LatencySection(_Frozen):
+class LatencySection(Frozen):
     """Latencies of the dense specialist and of the compressed one, exported for the same target."""
 
     dense: Latency
     compressed: Latency
 
 
-class Parity(_Frozen):
+class Parity(Frozen):
     """Exported file against the compressed torch model on real pictures."""
 
     max_abs: float = Field(description="largest absolute difference of a logit")
@@ -163,16 +153,7 @@ class Parity(_Frozen):
     images: int
 
 
-class GateResult(_Frozen):
-    """One check before shipping."""
-
-    name: str
-    passed: bool | None = Field(description="null where it could not be decided")
-    measured: str
-    limit: str
-
-
-class PutBackLayer(_Frozen):
+class PutBackLayer(Frozen):
     """A layer that stays in fp32."""
 
     layer: str
@@ -181,7 +162,7 @@ class PutBackLayer(_Frozen):
     saved: float | None = Field(description="what INT8 of it saves, in `saved_in`")
 
 
-class PrecisionSection(_Frozen):
+class PrecisionSection(Frozen):
     """How INT8, which the target asks for, came about, or why it was given up."""
 
     asked: str
@@ -203,7 +184,7 @@ class PrecisionSection(_Frozen):
     saved_in: str
 
 
-class LayerWidth(_Frozen):
+class LayerWidth(Frozen):
     """One unit of the model and the width that was kept."""
 
     unit: str
@@ -212,14 +193,14 @@ class LayerWidth(_Frozen):
     kept: int
 
 
-class LatencyRound(_Frozen):
+class LatencyRound(Frozen):
     """One round of the loop: what was predicted of an allocation and what it took, end to end."""
 
     predicted_ms: float
     measured_ms: float = Field(description="dense p50 over the median of the interleaved rounds' ratios")
 
 
-class UnitLevel(_Frozen):
+class UnitLevel(Frozen):
     """What the loop chose for one unit."""
 
     unit: str
@@ -230,7 +211,7 @@ class UnitLevel(_Frozen):
     source: Literal["measured", "interpolated", "estimated"]
 
 
-class LossCurrency(_Frozen):
+class LossCurrency(Frozen):
     """In which currency the loop added up what units lose, and how well each currency ranked models."""
 
     currency: Literal["shares", "logarithms", "probes"]
@@ -238,7 +219,7 @@ class LossCurrency(_Frozen):
     models: int = Field(description="models that were ranked, with every unit cut")
 
 
-class ProfileSection(_Frozen):
+class ProfileSection(Frozen):
     """The latency table behind the loop."""
 
     device: str
@@ -248,7 +229,7 @@ class ProfileSection(_Frozen):
     skipped: dict[str, str] = Field(description="units that could not be timed and stayed dense, and why")
 
 
-class SparseLayer(_Frozen):
+class SparseLayer(Frozen):
     """One layer whose weights became zero."""
 
     name: str
@@ -258,7 +239,7 @@ class SparseLayer(_Frozen):
     relative_loss: float = Field(description="squared output error of the last stage, as a share of the output")
 
 
-class SparseStage(_Frozen):
+class SparseStage(Frozen):
     """One prune and its recovery."""
 
     percent: float = Field(description="weights that are zero after it")
@@ -268,7 +249,7 @@ class SparseStage(_Frozen):
     loss_after: float | None
 
 
-class SparsitySection(_Frozen):
+class SparsitySection(Frozen):
     """How weights became zero; percentages are of the weights of `layers`."""
 
     asked_percent: float
@@ -282,111 +263,14 @@ class SparsitySection(_Frozen):
     packed_bytes: int = Field(description="of the packed file that `taco unpack` makes the ONNX file of")
 
 
-class EngineFacts(_Frozen):
-    """One engine that was built on the device."""
-
-    key: str = Field(description="hash of the graph, TensorRT, GPU, flags and system that it belongs to")
-    precision: str
-    engine_sha256: str
-    engine_bytes: int
-    build_s: float
-    from_earlier_run: bool
-    gpu: str | None
-    eligible: int | None = Field(description="layers whose weights allow 2:4 kernels; null where none was asked")
-    chosen: int | None = Field(description="layers for which TensorRT took a 2:4 kernel")
-    skipped: int = Field(description="kernels that were not tried, because memory was short")
-    unstable_percent: list[float] = Field(description="coefficient of variation of every run called unstable")
-
-
-class ModuleTime(_Frozen):
-    """Time of one module of the network."""
-
-    module: str
-    ms: float
-    percent: float
-
-
-class LayerProfile(_Frozen):
-    """Where an engine's time goes; its total is that of a profiled run and no latency."""
-
-    modules: list[ModuleTime]
-    total_ms: float
-    unattributed_percent: float = Field(description="share of the time of engine layers that name no known module")
-    shared_percent: float = Field(description="share that is only divided, because an engine layer is several modules")
-    engine_layers: int
-    sparse_kernels: int
-
-
-class EnginesRun(_Frozen):
-    """What was found on the device, in the folder that was copied there."""
-
-    hardware: str | None = Field(description="the NVIDIA machine; null: a stand-in answered, not run on hardware")
-    gpu: str | None
-    compute_capability: str | None
-    tensorrt: str
-    recipe: str = Field(description="version of TensorRT whose options were used")
-    strongly_typed: bool
-    jetson_linux: str
-    power_mode: str
-    memory_free_mib: int | None
-    workspace_mib: int
-    engines: dict[str, EngineFacts]
-    accuracy: dict[str, Proportion] = Field(description="of the engines themselves, on the device")
-    evaluated_on: Literal["evaluation", "select"]
-    gates: list[GateResult]
-    layers: dict[str, LayerProfile]
-    warnings: list[str]
-
-
-class Step(_Frozen):
+class Step(Frozen):
     """One step of the run and its duration."""
 
     name: str
     seconds: float
 
 
-class SustainedMinute(_Frozen):
-    """One minute of work without a pause."""
-
-    minute: int
-    n: int
-    p50: float
-    p90: float
-    package_w: float | None = Field(description="mean power of an Intel package; null where it cannot be read")
-    conditions: str = Field(description="temperatures, clocks, throttling, power, in words")
-
-
-class DeviceSection(_Frozen):
-    """The attached device and its own answers. Times are of a real one only."""
-
-    address: str
-    board: str
-    os: str
-    python: str
-    runtime: str = Field(description="what ran the model there, with its version, read back")
-    provider: str
-    emulated: str | None = Field(description="how it is emulated; its times mean nothing and are not taken")
-    deployed_to: str | None = Field(description="folder of the bundle on the device; null where it was not put there")
-    images: int = Field(description="judged pictures that the device named")
-    judged_images: int
-    same_answers: int
-    here: Proportion = Field(description="the shipped file on these pictures, on the machine of this report")
-    there: Proportion
-    per_class: dict[str, tuple[Proportion, Proportion] | None] = Field(description="recall here and there")
-    unreadable: list[str]
-    cold_ms: dict[str, float] = Field(description="very first run of each model")
-    idle_ms: list[float] = Field(description="first runs of the compressed model after a pause")
-    sustained: list[SustainedMinute]
-    unstable: list[str] = Field(description="what disturbed the measurement")
-    repeated: bool = Field(description="the measurement was taken twice because the first was disturbed")
-
-    @property
-    def has_times(self) -> bool:
-        """Whether it holds any time."""
-        return bool(self.cold_ms or self.idle_ms or self.sustained)
-
-
-class Report(_Frozen):
+class Report(Frozen):
     """The whole report."""
 
     schema_version: Literal[1] = 1

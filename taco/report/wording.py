@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taco.report.schema import Latency, Proportion, Report
+from taco.report.parts import Proportion
+from taco.report.schema import Latency, Report
 
 _GAP = "\N{NO-BREAK SPACE}"
 """Between a figure and its unit, so that no line ends between them."""
