@@ -12,7 +12,9 @@ from benchmarks import loop
 from benchmarks._page import save
 
 
-def make_cell(share: float = 0.98, rounds: tuple[tuple[float, float], ...] = ((3.0, 4.0), (3.9, 4.0))) -> dict[str, Any]:
+def make_cell(
+    share: float = 0.98, rounds: tuple[tuple[float, float], ...] = ((3.0, 4.0), (3.9, 4.0))
+) -> dict[str, Any]:
     return {
         "model": "resnet50", "target": "host-cpu", "speedup": 2.0, "share": share, "precision": "fp32",
         "rounds": [{"predicted_ms": before, "measured_ms": after} for before, after in rounds], "profile_seconds": 61.4,
