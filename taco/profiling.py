@@ -188,9 +188,10 @@ class Profiler:
         if self.clock() - begin > self.max_seconds:
             return ()
         with progress.step("time the dense model with zeros in its weights"):
-            proto, files = onnx.load(dense), {pattern: folder / f"zeros-{n}.onnx" for n, pattern in enumerate(ZEROS)}
-            for pattern, file in files.items():
-                write_proto(zeroed(proto, pattern), file)
+            proto, files = onnx.load(dense), dict[str, Path]()
+            for number, pattern in enumerate(ZEROS):
+                files[pattern] = folder / f"zeros-{number}.onnx"
+                write_proto(zeroed(proto, pattern), files[pattern])
             result = self._settle({_DENSE: dense, **files}, begin)
         return tuple(_gain(pattern, result.speedup(_DENSE, pattern)) for pattern in ZEROS)
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from conftest import draw_task
 
-from taco import api, checks, search
+from taco import allocate, api, checks, search
 from taco.baking import BAKED_NAME
 from taco.bundle import Bundle
 from taco.converting import spread
@@ -160,6 +160,7 @@ def test_widths_that_were_found_for_int8_are_found_again_when_it_is_given_up(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = install(Weighted(1.0), monkeypatch)
+    monkeypatch.setattr(allocate, "_GRID", 4)  # few widths: every trial is quantised
     report = api.export(options(site, tmp_path / "out", macs=None, speedup=1.3)).report
     assert report.precision is not None
     assert "of the compressed model" in (report.precision.given_up or "")
