@@ -126,7 +126,7 @@ def verdict(cells: Sequence[Cell]) -> str:
     hit = [cell for cell in reached if BAND <= cell["share"] <= 1 and len(cell["rounds"]) <= ROUNDS]
     first, last = (statistics.median(_error(cell["rounds"][at]) for cell in reached) for at in (0, -1))
     return (
-        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100 % of the budget after at most "
+        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100% of the budget after at most "
         f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
     )
 

@@ -79,7 +79,7 @@ class LatencySearcher:
             "choices": [_as_json(options, c) for c in (best.choice, *spare)],
             "budget_ms": budget_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
-            "profile": _profile(table),
+            "profile": _profile(table, options),
             "currency": dataclasses.asdict(chosen),
         }
 
@@ -172,12 +172,16 @@ def _as_json(options: Options, choice: Choice) -> list[dict[str, Any]]:
     ]
 
 
-def _profile(table: LatencyTable) -> dict[str, Any]:
+def _profile(table: LatencyTable, options: Options) -> dict[str, Any]:
     held: Mapping[str, float] = {unit.holder: unit.cells[0].p50_ms for unit in table.units.values()}
+    offered = {name: {level.width for level in levels} for name, levels in options.items()}
+    unpaid = {name: [c.width for c in table.units[name].cells if c.width not in offered[name]] for name in options}
     return {
         "device": table.key.device.get("processor", "unknown"),
         "seconds": table.seconds,
         "cells": table.timed,
         "unattributed_percent": 100 * (1 - sum(held.values()) / table.dense_ms),
         "skipped": dict(table.skipped),
+        "zeros": [gain.model_dump() for gain in table.zeros],
+        "unpaid": {name: widths for name, widths in unpaid.items() if widths},
     }

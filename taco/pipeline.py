@@ -314,12 +314,15 @@ class _Job:
         self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
     ) -> tuple[Cut, Pair, Pair, BenchResult | None]:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
-        best, asked = 0.0, found.asked
+        best, asked, precision = 0.0, found.asked, self.delivery.target.precision
         self.asked = asked
         cutter = Cutter(solutions, self._recovery(specialist, self.material, keep_zeros=False))
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
             dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
+            if asked is not None and self.delivery.target.precision != precision:
+                self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
+                return self._narrow(specialist, dense)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
                 self.loop = found.loop(number)

@@ -25,7 +25,8 @@ from taco.errors import MeasurementError
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
-from taco.latency.table import TIME_LIMIT, Cell, LatencyTable, TableKey, UnitCells, device_words
+from taco.exporters.zeroed import ZEROS, zeroed
+from taco.latency.table import TIME_LIMIT, Cell, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
 from taco.micromodels import Holder, Unheld, find_holders, widths_of
 from taco.progress import Progress
 from taco.rundir import content_key
@@ -145,6 +146,7 @@ class Profiler:
         else:
             dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
         units = known | self._cells(results, dense_ms)
+        zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
         return LatencyTable(
             key=key,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -158,6 +160,7 @@ class Profiler:
                 for name, holder in self.holders.items()
                 if name not in units
             },
+            zeros=zeros,
         )
 
     def _time_all(
@@ -182,6 +185,18 @@ class Profiler:
                 settled &= _spread(result) <= SMALL_SPREAD
                 advance(1)
         return results, settled
+
+    def _zeros(self, folder: Path, progress: Progress, dense: Path, begin: float) -> tuple[ZerosGain, ...]:
+        """Time the dense model with zeros in its weights against itself."""
+        if self.clock() - begin > self.max_seconds:
+            return ()
+        with progress.step("time the dense model with zeros in its weights"):
+            proto, files = onnx.load(dense), dict[str, Path]()
+            for number, pattern in enumerate(ZEROS):
+                files[pattern] = folder / f"zeros-{number}.onnx"
+                write_proto(zeroed(proto, pattern), files[pattern])
+            result = self._settle({_DENSE: dense, **files}, begin)
+        return tuple(_gain(pattern, result.speedup(_DENSE, pattern)) for pattern in ZEROS)
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough."""
@@ -261,6 +276,11 @@ def _spread(result: BenchResult) -> float:
     """Return the widest interval, as a share of its median."""
     ratios = [_ratio(result, name) for name in result.models if name != _DENSE]
     return max((r.high - r.low) / r.value for r in ratios)
+
+
+def _gain(pattern: str, ratio: Ratio) -> ZerosGain:
+    percent, low, high = (100 * (1 - 1 / value) for value in (ratio.value, ratio.low, ratio.high))
+    return ZerosGain(pattern=pattern, percent=percent, low=low, high=high)
 
 
 def _cell(result: BenchResult, width: int, dense_ms: float) -> Cell:

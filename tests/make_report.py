@@ -34,6 +34,7 @@ from taco.report.schema import (
     Step,
     TaskSection,
     UnitLevel,
+    ZerosGain,
 )
 
 CLASSES = ["panthera-leo", "panthera-tigris", "equus-quagga", "loxodonta-africana", "ursus-arctos", "vulpes-vulpes"]
@@ -97,7 +98,13 @@ def make_loop(units: int = 16, **changes: Any) -> Report:
         "rounds": [LatencyRound(predicted_ms=before, measured_ms=after) for before, after in pairs],
         "allocation": levels,
         "profile": ProfileSection(
-            device="Intel N100", seconds=141.0, cells=93, unattributed_percent=8.4, skipped={"stem.conv": "runs twice"}
+            device="Intel N100",
+            seconds=141.0,
+            cells=93,
+            unattributed_percent=8.4,
+            skipped={"stem.conv": "runs twice"},
+            zeros=[ZerosGain(pattern="2:4", percent=0.2, low=-0.9, high=1.1)],
+            unpaid={"blocks.0.1.conv_pwl": [80, 48]},
         ),
         "currency": LossCurrency(
             currency="probes", correlations={"shares": 0.41, "logarithms": 0.52, "probes": 0.9}, models=16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 import pytest
 import tiny_run
 
-from taco import api, checks, search
+from taco import allocate, api, checks, search
 from taco.baking import BAKED_NAME
 from taco.bundle import Bundle
 from taco.converting import spread
@@ -47,6 +48,20 @@ class Clock:
         for name, path in models.items():
             ms = (self.narrow_int8_ms if name in narrow else self.int8_ms) if is_int8(path) else 2.0
             ms *= 0.8 if name in narrow else 1.0
+            timings[name] = ModelTiming(((ms,) * 3,) * 8, bench.target.provider, "fake", "0", 1.0, {})
+        return BenchResult(timings, threads=1, rounds=8, stopped_early=False, measured_on={"machine": "fake"})
+
+
+class Weighted(Clock):
+    """Takes 1 ms for 10,000 numbers in the file, half of it in INT8; the small model in INT8 is slow at the end."""
+
+    def __call__(self, bench: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+        last = "baseline_fp32" in models
+        self.calls.append([f"{name} {'int8' if is_int8(path) else 'fp32'}" for name, path in models.items()])
+        timings = {}
+        for name, path in models.items():
+            ms = sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer) / 1e4
+            ms *= (3.0 if last and name == "compressed" else 0.5) if is_int8(path) else 1.0
             timings[name] = ModelTiming(((ms,) * 3,) * 8, bench.target.provider, "fake", "0", 1.0, {})
         return BenchResult(timings, threads=1, rounds=8, stopped_early=False, measured_on={"machine": "fake"})
 
@@ -123,6 +138,22 @@ def test_int8_that_is_slower_for_the_small_model_alone_is_given_up_at_the_end(
     assert report.latency_ms is not None
     assert report.latency_ms.dense.p50 == 2.0, "the dense model is compared in the same precision"
     assert clock.calls[-1] == ["dense", "compressed", "baseline_fp32"]
+
+
+@pytest.mark.slow
+def test_widths_that_were_found_for_int8_are_found_again_when_it_is_given_up(
+    pi_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = install(Weighted(1.0), monkeypatch)
+    monkeypatch.setattr(allocate, "_GRID", 4)  # few widths: every trial is quantised
+    report = api.export(options(pi_site, tmp_path / "out", speedup=1.3)).report
+    assert report.precision is not None
+    assert "of the compressed model" in (report.precision.given_up or "")
+    assert report.speedup is not None
+    assert report.speedup >= 1.3
+    trials = [call for call in clock.calls if len(call) == 2 and call[1].startswith("compressed")]
+    assert ["dense int8", "compressed int8"] in trials
+    assert trials[-1] == ["dense fp32", "compressed fp32"], "the last search is at what is shipped"
 
 
 @pytest.mark.slow

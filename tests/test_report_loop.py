@@ -40,6 +40,16 @@ def test_the_profile_and_what_was_not_timed_are_told() -> None:
     assert "Not timed, and so left dense: stem.conv: runs twice." in told
 
 
+def test_what_buys_no_time_is_said_in_words() -> None:
+    told = words()
+    assert "no time on this device, because a wider one takes no longer; not used: blocks.0.1.conv_pwl: 80, 48." in told
+    assert "2:4 on this device: +0.2 % (-0.9 to +1.1), not used." in told
+    profile = make_loop().profile
+    assert profile is not None
+    plain = words(profile=profile.model_copy(update={"zeros": [], "unpaid": {}}))
+    assert "not used" not in plain
+
+
 def test_the_currency_is_told_with_its_rank_correlation() -> None:
     assert "as the change of the answers when that unit alone is cut" in words()
     assert "shares 0.41, logarithms 0.52, probes 0.90" in words()

@@ -86,6 +86,15 @@ class UnitCells(_Frozen):
         )
 
 
+class ZerosGain(_Frozen):
+    """What zeros in the weights of the dense model gain on this device; they are measured, never assumed to help."""
+
+    pattern: str = Field(description="2:4, or the share of all weights")
+    percent: float = Field(description="time saved, of the dense model's; the median over interleaved rounds")
+    low: float = Field(description="lower end of its interval")
+    high: float
+
+
 class TableKey(_Frozen):
     """What a table belongs to; a difference in anything here makes it another table."""
 
@@ -121,6 +130,7 @@ class LatencyTable(_Frozen):
     dense_n: int = Field(ge=1)
     units: dict[str, UnitCells]
     skipped: dict[str, str] = Field(description="units that were not timed, and why")
+    zeros: tuple[ZerosGain, ...] = Field(default=(), description="empty where the time limit came first")
 
     @property
     def unfinished(self) -> bool:

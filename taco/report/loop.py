@@ -63,6 +63,15 @@ def _profile(profile: ProfileSection) -> Iterator[Block]:
     if profile.skipped:
         named = "; ".join(f"{unit}: {reason}" for unit, reason in profile.skipped.items())
         yield Note(f"Not timed, and so left dense: {named}.", Tone.WARN)
+    if profile.unpaid:
+        named = "; ".join(f"{unit}: {', '.join(map(str, widths))}" for unit, widths in profile.unpaid.items())
+        yield Note(f"Widths that buy no time on this device, because a wider one takes no longer; not used: {named}.")
+    if profile.zeros:
+        told = "; ".join(
+            f"{gain.pattern} on this device: {gain.percent:+.1f} % ({gain.low:+.1f} to {gain.high:+.1f}), not used"
+            for gain in profile.zeros
+        )
+        yield Note(f"Time saved by zeros in the weights, measured with the dense model. {told}.")
 
 
 def _currency(found: LossCurrency | None) -> Iterator[Block]:

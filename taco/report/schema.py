@@ -219,6 +219,15 @@ class LossCurrency(Frozen):
     models: int = Field(description="models that were ranked, with every unit cut")
 
 
+class ZerosGain(Frozen):
+    """Time that zeros in the dense model's weights save on this device."""
+
+    pattern: str
+    percent: float
+    low: float = Field(description="lower end of its interval")
+    high: float
+
+
 class ProfileSection(Frozen):
     """The latency table behind the loop."""
 
@@ -227,6 +236,10 @@ class ProfileSection(Frozen):
     cells: int = Field(description="different cells that were timed")
     unattributed_percent: float = Field(description="of the dense model's time that lies in no timed block")
     skipped: dict[str, str] = Field(description="units that could not be timed and stayed dense, and why")
+    zeros: list[ZerosGain] = Field(default=[], description="what zeros would gain; the loop chooses among widths alone")
+    unpaid: dict[str, list[int]] = Field(
+        default={}, description="unit -> timed widths that are no faster than a wider one, and so were not offered"
+    )
 
 
 class SparseLayer(Frozen):
