@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from taco.evaluate import Evaluation
     from taco.gates import Gate
     from taco.pipeline import Plan
-    from taco.report.schema import Report
+    from taco.report.device import not_on_hardware
+from taco.report.schema import Report
     from taco.targets.loading import Target
 
 
@@ -184,8 +185,10 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}")]
     rounds = report.speedup_rounds or []
     spread = f"{min(rounds):.2f} to {max(rounds):.2f} over {len(rounds)} rounds" if rounds else ""
+    where = "this machine" if report.local else f"the {report.target}"
+    stand_in = not_on_hardware(report)
     speed = (
-        f"{report.speedup:.2f} times as fast, measured on this machine ({spread}): "
+        f"{report.speedup:.2f} times as fast, {stand_in or f'measured on {where}'} ({spread}): "
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed)]

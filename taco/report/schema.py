@@ -268,6 +268,7 @@ class ModuleTime(_Frozen):
     module: str
     ms: float
     percent: float
+    units: list[str] = Field(description="the units that decide its width")
 
 
 class LayerProfile(_Frozen):
