@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from taco.evaluate import Evaluation
     from taco.gates import Gate
     from taco.pipeline import Plan
-    from taco.report.device import not_on_hardware
-from taco.report.schema import Report
+    from taco.report.schema import Report
     from taco.targets.loading import Target
 
 
@@ -180,6 +179,8 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         *_precision(report),
         *_sparsity(report),
     ]
+    from taco.report.device import not_on_hardware
+
     latency = report.latency_ms
     if latency is None or report.speedup is None:
         return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}")]
