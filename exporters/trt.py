@@ -43,13 +43,13 @@ class TrtExporter:
             TargetError: INT8 is asked without pictures to calibrate on.
             GateError: The graph breaks a rule of TensorRT; names node and rule.
         """
+        if target.precision == "int8" and model.calibration is None:
+            raise TargetError(f"{target.name} asks for INT8, and there are no pictures to find its ranges on")
         proto = lowest(model)
         quantisation = None
         if target.precision == "fp16":
             proto = to_half(proto)
-        elif target.precision == "int8":
-            if model.calibration is None:
-                raise TargetError(f"{target.name} asks for INT8, and there are no pictures to find its ranges on")
+        elif model.calibration is not None and target.precision == "int8":
             scheme = scheme_for("trt", target.isa)
             proto, quantisation = quantise(proto, scheme, model.calibration, Simulated())
         require_rules(proto, LOWEST)

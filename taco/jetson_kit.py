@@ -52,7 +52,7 @@ def jetson_kit(done: Finished) -> dict[str, Path | bytes]:
     buffer = io.BytesIO()
     np.save(buffer, done.material.bank.pixels([p.view for p in pictures]), allow_pickle=False)
     files[PICTURES] = buffer.getvalue()
-    request = {**_request(done, rows), "models": models, "owners": _owners(done)}
+    request = {**_request(done, rows), "models": models, "owners": _owners(done), "units": _units(done)}
     files[KIT] = (json.dumps(request, indent=1) + "\n").encode()
     return files
 
@@ -97,6 +97,15 @@ def _request(done: Finished, rows: Sequence[int]) -> dict[str, Any]:
         "round_s": protocol.round_ms / 1000,
         "max_s": protocol.max_seconds,
     }
+
+
+def _units(done: Finished) -> dict[str, list[str]]:
+    """Return the units that decide the width of each module."""
+    found: dict[str, list[str]] = {}
+    for unit in done.plan.units.within_blocks:
+        for module in dict.fromkeys(member.module for member in unit.members):
+            found.setdefault(module, []).append(unit.name)
+    return found
 
 
 def _owners(done: Finished) -> dict[str, dict[str, str]]:

@@ -182,14 +182,19 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         *_precision(report),
         *_sparsity(report),
     ]
+    from taco.report.engines import not_on_hardware
+
     latency = report.latency_ms
     if latency is None or report.speedup is None:
         return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}"), *_device(report)]
     rounds = report.speedup_rounds or []
     spread = f"{min(rounds):.2f} to {max(rounds):.2f} over {len(rounds)} rounds" if rounds else ""
-    where = "this machine" if report.device is None else report.device.board
+    where = "this machine" if report.local else f"the {report.target}"
+    if report.device is not None:
+        where = report.device.board
+    stand_in = not_on_hardware(report)
     speed = (
-        f"{report.speedup:.2f} times as fast, measured on {where} ({spread}): "
+        f"{report.speedup:.2f} times as fast, {stand_in or f'measured on {where}'} ({spread}): "
         f"{latency.dense.p50:.2f} ms -> {latency.compressed.p50:.2f} ms a picture"
     )
     return [*lines, ("speed", speed), *_device(report)]

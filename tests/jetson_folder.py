@@ -55,6 +55,7 @@ def make_jetson_folder(folder: Path, pictures: int = 4, **changes: Any) -> Path:
         "round_s": 1.0,
         "max_s": 600.0,
         "owners": {"dense": nodes, "compressed": nodes},
+        "units": {"stem": ["pw"], "pw": ["pw"]},
     }
     (folder / KIT).write_text(json.dumps(asked | changes))
     files = [path for path in folder.iterdir() if path.suffix in (".onnx", ".npy")]

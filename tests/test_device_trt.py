@@ -63,7 +63,9 @@ def test_the_engines_are_judged_on_the_pictures_that_went_along(report: Report) 
 def test_layers_are_mapped_to_modules_and_the_rest_is_shown(report: Report) -> None:
     assert report.engines_run is not None
     found = report.engines_run.layers["compressed"]
-    assert {"stem", "dw", "pw", "head"} <= {row.module for row in found.modules}
+    units = {row.module: row.units for row in found.modules}
+    assert {"stem", "dw", "pw", "fc1", "head"} <= set(units)
+    assert (units["stem"], units["pw"], units["head"]) == (["pw"], ["pw"], [])
     # the reformatting layer names no node, and the last layer is the cast of the logits alone
     assert found.unattributed_percent == pytest.approx(200 / found.engine_layers)
     total = sum(row.percent for row in found.modules) + found.unattributed_percent

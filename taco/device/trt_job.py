@@ -139,7 +139,7 @@ class _Job:
         times, known = read_profile(profile), read_layers(layers)
         found = attribute(times, known, self.kit.owners.get(name, {}))
         sparse = sum(layer.sparse for layer in known.values())
-        return {**found.to_json(), "engine_layers": len(times), "sparse_kernels": sparse}
+        return {**found.to_json(self.kit.units), "engine_layers": len(times), "sparse_kernels": sparse}
 
     def _engine_facts(self, name: str, engine: Engine, unstable: List[float]) -> Dict[str, Any]:
         facts = {key: value for key, value in engine.facts.items() if key != "log"}

@@ -44,7 +44,8 @@ class Shown(NamedTuple):
 class Kit(NamedTuple):
     """A checked folder.
 
-    `models` go by name, `dense` is what the others are compared with; `owners` maps a model to its ONNX nodes' modules;
+    `models` go by name, `dense` is what the others are compared with; `owners` maps a model to its ONNX nodes' modules,
+    `units` a module to the units that decide its width;
     `rounds` interleaved rounds of `round_s` seconds a model, no more than `max_s` seconds together.
     """
 
@@ -59,6 +60,7 @@ class Kit(NamedTuple):
     classes: List[str]
     shown: Shown
     owners: Dict[str, Dict[str, str]]
+    units: Dict[str, List[str]]
     rounds: int
     round_s: float
     max_s: float
@@ -97,6 +99,7 @@ def _kit(folder: str, asked: Mapping[str, Any]) -> Kit:
         classes=list(map(str, asked["classes"])),
         shown=_shown(folder, asked),
         owners={str(name): dict(nodes) for name, nodes in asked["owners"].items()},
+        units={str(module): list(map(str, names)) for module, names in asked["units"].items()},
         rounds=int(asked["rounds"]),
         round_s=float(asked["round_s"]),
         max_s=float(asked["max_s"]),

@@ -31,11 +31,11 @@ class Attribution(NamedTuple):
         """Share of the time that belongs to no module, 0-100."""
         return 100 * self.unattributed_ms / self.total_ms if self.total_ms else 0.0
 
-    def to_json(self) -> Dict[str, Any]:
-        """Plain JSON values; the slowest module first."""
+    def to_json(self, units: Mapping[str, List[str]]) -> Dict[str, Any]:
+        """Plain JSON values; the slowest module first, each with the units that decide its width."""
         total = self.total_ms or 1.0
         rows: List[Dict[str, Any]] = [
-            {"module": module, "ms": ms, "percent": 100 * ms / total}
+            {"module": module, "ms": ms, "percent": 100 * ms / total, "units": units.get(module, [])}
             for module, ms in sorted(self.by_module.items(), key=lambda item: -item[1])
         ]
         return {

@@ -31,6 +31,7 @@ class ModuleTime(Frozen):
     module: str
     ms: float
     percent: float
+    units: list[str] = Field(description="the units that decide its width")
 
 
 class LayerProfile(Frozen):

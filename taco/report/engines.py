@@ -110,12 +110,15 @@ def _sparse(facts: EngineFacts) -> str:
 
 
 def _layers(profile: LayerProfile) -> Table:
-    rows = [(row.module, wording.bare_milliseconds(row.ms), wording.percent(row.percent)) for row in profile.modules]
+    rows = [
+        (row.module, wording.bare_milliseconds(row.ms), wording.percent(row.percent), ", ".join(row.units) or _DASH)
+        for row in profile.modules
+    ]
     lost = wording.percent(profile.unattributed_percent)
-    rows.append(("unattributed", _DASH, lost))
+    rows.append(("unattributed", _DASH, lost, _DASH))
     shared = wording.percent(profile.shared_percent)
     caption = (
         f"A profiled run, {wording.bare_milliseconds(profile.total_ms)} ms over {profile.engine_layers} engine layers: "
         f"no latency. {shared} is only divided over the modules that one engine layer computes together."
     )
-    return Table(("module", "ms", "share"), tuple(rows), caption)
+    return Table(("module", "ms", "share", "width decided by"), tuple(rows), caption)
