@@ -126,10 +126,15 @@ class Drop:
     lower_one_sided: float
 
 
-def wilson(correct: int, n: int) -> Proportion:
+def wilson(correct: int, n: int, z: float = Z_95) -> Proportion:
     """Score interval of one proportion.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209-212.
+
+    Args:
+        correct: Right answers.
+        n: All answers.
+        z: Normal quantile; `Z_ONE_SIDED_95` makes each end a one-sided 95 % bound.
 
     Raises:
         InputError: `n` is not positive or `correct` is not within 0..n.
@@ -137,8 +142,8 @@ def wilson(correct: int, n: int) -> Proportion:
     if n < 1 or not 0 <= correct <= n:
         raise InputError(f"{correct} right answers of {n} is not a proportion", "Count at least one picture.")
     share = correct / n
-    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return _proportion(share, centre - half, centre + half, n)
 
 

@@ -18,6 +18,7 @@ from taco.packing import PACKED_NAME, unpack_model
 from taco.pipeline import Plan, make_plan, run
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
+from taco.recovering import BANK_STEP
 from taco.report.read import read_report
 from taco.report.schema import Report
 from taco.report.write import ReportPaths, write_report
@@ -92,6 +93,7 @@ def export(
             manifest = write_bundle(done, checks, options.out)
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
+        rundir.forget(BANK_STEP)
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
 

@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
     drawn_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.export(options(drawn_task, tmp_path / "whole"))
-    real, calls = recovering.distil, []
+    real, calls = recovering.recover, []
 
     def second_dies(*args: Any) -> Any:
         calls.append(1)
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(recovering, "distil", second_dies)
+    monkeypatch.setattr(recovering, "recover", second_dies)
     with pytest.raises(KeyboardInterrupt):
         api.export(options(drawn_task, tmp_path / "cut"))
     api.export(options(drawn_task, tmp_path / "cut"))

@@ -50,8 +50,8 @@ def timed_models(report: Report) -> list[tuple[str, Latency]]:
 def recall_dots(report: Report) -> str:
     """A dot and an interval a class: hollow and grey for dense, filled and coloured for exported."""
     names = shown_classes(report)
-    labels = [_short(name) for name in names]
-    figure, axes = canvas(len(names) * 30 + 82, Margins(_label_room(labels)))
+    labels = [short(name) for name in names]
+    figure, axes = canvas(len(names) * 30 + 82, Margins(label_room(labels)))
     rows = np.arange(len(names), dtype=float)
     series = [(report.accuracy.dense, DENSE, "dense", -0.17), (report.accuracy.exported, SMALL, "exported", 0.17)]
     for model, colour, _, offset in series:
@@ -63,7 +63,7 @@ def recall_dots(report: Report) -> str:
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel("pictures named right, %")
-    _legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
+    legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
     return render(figure, "recall", f"Recall of {len(names)} classes, dense and exported, with 95 % intervals")
 
 
@@ -83,7 +83,7 @@ def latency_curves(report: Report) -> str:
     axes.grid(color=GRID, linewidth=1)
     axes.set_xlabel("milliseconds for one picture")
     axes.set_ylabel("pictures done, %")
-    _legend(axes, lines)
+    legend(axes, lines)
     return render(figure, "latency", "Cumulative distribution of the time for one picture")
 
 
@@ -150,8 +150,8 @@ def _draw_bars(bars: Bars, anchor: str) -> str:
 
 
 def _named_bars(bars: Bars, anchor: str) -> str:
-    labels = [f"{number}. {_short(name)}" for number, name in enumerate(bars.names, start=1)]
-    figure, axes = canvas(len(labels) * 21 + 82, Margins(_label_room(labels), right=62))
+    labels = [f"{number}. {short(name)}" for number, name in enumerate(bars.names, start=1)]
+    figure, axes = canvas(len(labels) * 21 + 82, Margins(label_room(labels), right=62))
     rows = np.arange(len(labels))
     axes.barh(rows, bars.dense, height=0.66, color=DENSE, alpha=0.45)
     axes.barh(rows, bars.kept, height=0.66, color=SMALL)
@@ -170,7 +170,7 @@ def _named_bars(bars: Bars, anchor: str) -> str:
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel(bars.axis)
-    _legend(axes, _width_handles())
+    legend(axes, _width_handles())
     return render(figure, anchor, bars.title)
 
 
@@ -183,7 +183,7 @@ def _numbered_columns(bars: Bars, anchor: str) -> str:
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel(f"{bars.row}, numbered as in the table")
     axes.set_ylabel(bars.axis)
-    _legend(axes, _width_handles())
+    legend(axes, _width_handles())
     return render(figure, anchor, bars.title)
 
 
@@ -218,7 +218,7 @@ def _width_handles() -> list[Patch]:
     return [Patch(color=SMALL, label="kept"), Patch(color=DENSE, alpha=0.45, label="taken away")]
 
 
-def _legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
+def legend(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
     """In one row above the axes, where it hides nothing."""
     axes.legend(
         handles=list(handles),
@@ -240,11 +240,12 @@ def _quantiles(samples: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[n
     return np.concatenate([times[:1], times]), np.concatenate([[0.0], 100 * shares])
 
 
-def _label_room(labels: Sequence[str]) -> float:
+def label_room(labels: Sequence[str]) -> float:
+    """Room for labels on the left, CSS pixels."""
     return 16 + _LETTER * max((len(label) for label in labels), default=0)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """One line of at most 24 letters; of a long name the beginning and the end stay."""
     flat = " ".join(name.split())
     return flat if len(flat) <= _MOST_LETTERS else f"{flat[:12]}\N{HORIZONTAL ELLIPSIS}{flat[-11:]}"

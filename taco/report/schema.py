@@ -33,6 +33,18 @@ class TaskSection(_Frozen):
     held_back: int = Field(description="pictures used for nothing, because a shot's place, burst or copy is in them")
     duplicates: int = Field(description="pictures that are copies or near copies of another one")
     cropped: bool = Field(description="the model looks at boxes around the animals, not at whole frames")
+    unlabelled_images: int = Field(default=0, description="frames without labels that recovery learnt from too")
+    unlabelled_copies: int = Field(
+        default=0, description="frames left out as copies of evaluation or select pictures, or of one another"
+    )
+
+
+class HeadCandidate(_Frozen):
+    """A head that was considered."""
+
+    name: str
+    percent: float = Field(description="class-balanced accuracy on shots that it did not see")
+    chosen: bool
 
 
 class ModelSection(_Frozen):
@@ -44,6 +56,7 @@ class ModelSection(_Frozen):
     licence: str
     random_weights: bool
     head: str = Field(description="imagenet-rows | fit-ridge | fit-logistic | keep, with what chose it")
+    head_candidates: list[HeadCandidate] = Field(default=[], description="what was compared; empty without a choice")
 
 
 class RuntimeSection(_Frozen):
@@ -99,6 +112,60 @@ class Abstention(_Frozen):
     eval_right: Proportion | None
 
 
+class Confused(_Frozen):
+    """Pictures of one class that were given one answer; counts of 0 are left out."""
+
+    true: str
+    answer: str
+    count: int
+
+
+class CalibrationBin(_Frozen):
+    """Answers whose probability lies above `low` and at most at `high`; means in percent."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: float
+
+
+class CalibrationError(_Frozen):
+    """Whether probabilities mean what they say (Guo et al., ICML 2017, eq. 3)."""
+
+    error: float = Field(description="expected calibration error over 15 bins of equal width, percent points")
+    bins: list[CalibrationBin] = Field(description="those that hold answers")
+
+
+class CoveragePoint(_Frozen):
+    """What a threshold would do; percent."""
+
+    threshold: float
+    sure: float = Field(description="sure answers of all")
+    right: float = Field(description="right ones of the sure answers")
+
+
+class Detail(_Frozen):
+    """The exported model in detail, on the judged pictures."""
+
+    balanced: Proportion = Field(description="mean of the class recalls")
+    precision: dict[str, Proportion | None] = Field(description="null for a class that is never the answer")
+    worst: str | None = Field(description="class with the lowest recall; null where every one is always right")
+    confusion: list[Confused]
+    calibration: CalibrationError
+    coverage: list[CoveragePoint] = Field(description="from the surest answers alone to all answers")
+
+
+class Paired(_Frozen):
+    """The dense specialist (first) and the exported model (second) on the same pictures."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float = Field(description="McNemar's exact two-sided test that they are equally often right")
+
+
 class AccuracySection(_Frozen):
     """Dense specialist, compressed torch model and exported file on the same pictures."""
 
@@ -117,6 +184,8 @@ class AccuracySection(_Frozen):
     blank_class: str | None = Field(description="the class of empty frames, whose recall is told apart; null without")
     abstention: Abstention
     before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
+    detail: Detail | None = Field(default=None, description="of the exported model; null where nothing was judged")
+    paired: Paired | None = Field(default=None, description="null where nothing was judged")
 
 
 class ModelSize(_Frozen):
