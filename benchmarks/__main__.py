@@ -8,7 +8,6 @@ from typing import cast
 
 import benchmarks
 
-
 #: They work off cells for hours; each is called by its name.
 LONG = ("int8", "recovery", "specialisation")
 

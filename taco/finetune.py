@@ -88,7 +88,7 @@ def fine_tune(
             for group in optimiser.param_groups:
                 group["lr"] = options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * taken / steps))
             loss = F.cross_entropy(tuned(x.contiguous(memory_format=torch.channels_last)), labels[index])
-            if not math.isfinite(float(loss)):
+            if not math.isfinite(float(loss.detach())):
                 raise HeadError("--fine-tune: the loss is no longer finite", "Leave the flag out")
             loss.backward()
             optimiser.step()

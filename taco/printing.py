@@ -147,13 +147,14 @@ def plan(found: Plan, config: Path | None = None) -> str:
         *_planned_pictures(found),
         f"model     {found.generalist.name}, weights from {found.generalist.weights_source}",
         *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
-        f"head      {options.head}",
+        f"head      {options.head}{', a fine-tune tried too' if options.fine_tune else ''}",
         f"target    {found.target.name}: {found.target.description}",
         f"budget    {how}",
         f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
         f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "
         f"{len(found.units.dense)} sets of channels stay dense",
-        f"recovery  {options.recover_minutes:g} minutes",
+        f"recovery  {options.recover_minutes:g} minutes"
+        + (f", also on {len(found.frames.views)} views of unlabelled frames" if found.frames.views else ""),
         f"out       {options.out}",
         "Nothing was done (--dry-run).",
     ]

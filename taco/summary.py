@@ -41,7 +41,7 @@ def make_report(
     done: Finished, checks: Sequence[Gate], seconds: Mapping[str, float], command: Sequence[str]
 ) -> schema.Report:
     """Assemble the report; every figure comes from the run, null where nothing was measured."""
-    plan, options, task = done.plan, done.plan.options, done.material.task
+    plan, options = done.plan, done.plan.options
     dense_widths = {u.name: u.width for u in plan.units.within_blocks}
     speedup = done.bench.speedup("dense", "compressed") if done.bench else None
     return schema.Report(
@@ -49,21 +49,7 @@ def make_report(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=list(command),
         seed=options.seed,
-        task=schema.TaskSection(
-            name=task.name,
-            classes=list(task.classes),
-            shots=options.shots,
-            fit_images=len(task.fit),
-            select_images=len(task.select),
-            eval_images=len(task.evaluation),
-            skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
-            split_by=task.split_by,
-            held_back=task.held_back,
-            duplicates=task.duplicates,
-            cropped=plan.listings.cropped,
-            unlabelled_images=len(done.unlabelled.views),
-            unlabelled_copies=done.unlabelled.copies,
-        ),
+        task=_task(done),
         model=_model(done),
         target=plan.target.name,
         target_description=plan.target.description,
@@ -159,6 +145,25 @@ def _manifest(done: Finished) -> dict[str, Any]:
         "allocation": dict(done.cut.widths),
         "seed": plan.options.seed,
     }
+
+
+def _task(done: Finished) -> schema.TaskSection:
+    task = done.material.task
+    return schema.TaskSection(
+        name=task.name,
+        classes=list(task.classes),
+        shots=done.plan.options.shots,
+        fit_images=len(task.fit),
+        select_images=len(task.select),
+        eval_images=len(task.evaluation),
+        skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
+        split_by=task.split_by,
+        held_back=task.held_back,
+        duplicates=task.duplicates,
+        cropped=done.plan.listings.cropped,
+        unlabelled_images=len(done.unlabelled.views),
+        unlabelled_copies=done.unlabelled.copies,
+    )
 
 
 def _model(done: Finished) -> schema.ModelSection:

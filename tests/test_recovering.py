@@ -77,7 +77,7 @@ def recovery(folder: Path, specialist: nn.Module, material: Material, **changes:
         "specialist": specialist,
         "material": material,
         "minutes": 0.1,
-        "options": RecoveryOptions(3e-3, batch=8, checks=4, patience=4),
+        "options": RecoveryOptions(3e-4, batch=8, checks=4, patience=4),
         "depends_on": {"head": "of this test"},
         "store": Store(RunDir(folder)),
         "progress": Heard(),
