@@ -98,7 +98,7 @@ Head = Annotated[
 FineTune = Annotated[
     bool,
     typer.Option(
-        "--fine-tune/--no-fine-tune",
+        "--fine-tune",
         help="Also try a light fine-tune of the last blocks on your shots; kept where cross-validation surely gains by "
         "it. Takes minutes.",
         rich_help_panel=MODEL,

@@ -134,7 +134,7 @@ def _manifest(done: Finished) -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "task": done.material.task.name,
         "classes": list(done.material.task.classes),
-        "model": _model(done).model_dump(),
+        "model": _model(done).model_dump(exclude={"head_candidates"}),
         "target": plan.target.name,
         "runtime": plan.target.runtime,
         "precision": done.target.precision,

@@ -45,6 +45,9 @@ model = "resnet18"
 weights = "w.pth"
 random-weights = false
 head = "fit"
+fine-tune = true
+unlabelled = "frames"
+blank-recall = 60
 speedup = 2
 macs = 0.25
 sparsity = 0.9
@@ -79,6 +82,7 @@ def test_any_flag_may_stand_in_the_file_and_paths_start_at_its_folder(tmp_path: 
     assert found["out"] == Path("/runs/a")
     assert found["images"] == folder
     assert found["agnostic_images"] == folder / "other"
+    assert found["unlabelled"] == folder / "frames"
     assert (found["include"], found["exclude"]) == (("blocks.*",), ("*.conv_dw", "*.se.*"))
     assert found["from_run"] == folder / "runs/old"
     assert found["classes"] == ("fox", "hare, brown")
@@ -111,7 +115,7 @@ class Refused:
 REFUSED = (
     Refused("unknown", "speed-up = 2", r"no setting 'speed-up'\. Did you mean 'speedup'"),
     Refused("field name", 'evaluation = "val"', r"no setting 'evaluation'\. Did you mean 'eval'"),
-    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, bake-preprocessing, boxes"),
+    Refused("foreign", "zzzz = 2", r"no setting 'zzzz'\. It has agnostic-images, bake-preprocessing, blank-recall"),
     Refused("talk", "quiet = true", "quiet cannot be set in a file. Give --quiet"),
     Refused("talk, underscore", "dry_run = true", "dry_run cannot be set in a file. Give --dry-run"),
     Refused("twice", "max-images = 2\nmax_images = 3", "max-images is said twice"),

@@ -21,9 +21,10 @@ def mistake_sections(report: Report) -> tuple[Section, ...]:
     blocks: list[Block] = [Note(wording.marked(_worst(report, found), report))]
     if report.accuracy.paired is not None:
         blocks.append(_paired_note(report, report.accuracy.paired))
-    shown = [name for name in report.task.classes if name in figures.shown_classes(report)]
+    drawn = figures.shown_classes(report)
+    shown = [name for name in found.precision if name in drawn]
     caption = "Rows: the true class. Columns: the answer. The darker a field, the larger its share of the row."
-    if len(shown) < len(report.task.classes):
+    if len(shown) < len(found.precision):
         caption += f" Only the worst {len(shown)} classes that have pictures are drawn."
     picture = partial(detail_figures.confusion_matrix, found.confusion, shown)
     blocks.append(Picture(picture, wording.marked(caption, report)))
