@@ -1,9 +1,10 @@
 """One step of recovery against a straightforward loop: float32, NCHW, the teacher inside, the same losses, interleaved.
 
 `python -m benchmarks.recovery_speed [--batch N] [--size PIXELS] [--rounds N]`. Both sides compute the same loss on the
-same views: mean over blocks of relative feature errors, the last feature map's, and the divergence of logits. Maps are
-not averaged down on the other side: that belongs to what makes ours fast, as the stored teacher, channels_last, and
-bfloat16 (where this processor has it and it is faster) do.
+same views: mean over blocks of relative feature errors, the last feature map's, and the divergence of logits. The
+student is the teacher with `--ratio` of its inner widths, as recovery meets it. What makes ours
+fast: the stored teacher, channels_last, BatchNorm inside the weights, 1 x 1 convolutions as matrix products, large maps
+averaged down before they are compared, and bfloat16 where this processor has it and it is faster.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks._interleave import compare
+from taco.allocate import uniform
 from taco.bfloat16 import is_faster
+from taco.compress import calibrate_units, solve_units, stitch
 from taco.device.images import Preprocessing
 from taco.model import classifier_of
 from taco.taps import block_ends
 from taco.teacher_bank import ask_teacher
 from taco.trainer import RecoveryOptions, Trainer
-from taco.views import as_inputs
+from taco.units import find_units, steps_of
+from taco.views import Pixels, as_inputs
 
 MODEL, CLASSES = "tf_efficientnet_lite0", 8
 
@@ -33,9 +37,9 @@ MODEL, CLASSES = "tf_efficientnet_lite0", 8
 class Straightforward:
     """What one would write first: both models forward, hooks on every block, one loss, one step."""
 
-    def __init__(self, teacher: nn.Module, ends: Sequence[str]) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Module, ends: Sequence[str]) -> None:
         self._teacher = copy.deepcopy(teacher).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-        self.student = copy.deepcopy(self._teacher).requires_grad_(True)
+        self.student = copy.deepcopy(student).to(memory_format=torch.contiguous_format).eval().requires_grad_(True)
         classifier_of(self.student).requires_grad_(False)
         self._seen: dict[tuple[int, str], torch.Tensor] = {}
         for side, model in enumerate((self._teacher, self.student)):
@@ -71,12 +75,23 @@ def _relative(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return ((s - t).square().flatten(1).sum(1) / t.square().flatten(1).sum(1)).mean()
 
 
+def cut(teacher: nn.Module, ratio: float, pixels: Pixels, preprocessing: Preprocessing) -> nn.Module:
+    """Return the teacher with `ratio` of every inner width, by the product's own selection and compensation."""
+    units = find_units(teacher, preprocessing.input_size).within_blocks
+    moments = calibrate_units(teacher, units, [as_inputs(pixels, preprocessing)])
+    solutions = solve_units(teacher, units, moments)
+    dense = {name: s.unit.width for name, s in solutions.items()}
+    widths = uniform(dense, ratio, steps_of((s.unit for s in solutions.values()), 8)).widths
+    return stitch(teacher, solutions, widths)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare on EfficientNet-Lite0 with random weights: the time does not depend on them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery_speed", description=__doc__)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--ratio", type=float, default=0.5, help="of the inner widths; 1 is a dense student")
     given = parser.parse_args(arguments)
     torch.manual_seed(0)
     teacher = timm.create_model(MODEL, num_classes=CLASSES).eval().requires_grad_(False)
@@ -87,11 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ends = block_ends(teacher, preprocessing.input_size)
     bank = ask_teacher(copy.deepcopy(teacher).to(memory_format=torch.channels_last), pixels, preprocessing, ends=ends)
     faster = is_faster(teacher, preprocessing.input_size)
-    ours = Trainer(teacher, bank, RecoveryOptions(batch=given.batch, bfloat16=faster), steps=1000)
-    plain = Straightforward(teacher, ends)
+    student = teacher if given.ratio == 1 else cut(teacher, given.ratio, pixels[:8], preprocessing)
+    ours = Trainer(student, bank, RecoveryOptions(batch=given.batch, bfloat16=faster), steps=1000)
+    plain = Straightforward(teacher, student, ends)
     batch = pixels[: given.batch]
     print(f"{len(ends)} blocks, bfloat16 {'on' if faster else 'off'}, {torch.get_num_threads()} threads")
-    label = f"recovery step, Lite0, batch {given.batch}, {given.size} px"
+    label = f"recovery step, Lite0, inner widths x {given.ratio:g}, batch {given.batch}, {given.size} px"
     compare(
         label,
         lambda: plain.step(as_inputs(batch, preprocessing).contiguous()),

@@ -17,6 +17,7 @@ from torch import nn
 
 from taco.bfloat16 import autocast
 from taco.distillation import Losses, Maps, distillation_loss
+from taco.fused import fused
 from taco.model import classifier_of
 from taco.teacher_bank import Index, TeacherBank
 
@@ -72,6 +73,7 @@ class Trainer:
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4)
+        self._computing = fused(self.student, bank.preprocessing.input_size)  # shares all parameters
         self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
 
     @property
@@ -86,7 +88,7 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * i / self._steps))
         with autocast(enabled=self._options.bfloat16):
-            loss = distillation_loss(self.student, self._bank, self._views(i), self._options.losses, self._maps)
+            loss = distillation_loss(self._computing, self._bank, self._views(i), self._options.losses, self._maps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimiser.step()

@@ -70,6 +70,7 @@ LAYERS = (
             "stitched",
             "recover",
             "trainer",
+            "fused",
             "finetune",
             "distillation",
             "checkpoint",
