@@ -72,8 +72,7 @@ def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
                 continue
             faster.set_submodule(conv_name, FusedConv(conv, norm))
             if norm is not None:
-                after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-                faster.set_submodule(norm_name, after)
+                faster.set_submodule(norm_name, _after(norm))
         found = faster(picture)
     if not torch.isfinite(expected).all():
         return model
@@ -81,6 +80,16 @@ def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
         log.debug("the fused form differs by more than rounding: the plain one trains")
         return model
     return faster
+
+
+def _after(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return what is left of a norm whose affine map went into the convolution: timm's has an activation inside."""
+    if not isinstance(norm, BatchNormAct2d):
+        return nn.Identity()
+    activation = copy.copy(norm.act)
+    if getattr(activation, "inplace", False):
+        activation.inplace = False  # in place on a view, which a product's output is, autograd copies whole maps
+    return nn.Sequential(norm.drop, activation)
 
 
 def _pairs(model: nn.Module, picture: torch.Tensor) -> dict[str, str]:
