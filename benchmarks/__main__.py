@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run every benchmark of this folder, one after the other."""
+"""`python -m benchmarks`: run every benchmark of this folder but those that take hours, one after the other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import cast
 
 import benchmarks
 
+#: They work off cells for hours; each is called by its name.
+LONG = ("int8", "recovery", "specialisation")
+
 
 def main() -> None:
-    """Run them all."""
+    """Run all but the long ones."""
     for module in pkgutil.iter_modules(benchmarks.__path__):
-        if not module.name.startswith("_"):
+        if not module.name.startswith("_") and module.name not in LONG:
             print(f"== {module.name}")
             cast(object, importlib.import_module(f"benchmarks.{module.name}").main())
 

@@ -65,7 +65,7 @@ class Abstain:
         Raises:
             InputError: As `choose_threshold`.
         """
-        top, right = _top(probabilities, labels)
+        top, right = confidences(probabilities, labels)
         sure = top >= self.threshold
         return replace(self, n=top.size, n_sure=int(sure.sum()), n_right=int((sure & right).sum()))
 
@@ -86,7 +86,7 @@ def choose_threshold(probabilities: NDArray[np.floating], labels: NDArray[np.int
         raise InputError(
             f"{asked_percent} % of the sure answers cannot be right", "Ask for more than 0 and at most 100"
         )
-    top, right = _top(probabilities, labels)
+    top, right = confidences(probabilities, labels)
     tops, hits = np.sort(top), np.sort(top[right])
     candidates = np.unique(hits)
     kept = tops.size - np.searchsorted(tops, candidates)
@@ -114,8 +114,16 @@ def is_sure(probability: float, threshold: float | None) -> bool | None:
     return None if threshold is None else round(probability, DECIMALS) >= threshold
 
 
-def _top(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[_Floats, _Flags]:
-    """Probability of the likeliest class, rounded, and whether it is the true one, both (n,)."""
+def confidences(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[_Floats, _Flags]:
+    """Return the probability of each likeliest class, six decimals, and whether it is the true one, both (n,).
+
+    Args:
+        probabilities: (n, classes) float, softmax.
+        labels: (n,) int, true classes.
+
+    Raises:
+        InputError: No picture, arrays that do not pair up, a label outside the classes, or a probability that is none.
+    """
     if probabilities.ndim != 2 or labels.ndim != 1 or len(probabilities) != len(labels):
         what = f"probabilities {probabilities.shape} and labels {labels.shape} do not pair up"
         raise InputError(what, "Pass one row and one label a picture")

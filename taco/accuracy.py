@@ -121,17 +121,22 @@ class Drop:
     lower_one_sided: float
 
 
-def wilson(correct: int, n: int) -> Proportion:
+def wilson(correct: int, n: int, z: float = Z_95) -> Proportion:
     """Score interval of one proportion.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209-212.
+
+    Args:
+        correct: Right answers.
+        n: All answers.
+        z: Normal quantile; `Z_ONE_SIDED_95` makes each end a one-sided 95 % bound.
 
     Raises:
         InputError: `n` is not positive or `correct` is not within 0..n.
     """
     if n < 1 or not 0 <= correct <= n:
         raise InputError(f"{correct} right answers of {n} is not a proportion", "Count at least one picture.")
-    return _proportion(correct / n, *wilson_ends(correct, n), n)
+    return _proportion(correct / n, *wilson_ends(correct, n, z), n)
 
 
 def balanced_mean(rights: NDArray[np.integer], totals: NDArray[np.integer]) -> Proportion:

@@ -22,6 +22,7 @@ from taco.packing import PACKED_NAME, unpack_model
 from taco.pipeline import Plan, make_plan, run
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
+from taco.recovering import BANK_STEP
 from taco.report.read import read_report
 from taco.report.schema import Report
 from taco.report.write import ReportPaths, write_report
@@ -103,6 +104,7 @@ def export(
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
+        rundir.forget(BANK_STEP)
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
 

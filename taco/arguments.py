@@ -90,7 +90,17 @@ Weights = Annotated[
 Head = Annotated[
     Literal["auto", "imagenet", "fit", "keep"],
     typer.Option(
-        help="auto: cut ImageNet's head to your classes if all are known, else fit. keep: your checkpoint's own.",
+        help="auto: cut ImageNet's head to your classes if all are known, unless a fitted one is surely better in "
+        "cross-validation; else fit. keep: your checkpoint's own.",
+        rich_help_panel=MODEL,
+    ),
+]
+FineTune = Annotated[
+    bool,
+    typer.Option(
+        "--fine-tune",
+        help="Also try a light fine-tune of the last blocks on your shots; kept where cross-validation surely gains by "
+        "it. Takes minutes.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -137,6 +147,16 @@ GateClassDrop = Annotated[
         help="Ship nothing that loses more points of the recall of any class.",
         show_default="no such gate",
         rich_help_panel=SIZE,
+    ),
+]
+BlankRecall = Annotated[
+    float,
+    typer.Option(
+        metavar="PERCENT",
+        help="Where there is a class blank (empty frames): ship nothing that surely recognises fewer percent of them. "
+        "A filter that misses most empty frames saves nobody work. 0 is no such gate; fewer than 30 empty frames are "
+        "too few to decide.",
+        rich_help_panel=TASK,
     ),
 ]
 Force = Annotated[
@@ -256,6 +276,15 @@ Executor = Annotated[
 ]
 RecoverMinutes = Annotated[
     float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=SIZE)
+]
+Unlabelled = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Frames of your site without labels, at any depth; the small model learns from them too. Copies of the "
+        "pictures that judge it are left out.",
+        rich_help_panel=TASK,
+    ),
 ]
 FromRun = Annotated[
     Path | None,

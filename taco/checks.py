@@ -8,9 +8,11 @@ from typing import Any
 
 from taco.accuracy import Score
 from taco.baking import baked_gate
+from taco.formats.names import BLANK
 from taco.gates import (
     Gate,
     agreement_gate,
+    blank_recall_gate,
     class_drop_gates,
     conversion_gate,
     device_gate,
@@ -38,6 +40,9 @@ def gates_of(done: Finished) -> list[Gate]:
         gates.append(drop_gate(judged.labels, judged.dense, judged.exported, options.gate_drop, balanced=balanced))
     if options.gate_class_drop is not None:
         gates += class_drop_gates(judged.labels, judged.dense, judged.exported, classes, options.gate_class_drop)
+    if BLANK in classes and options.blank_recall > 0:
+        at = classes.index(BLANK)
+        gates.append(blank_recall_gate(judged.labels, judged.exported, at, options.blank_recall))
     if done.baked is not None:
         gates.append(baked_gate(done.baked))
     if done.on_device is not None:

@@ -80,14 +80,17 @@ def export(
     model: arguments.Model = _DEFAULT.model,
     weights: arguments.Weights = None,
     head: arguments.Head = _DEFAULT.head,
+    fine_tune: arguments.FineTune = _DEFAULT.fine_tune,
     speedup: arguments.Speedup = None,
     latency_ms: arguments.LatencyMs = None,
     macs: arguments.Macs = None,
     sparsity: arguments.Sparsity = None,
     pattern: arguments.SparsityPattern = None,
     recover_minutes: arguments.RecoverMinutes = _DEFAULT.recover_minutes,
+    unlabelled: arguments.Unlabelled = None,
     gate_drop: arguments.GateDrop = None,
     gate_class_drop: arguments.GateClassDrop = None,
+    blank_recall: arguments.BlankRecall = _DEFAULT.blank_recall,
     force: arguments.Force = False,
     bake_preprocessing: arguments.BakePreprocessing = None,
     from_run: arguments.FromRun = None,
@@ -214,6 +217,13 @@ def evaluate(
     classes: arguments.Classes = None,
     images: arguments.Images = None,
     boxes: arguments.Boxes = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="Another bundle with the same classes, to compare with on the same pictures."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the confusion matrix as an SVG file.")] = None,
     threads: arguments.Threads = None,
     quiet: arguments.Quiet = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
@@ -221,6 +231,8 @@ def evaluate(
 ) -> None:
     """Say how right a bundle is on labelled pictures, on this machine; torch is not needed."""
     del debug
+    if plot is not None and (plot.suffix.lower() != ".svg" or plot.is_dir() or not plot.parent.is_dir()):
+        raise InputError(f"--plot {plot} cannot be drawn", "Give a name that ends in .svg, in a folder that exists")
     _log(quiet=quiet, verbose=False)
     from taco.config import split_names
     from taco.evaluate import evaluate as judge
@@ -233,7 +245,12 @@ def evaluate(
     asked = ListOptions(None if classes is None else split_names(classes), images, boxes, crop)
     listing = list_for(opened, task, asked)
     with printing.progress(quiet=quiet).step("judge the pictures", len(listing.pictures)) as advance:
-        found = judge(opened, listing, threads, advance)
+        found = judge(opened, listing, threads, advance, None if against is None else open_bundle(against))
+    if plot is not None:
+        from taco.files import write_atomically
+        from taco.report.detail_figures import confusion_matrix
+
+        write_atomically(plot, confusion_matrix(found.quality.confusion, opened.manifest.classes).encode())
     if json_output:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:

@@ -48,6 +48,7 @@ _EXAMPLES: Mapping[str, object] = {
     "exclude": ["*.conv_dw"],
     "damping": 0.01,
     "agnostic_images": "other-pictures/",
+    "unlabelled": "frames/",
     "gate_drop": 2.0,
     "gate_class_drop": 5.0,
     "bake_preprocessing": True,

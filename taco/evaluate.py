@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from taco.accuracy import Score
+from taco.abstain import confidences, softmax
+from taco.accuracy import Proportion, Score, wilson
 from taco.bundle import Bundle
 from taco.device.images import UnreadableImage, resize_crop, to_tensor
 from taco.device.opening import open_session
@@ -17,7 +20,23 @@ from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError, TaskError
 from taco.listing import Listing
 from taco.pictures import open_view
+from taco.quality import Paired, Quality, compare_paired, quality
 from taco.task import ListOptions, list_pictures
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sure:
+    """What a bundle's own threshold does.
+
+    Attributes:
+        threshold: Least probability of a sure answer.
+        sure: Share of sure answers.
+        right: Share of right ones among them; None where none is sure.
+    """
+
+    threshold: float
+    sure: Proportion
+    right: Proportion | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,10 +45,18 @@ class Evaluation:
 
     Attributes:
         score: Accuracy, and the recall of every class.
+        quality: Precision, confusions, the worst class, calibration error, accuracy against coverage.
+        sure: What the bundle's own threshold does on these pictures; None where it has none.
+        paired: The other bundle (first) against this one (second); None without another.
+        other: Accuracy of the other bundle; None without another.
         skipped: Pictures that could not be used, each `path: reason`.
     """
 
     score: Score
+    quality: Quality
+    sure: Sure | None
+    paired: Paired | None
+    other: Score | None
     skipped: tuple[str, ...]
 
 
@@ -53,7 +80,11 @@ def list_for(bundle: Bundle, task: Path, options: ListOptions | None = None) -> 
 
 
 def evaluate(
-    bundle: Bundle, listing: Listing, threads: int | None = None, progress: Callable[[int], None] | None = None
+    bundle: Bundle,
+    listing: Listing,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    against: Bundle | None = None,
 ) -> Evaluation:
     """Ask a bundle about labelled pictures, one after the other.
 
@@ -62,30 +93,84 @@ def evaluate(
         listing: From `list_for`.
         threads: Threads of the model; None is every core.
         progress: Called with 1 for every picture.
+        against: Another bundle with the same classes, such as the dense one, to compare with on the same pictures.
 
     Raises:
+        InputError: The other bundle has other classes, or looks at other things.
         TaskError: No picture can be read.
         MeasurementError: The runtime is missing, or cannot run the model.
     """
-    labels, answers = [], []
+    classes = bundle.manifest.classes
+    if against is not None:
+        _check_comparable(bundle, against)
+    asked = [one for one in (bundle, against) if one is not None]
     skipped = [f"{s.path}: {s.reason}" for s in listing.skipped]
-    index = {name: i for i, name in enumerate(bundle.manifest.classes)}
+    index = {name: i for i, name in enumerate(classes)}
+    labels: list[int] = []
+    logits: list[list[Any]] = [[] for _ in asked]
     try:
-        session = open_session(str(bundle.model_path), threads or os.cpu_count() or 1, bundle.provider)
+        sessions = [open_session(str(b.model_path), threads or os.cpu_count() or 1, b.provider) for b in asked]
         for picture in listing.pictures:
             try:
-                pixels = resize_crop(open_view(picture.view), bundle.preprocessing)
+                inputs = [resize_crop(open_view(picture.view), b.preprocessing) for b in asked]
             except UnreadableImage as error:
                 skipped.append(f"{picture.path}: {error.reason}")
             else:
-                logits = session.run(to_tensor(pixels, bundle.preprocessing))[0]
+                for into, session, pixels, b in zip(logits, sessions, inputs, asked, strict=True):
+                    into.append(session.run(to_tensor(pixels, b.preprocessing))[0])
                 labels.append(index[listing.classes[picture.label_index]])
-                answers.append(int(np.argmax(logits)))
             if progress is not None:
                 progress(1)
     except DeviceError as error:
         raise MeasurementError(error.what, error.todo) from error
     if not labels:
         raise TaskError("no picture could be read", "Check the pictures")
-    score = Score.from_predictions(np.array(labels), np.array(answers), bundle.manifest.classes)
-    return Evaluation(score, tuple(skipped))
+    truth = np.array(labels)
+    shares = [softmax(np.stack(answers)) for answers in logits]
+    return _judged(bundle, truth, shares[0], _in_order(against, shares, classes), tuple(skipped))
+
+
+def _judged(
+    bundle: Bundle,
+    labels: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    other: NDArray[np.float64] | None,
+    skipped: tuple[str, ...],
+) -> Evaluation:
+    classes, sure_from = bundle.manifest.classes, bundle.manifest.sure_from
+    answers = shares.argmax(1)
+    theirs = None if other is None else other.argmax(1)
+    return Evaluation(
+        score=Score.from_predictions(labels, answers, classes),
+        quality=quality(shares, labels, classes),
+        sure=None if sure_from is None else _sure(sure_from, shares, labels),
+        paired=None if theirs is None else compare_paired(labels, theirs, answers),
+        other=None if theirs is None else Score.from_predictions(labels, theirs, classes),
+        skipped=skipped,
+    )
+
+
+def _sure(threshold: float, shares: NDArray[np.float64], labels: NDArray[np.int64]) -> Sure:
+    confidence, right = confidences(shares, labels)
+    sure = confidence >= threshold
+    counted = int(sure.sum())
+    return Sure(threshold, wilson(counted, len(sure)), wilson(int(right[sure].sum()), counted) if counted else None)
+
+
+def _check_comparable(bundle: Bundle, against: Bundle) -> None:
+    if set(bundle.manifest.classes) != set(against.manifest.classes):
+        todo = "Compare bundles of the same task"
+        raise InputError(f"{against.path} has other classes than {bundle.path}", todo)
+    if (bundle.manifest.crop_margin is None) != (against.manifest.crop_margin is None):
+        todo = "Compare bundles that learned from the same kind of pictures"
+        raise InputError(f"only one of {bundle.path} and {against.path} looks at boxes", todo)
+
+
+def _in_order(
+    against: Bundle | None, shares: Sequence[NDArray[np.float64]], classes: Sequence[str]
+) -> NDArray[np.float64] | None:
+    """Return the other bundle's shares in the order of `classes`."""
+    if against is None:
+        return None
+    order = [against.manifest.classes.index(name) for name in classes]
+    return shares[1][:, order]

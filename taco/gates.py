@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taco.accuracy import Drop, paired_drop, wilson
+from taco.device.statistics import Z_ONE_SIDED_95
 from taco.parity import ParityResult
 
 Labels = npt.NDArray[np.int64]
@@ -125,6 +126,25 @@ def class_drop_gates(
         else:
             gates.append(_drop_gate(title, paired_drop(labels[here], dense[here], exported[here], False), limit))
     return tuple(gates)
+
+
+def blank_recall_gate(labels: Labels, exported: Labels, blank: int, limit: float) -> Gate:
+    """Ask that empty frames are recognised; fails only when the one-sided 95 % upper bound is below the limit.
+
+    Args:
+        labels: (n,) int64, true classes.
+        exported: (n,) int64, answers of the exported file.
+        blank: Index of the class of empty frames.
+        limit: Least percent of them that are recognised.
+    """
+    title, allowed = "empty frames recognised (--blank-recall)", f"at least {limit:g} %"
+    here = labels == blank
+    n = int(here.sum())
+    if n < LEAST_PICTURES:
+        return Gate(title, None, f"{n} pictures: too few to gate", allowed)
+    share = wilson(int((exported[here] == blank).sum()), n, Z_ONE_SIDED_95)
+    found = f"{share.percent:.1f} % of {n}, surely no more than {share.high:.1f} %"
+    return Gate(title, share.high >= limit, found, allowed)
 
 
 def speed_gate(ratio: tuple[float, float, float] | None) -> Gate:

@@ -36,7 +36,7 @@ class Keys:
         }
         head = {
             "pictures": content_key(pictures),
-            **{name: options[name] for name in ("shots", "seed", "split_by", "classes", "head", "model")},
+            **{name: options[name] for name in ("shots", "seed", "split_by", "classes", "head", "fine_tune", "model")},
             **{name: asked[name] for name in ("weights_sha256", "class_map_sha256")},
         }
         return cls(pictures, head)

@@ -32,6 +32,7 @@ class ExportOptions(BaseModel):
         classes: Only these classes; None takes all.
         class_map: JSON or CSV, class -> ImageNet label.
         head: auto, imagenet (cut to rows), fit, or keep.
+        fine_tune: Also try a light fine-tune of the last blocks.
         shots: Labelled pictures a class.
         images: Where the file names of a CSV or JSON start; None is the folder of that file.
         boxes: MegaDetector output: where the animals are.
@@ -55,10 +56,12 @@ class ExportOptions(BaseModel):
         agnostic_images: Pictures of anything, for the control.
         executor: Where the layers' problems are solved: local, local:N, dask://host:port or ray.
         recover_minutes: Time for distillation; 0 is none.
+        unlabelled: Folder of the site's frames without labels, which distillation learns from too.
         threads: Threads of the timed model; None is the target's own choice.
         seed: Draws shots, folds and views.
         gate_drop: Points of accuracy that the exported file may lose against the dense specialist; None gates nothing.
         gate_class_drop: The same of the recall of each class.
+        blank_recall: Percent of the empty frames that the exported file must recognise; 0 gates nothing.
         force: Ship what a gate refuses, marked.
         bake_preprocessing: Ship a second form of the model that takes pixels; None does so for CPUs elsewhere.
         runtime_device: OpenVINO's device: CPU, GPU or NPU; None is the target's own.
@@ -78,6 +81,7 @@ class ExportOptions(BaseModel):
     classes: tuple[str, ...] | None = None
     class_map: Path | None = None
     head: Literal["auto", "imagenet", "fit", "keep"] = "auto"
+    fine_tune: bool = False
     shots: int = 16
     images: Path | None = None
     boxes: Path | None = None
@@ -101,10 +105,12 @@ class ExportOptions(BaseModel):
     agnostic_images: Path | None = None
     executor: str = "local"
     recover_minutes: float = 5.0
+    unlabelled: Path | None = None
     threads: int | None = None
     seed: int = 0
     gate_drop: float | None = None
     gate_class_drop: float | None = None
+    blank_recall: float = 50.0
     force: bool = False
     bake_preprocessing: bool | None = None
     runtime_device: Literal["CPU", "GPU", "NPU"] | None = None
@@ -179,10 +185,12 @@ def _check(options: ExportOptions) -> None:
             (value is None or 0 <= value <= 100, f"--{flag} {value}: points from 0 to 100, as in 2")
             for flag, value in (("gate-drop", options.gate_drop), ("gate-class-drop", options.gate_class_drop))
         ),
+        (0 <= options.blank_recall <= 100, f"--blank-recall {options.blank_recall}: a percentage; 0 is no such gate"),
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
         *_latency_rules(options),
         *_sparsity_rules(options),
+        (not options.fine_tune or options.head != "keep", "--fine-tune and --head keep exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
         (
             options.class_map is None or options.class_map.is_file(),

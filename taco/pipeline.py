@@ -41,7 +41,7 @@ from taco.probes import Prober
 from taco.profile_job import cells_bench
 from taco.profiling import Profiler
 from taco.progress import Progress
-from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
+from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
 from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
@@ -50,7 +50,9 @@ from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
 from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult
+from taco.trainer import RecoveryOptions
 from taco.units import UnitMap, find_units
+from taco.unlabelled import Frames, Unlabelled, list_frames, read_frames
 from taco.widths import Found, WidthSearch
 
 _BENCH = TypeAdapter(BenchResult)
@@ -68,6 +70,7 @@ class Plan:
     listings: Listings
     generalist: Generalist
     units: UnitMap
+    frames: Frames
     device: Device | None = None
 
     @functools.cached_property
@@ -79,6 +82,7 @@ class Plan:
             "options": absolute,
             "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
             "pictures": content_key(self.listings.fingerprint()),
+            "unlabelled": content_key(self.frames.fingerprint()),
             "weights_sha256": self.generalist.weights_sha256,
             "versions": versions(),
         }
@@ -108,6 +112,7 @@ class Finished:
     asked: float | None
     loop: Mapping[str, Any] | None
     on_device: OnDevice | None
+    unlabelled: Unlabelled
 
     @functools.cached_property
     def packed(self) -> bytes | None:
@@ -137,11 +142,12 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
     else:
         device.check_runtime(target.runtime)
     listings = find_pictures(options)
+    frames = list_frames(options, cropped=listings.cropped)
     weights = str(options.weights) if options.weights else None
     generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
     units = find_units(generalist.module, generalist.preprocessing.input_size)
     units_or_error(units, budget, options.model)
-    return Plan(options, target, exporter, budget, listings, generalist, units, device)
+    return Plan(options, target, exporter, budget, listings, generalist, units, frames, device)
 
 
 def chosen_target(options: ExportOptions) -> Target:
@@ -175,6 +181,7 @@ class _Job:
     pictures: CalibrationPictures
     material: Material
     delivery: Delivery
+    unlabelled: Unlabelled
 
     def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
@@ -198,6 +205,7 @@ class _Job:
             device=self.plan.device,
         )
         self.pictures = calibration_pictures(material, self.options)
+        self.unlabelled = self._read_frames(material)
         specialist = self._specialise(material)
         dense = delivery.worth_having(delivery.export("dense", specialist.module, {}))
         cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
@@ -218,6 +226,7 @@ class _Job:
             asked=self.asked,
             loop=self.loop,
             on_device=delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None),
+            unlabelled=self.unlabelled,
         )
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -286,6 +295,19 @@ class _Job:
         file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
         return divide(listings, PictureBank.open(file, index, preprocessing), self.options)
 
+    def _read_frames(self, material: Material) -> Unlabelled:
+        frames = self.plan.frames
+        if not frames.views:
+            return Unlabelled()
+
+        def read() -> dict[str, Any]:
+            with self.progress.step("read the unlabelled frames", len(frames.views)) as advance:
+                file = self.scratch / "unlabelled.pixels"
+                return read_frames(frames, material, file, lambda _done, _total: advance(1)).to_json()
+
+        key = self.keys.after_head(unlabelled=self.plan.asked["unlabelled"])
+        return Unlabelled.from_json(self.rundir.json_step("unlabelled", key, read))
+
     def _specialise(self, material: Material) -> Specialist:
         def compute() -> Linear:
             with self.progress.step("specialise the head"):
@@ -349,6 +371,7 @@ class _Job:
             depends_on=self.keys.after_head(**self.pictures.key),
             store=self.store,
             progress=self.progress,
+            unlabelled=self.unlabelled,
         )
 
     def _cut_key(self, cut: Cut) -> dict[str, Any]:
@@ -360,4 +383,5 @@ class _Job:
             "minutes": self.options.recover_minutes,
             "steps": steps,
         }
-        return made if cut.sparsity is None else {**made, "weights": state_sha256(cut.module)}
+        trained = cut.sparsity is not None or cut.recovered is not None
+        return {**made, "weights": state_sha256(cut.module)} if trained else made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from taco.progress import PlainProgress, Progress, TerminalProgress
 
 if TYPE_CHECKING:
+    from taco.accuracy import Proportion
     from taco.answers.prediction import Prediction
     from taco.evaluate import Evaluation
     from taco.gates import Gate
@@ -68,24 +69,51 @@ def gates(found: Sequence[Gate]) -> None:
 
 
 def score(found: Evaluation) -> None:
-    """Print the accuracy and the recall of every class."""
+    """Print the accuracy, recall and precision of every class, and what else one number would hide."""
     console, total = Console(soft_wrap=True), found.score.top1
     kind = "class-balanced accuracy" if found.score.balanced else "accuracy"
-    console.print(
-        f"{kind} {total.percent:.1f} % on {total.n} pictures (95 % interval {total.low:.1f} to {total.high:.1f})",
-        highlight=False,
-    )
+    console.print(f"{kind} {total.percent:.1f} % on {total.n} pictures ({_interval(total)})", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("CLASS", "RIGHT", "95 % INTERVAL", "PICTURES"):
+    for column in ("CLASS", "RIGHT", "95 % INTERVAL", "PICTURES", "PRECISION"):
         table.add_column(column, overflow="fold")
     for name, recall in found.score.per_class.items():
         if recall is not None:
-            table.add_row(
-                Text(name), f"{recall.percent:.1f} %", f"{recall.low:.1f} to {recall.high:.1f}", str(recall.n)
-            )
+            ends, precise = f"{recall.low:.1f} to {recall.high:.1f}", found.quality.precision[name]
+            precision = "never the answer" if precise is None else f"{precise.percent:.1f} %"
+            table.add_row(Text(name), f"{recall.percent:.1f} %", ends, str(recall.n), precision)
     console.print(table)
+    for line in _more(found):
+        console.print(line, highlight=False, markup=False)
     for line in found.skipped:
         note(f"skipped {line}")
+
+
+def _more(found: Evaluation) -> Iterator[str]:
+    from taco.quality import BINS
+
+    balanced, worst = found.quality.balanced, found.quality.worst
+    if not found.score.balanced:
+        yield f"class-balanced accuracy {balanced.percent:.1f} % ({_interval(balanced)})"
+    recall = None if worst is None else found.score.per_class[worst]
+    if recall is not None:
+        yield f"worst class: {worst}, {recall.percent:.1f} % of {recall.n} ({_interval(recall)})"
+    yield (
+        f"calibration error {found.quality.calibration.error:.1f} points ({BINS} bins of equal width): how far "
+        "probabilities are from what is right"
+    )
+    if found.sure is not None:
+        right = found.sure.right
+        share = "" if right is None else f"; {right.percent:.1f} % of them are right ({_interval(right)})"
+        yield f"sure from {found.sure.threshold:.3f}: {found.sure.sure.percent:.1f} % of the answers{share}"
+    if found.paired is not None and found.other is not None:
+        yield (
+            f"the other bundle: {found.other.top1.percent:.1f} %. Right only there {found.paired.only_first}, only "
+            f"here {found.paired.only_second}, McNemar p = {found.paired.p:.3g}"
+        )
+
+
+def _interval(share: Proportion) -> str:
+    return f"95 % interval {share.low:.1f} to {share.high:.1f}"
 
 
 def targets(found: Sequence[Target]) -> None:
@@ -121,14 +149,15 @@ def plan(found: Plan, config: Path | None = None) -> str:
         *_planned_pictures(found),
         f"model     {found.generalist.name}, weights from {found.generalist.weights_source}",
         *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
-        f"head      {options.head}",
+        f"head      {options.head}{', a fine-tune tried too' if options.fine_tune else ''}",
         f"target    {found.target.name}: {found.target.description}",
         *([f"device    {found.device.name}: {found.device.board}"] if found.device else []),
         f"budget    {how}",
         f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
         f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "
         f"{len(found.units.dense)} sets of channels stay dense",
-        f"recovery  {options.recover_minutes:g} minutes",
+        f"recovery  {options.recover_minutes:g} minutes"
+        + (f", also on {len(found.frames.views)} views of unlabelled frames" if found.frames.views else ""),
         f"out       {options.out}",
         "Nothing was done (--dry-run).",
     ]

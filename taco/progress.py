@@ -13,12 +13,15 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBars
+from rich.text import Text
 
 log = logging.getLogger("taco")
 
@@ -67,7 +70,9 @@ class PlainProgress:
             ended = ""
         finally:
             count = f", {done} of {total}" if total else ""
-            log.info("%s: %s%.1f s%s", name, ended, time.perf_counter() - begin, count)
+            took = time.perf_counter() - begin
+            rate = f", {done / took:.3g}/s" if total and done and took else ""
+            log.info("%s: %s%.1f s%s%s", name, ended, took, count, rate)
 
     def say(self, text: str) -> None:
         """Log one line."""
@@ -75,6 +80,14 @@ class PlainProgress:
 
     def _finish(self, name: str, begin: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+class RateColumn(ProgressColumn):
+    """Items a second, once there is a rate."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, as in 52/s."""
+        return Text(f"{task.speed:.3g}/s" if task.speed else "", style="progress.data.speed")
 
 
 class TerminalProgress(PlainProgress):
@@ -88,7 +101,7 @@ class TerminalProgress(PlainProgress):
     def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
         """Run one step under a bar."""
         begin = time.perf_counter()
-        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn()]
         bars = RichBars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, transient=True)
         mark = "[red]✗[/red]"
         try:

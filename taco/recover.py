@@ -1,8 +1,8 @@
-"""Few-shot recovery: distil the dense specialist into its compressed version, widths and head fixed.
+"""Few-shot recovery: distil the dense specialist into its compressed version, widths, masks and head fixed.
 
-loss = ||s - t||^2 / ||t||^2 of the last feature map + KL(teacher || student) of the logits (METHOD.md 6). Normalisation
-statistics stay frozen, steps are small, the state that is best on the select pictures wins, and the state before
-recovery is one of the candidates: recovery can only help, by construction.
+Normalisation statistics stay frozen, steps are small, the state that is best on the select pictures wins, and the state
+before recovery is one of the candidates: recovery can only help, by construction. It ends early when the select
+pictures no longer gain, when the loss is no longer finite, and on Ctrl-C; the best state so far is kept each time.
 """
 
 from __future__ import annotations
@@ -12,43 +12,26 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from taco.model import classifier_of
-from taco.views import TeacherBank, autocast, outputs
+from taco.checkpoint import Checkpoint
+from taco.distillation import Maps, fit_maps, objective
+from taco.teacher_bank import TeacherBank
+from taco.trainer import RecoveryOptions, Trainer
 
 log = logging.getLogger(__name__)
 
 MIN_STEPS = 10
+#: What `Recovered.ended` says after Ctrl-C.
+INTERRUPTED = "interrupted"
 #: Pruning most weights does more harm than narrower widths do, and 2e-4 is made for small repairs. At 78 % zeros 40
 #: steps at this rate took the objective on the select pictures from 0.93 to 0.74 (EfficientNet-Lite0, 8 species).
 SPARSE_LEARNING_RATE = 1e-3
-_WARM_UP = 20
 _TIMED_STEPS = 5
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RecoveryOptions:
-    """How to recover.
-
-    Attributes:
-        learning_rate: Peak rate of AdamW, cosine to zero.
-        batch: Views a step.
-        checks: How often the student is compared with the teacher on the select pictures.
-        seed: Draws the batches.
-        keep_zeros: Weights that are zero at the start stay zero: recovery under a fixed mask.
-    """
-
-    learning_rate: float = 2e-4
-    batch: int = 32
-    checks: int = 8
-    seed: int = 0
-    keep_zeros: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,11 +40,14 @@ class Recovered:
 
     Attributes:
         module: The best state, eval mode.
-        steps: Steps taken; fewer than asked when the loss was no longer finite.
+        steps: Steps taken; fewer than asked where it ended early.
         kept_step: The step whose state was kept; 0 is the state before recovery.
         loss_before: Objective on the select pictures before.
         loss_after: The same of the kept state; never larger.
         history: (step, objective on the select pictures) of every check.
+        ended: Why it ended early, in words; empty where all steps were taken.
+        views: Views in the bank.
+        bank_bytes: Size of the bank.
     """
 
     module: nn.Module
@@ -70,6 +56,22 @@ class Recovered:
     loss_before: float
     loss_after: float
     history: tuple[tuple[int, float], ...]
+    ended: str = ""
+    views: int = 0
+    bank_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watch:
+    """Who follows a recovery.
+
+    Attributes:
+        progress: Called with (step, best objective so far) after every step.
+        checkpoint: Where its state is kept until it is finished; None keeps it nowhere.
+    """
+
+    progress: Callable[[int, float], None] | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: RecoveryOptions) -> int:
@@ -78,7 +80,7 @@ def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: R
     Returns:
         0 when not even `MIN_STEPS` fit.
     """
-    trial = _Trainer(student, bank, options, steps=1000)
+    trial = Trainer(student, bank, options, steps=1000)
     trial.step(0)
     taken = []
     for i in range(_TIMED_STEPS):
@@ -96,98 +98,129 @@ def recover(
     select: TeacherBank,
     steps: int,
     options: RecoveryOptions,
-    progress: Callable[[int, float], None] | None = None,
+    watch: Watch | None = None,
 ) -> Recovered:
-    """Distil for `steps` steps and return the state that is best on the select pictures.
+    """Distil for at most `steps` steps and return the state that is best on the select pictures.
+
+    Ctrl-C ends it with the best state so far, which is logged; a second one interrupts what comes next as usual.
 
     Args:
         student: The compressed specialist; not modified.
-        bank: Views of the fit pictures with the teacher's answers.
+        bank: Views of the pictures to learn from, with the teacher's answers.
         select: The select pictures with the teacher's answers.
         steps: From `plan_steps`.
         options: Learning rate, batch, checks, seed.
-        progress: Called with (step, best objective so far).
+        watch: Who follows it, and where its state is kept.
     """
-    before = objective(student, select)
-    best, kept, history = copy.deepcopy(student), 0, [(0, before)]
-    lowest = before
-    trainer = _Trainer(student, bank, options, steps)
-    every = max(1, math.ceil(steps / options.checks))
-    taken = 0
-    for step in range(1, steps + 1):
-        if not math.isfinite(trainer.step(step - 1)):
-            log.warning("recovery stopped at step %d: the loss is not finite; the best state so far is kept", step)
-            break
-        taken = step
-        if step % every == 0 or step == steps:
-            value = objective(trainer.student, select)
-            history.append((step, value))
-            if value < lowest:
-                lowest, kept, best = value, step, copy.deepcopy(trainer.student)
-        if progress is not None:
-            progress(step, lowest)
-    module = best.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    return Recovered(module, taken, kept, before, lowest, tuple(history))
+    followed = watch or Watch()
+    maps = fit_maps(student, bank)
+    run = _Run(Trainer(student, bank, options, steps, maps), select, options, steps, maps)
+    saved = followed.checkpoint.load() if followed.checkpoint else None
+    if saved is None:
+        run.begin(student)
+    else:
+        run.resume(student, *saved)
+        log.info("recovery goes on after step %d of %d", run.taken, steps)
+    try:
+        run.train(followed)
+    except KeyboardInterrupt:
+        run.ended = INTERRUPTED
+        log.warning(
+            "recovery was interrupted after step %d of %d: the best state so far, %s, is kept and the run goes on "
+            "(Ctrl-C again to stop it)",
+            run.taken,
+            steps,
+            f"that of step {run.best.step}" if run.best.step else "that before recovery",
+        )
+    return run.result(bank)
 
 
-def objective(student: nn.Module, bank: TeacherBank, batch: int = 32) -> float:
-    """Return the distillation loss over a whole bank, float32, eval mode."""
-    total = 0.0
-    model = copy.deepcopy(student).to(memory_format=torch.channels_last).eval()
-    with torch.no_grad():
-        for start in range(0, len(bank.pixels), batch):
-            index = np.arange(start, min(start + batch, len(bank.pixels)))
-            total += float(_loss(model, bank, index)) * len(index)
-    return total / len(bank.pixels)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Best:
+    """The state to return."""
+
+    step: int
+    value: float
+    module: nn.Module
 
 
-def _loss(model: nn.Module, bank: TeacherBank, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> torch.Tensor:
-    features, logits = outputs(model, bank.inputs(index))
-    t, answer = bank.features[index].float(), bank.logits[index]
-    relative = (features.float() - t).square().flatten(1).sum(1) / t.square().flatten(1).sum(1).clamp_min(1e-12)
-    divergence = F.kl_div(logits.float().log_softmax(1), answer.log_softmax(1), log_target=True, reduction="batchmean")
-    return relative.mean() + divergence
+class _Run:
+    """One recovery under way."""
 
+    best: _Best
 
-def fixed_masks(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """Return every weight matrix or kernel that has zeros, with the bool mask of what may change."""
-    return [(p, p.detach() != 0) for p in parameters if p.ndim > 1 and bool((p == 0).any())]
+    def __init__(self, trainer: Trainer, select: TeacherBank, options: RecoveryOptions, steps: int, maps: Maps) -> None:
+        self._trainer, self._select, self._options, self._steps = trainer, select, options, steps
+        self._maps = maps
+        self.taken, self.ended = 0, ""
+        self._history: list[tuple[int, float]] = []
 
+    def begin(self, student: nn.Module) -> None:
+        """Start with the state before recovery."""
+        value = self._judge(student)
+        self.best = _Best(0, value, copy.deepcopy(student))
+        self._history = [(0, value)]
 
-class _Trainer:
-    """One student in training: optimiser, schedule and the order of the views."""
+    def resume(self, student: nn.Module, tensors: dict[str, torch.Tensor], facts: Any) -> None:
+        """Go on where a checkpoint was made."""
+        self._trainer.load(tensors)
+        module = copy.deepcopy(student)
+        module.load_state_dict({n.removeprefix("best|"): t for n, t in tensors.items() if n.startswith("best|")})
+        self.best = _Best(facts["kept"], facts["lowest"], module)
+        self._history = [(step, value) for step, value in facts["history"]]
+        self.taken = facts["step"]
 
-    def __init__(self, student: nn.Module, bank: TeacherBank, options: RecoveryOptions, steps: int) -> None:
-        self.student = copy.deepcopy(student).to(memory_format=torch.channels_last).eval().requires_grad_(True)
-        classifier_of(self.student).requires_grad_(False)
-        self._bank, self._options, self._steps = bank, options, steps
-        self._parameters = [p for p in self.student.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4)
-        self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
-        self._random = np.random.default_rng(options.seed)
-        self._queue = np.empty(0, np.int64)
+    def train(self, watch: Watch) -> None:
+        """Take the steps that are left."""
+        every = max(1, math.ceil(self._steps / self._options.checks))
+        while self.taken < self._steps and not self._stale():
+            if not math.isfinite(self._trainer.step(self.taken)):
+                self.ended = "the loss was no longer finite"
+                log.warning(
+                    "recovery stopped at step %d: the loss is not finite; the best state so far is kept", self.taken + 1
+                )
+                return
+            self.taken += 1
+            if self.taken % every == 0 or self.taken == self._steps:
+                self._check()
+            if watch.progress is not None:
+                watch.progress(self.taken, self.best.value)
+            if watch.checkpoint is not None and watch.checkpoint.due():
+                self._save(watch.checkpoint)
 
-    def step(self, i: int) -> float:
-        """Take step `i`; returns the training loss."""
-        warm_up = max(1, min(_WARM_UP, self._steps // 5))
-        rate = self._options.learning_rate * min(1.0, (i + 1) / warm_up)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * i / self._steps))
-        with autocast():
-            loss = _loss(self.student, self._bank, self._next())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimiser.step()
-        with torch.no_grad():
-            for parameter, mask in self._masks:
-                parameter.mul_(mask)
-        self._optimiser.zero_grad(set_to_none=True)  # copies of the student carry no gradients
-        return float(loss.detach())
+    def result(self, bank: TeacherBank) -> Recovered:
+        """Return the best state and how it came about."""
+        module = self.best.module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        return Recovered(
+            module=module,
+            steps=self.taken,
+            kept_step=self.best.step,
+            loss_before=self._history[0][1],
+            loss_after=self.best.value,
+            history=tuple(self._history),
+            ended=self.ended,
+            views=len(bank),
+            bank_bytes=bank.size_bytes,
+        )
 
-    def _next(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Return the next views: every view once before any comes again."""
-        size = min(self._options.batch, len(self._bank.pixels))
-        if len(self._queue) < size:
-            self._queue = np.concatenate([self._queue, self._random.permutation(len(self._bank.pixels))])
-        batch, self._queue = self._queue[:size], self._queue[size:]
-        return batch
+    def _check(self) -> None:
+        value = self._judge(self._trainer.student)
+        if value < self.best.value:
+            self.best = _Best(self.taken, value, copy.deepcopy(self._trainer.student))
+        self._history.append((self.taken, value))
+
+    def _stale(self) -> bool:
+        since = [step for step, _ in self._history if step > self.best.step]
+        if len(since) >= self._options.patience and self.taken < self._steps:
+            self.ended = f"{len(since)} checks in a row found no gain on the select pictures"
+            return True
+        return False
+
+    def _judge(self, student: nn.Module) -> float:
+        value = objective(student, self._select, self._options.losses, self._maps)
+        return value if math.isfinite(value) else math.inf
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        best = {f"best|{name}": tensor for name, tensor in self.best.module.state_dict().items()}
+        facts = {"step": self.taken, "kept": self.best.step, "lowest": self.best.value, "history": self._history}
+        checkpoint.save({**self._trainer.state(), **best}, facts)

@@ -76,7 +76,7 @@ class RunDir:
                 raise InputError(
                     f"--out {self.path} cannot be locked: {error.strerror}", "Choose another --out"
                 ) from error
-            sweep(self.path, self.private, self._steps, self._measured)
+            sweep(self.path, self.private, self._steps, self._measured, self.private / "unfinished")
             yield
 
     def asked(self) -> Any:
@@ -160,6 +160,16 @@ class RunDir:
     def step_file(self, name: str, depends_on: Any, suffix: str) -> Path:
         """Return where a step's result lies or will lie."""
         return self._steps / f"{name}-{content_key(depends_on)}{suffix}"
+
+    def unfinished(self, name: str) -> Path:
+        """Return where the state of a step that is under way lies; it survives a kill."""
+        return self.private / "unfinished" / name
+
+    def forget(self, step: str) -> None:
+        """Remove the stored results of a step and the state of what is under way: the run is finished."""
+        for file in self._steps.glob(f"{step}-*"):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.private / "unfinished", ignore_errors=True)
 
     def scratch(self) -> Path:
         """Return an empty folder for files that need not survive."""

@@ -25,7 +25,7 @@ from taco.errors import UnsupportedModuleError
 from taco.executor import Executor
 from taco.levels import Level
 from taco.options import ExportOptions
-from taco.recover import Recovered
+from taco.recover import INTERRUPTED, Recovered
 from taco.recovering import Recovery
 from taco.rundir import content_key
 from taco.sequential import GROUPS, Assignment, SequentialOptions, solve_sequentially
@@ -96,8 +96,9 @@ class Sparsifier:
         plan = (asked,) if pattern == "2:4" else sparsities(asked)
         module, stages, steps = recovery.specialist, [], 0
         pruned, recovered = None, None
+        cut_short: dict[str, int] = {}
         for number, sparsity in enumerate(plan):
-            key = {**self._key(), "plan": list(plan[: number + 1]), "of": len(plan), "steps": steps}
+            key = {**self._key(), "plan": list(plan[: number + 1]), "of": len(plan), "steps": steps, **cut_short}
             last = number == len(plan) - 1
             if last:
                 key["sequential"] = self.options.sequential
@@ -110,6 +111,8 @@ class Sparsifier:
             name = f"recover by distillation at {sparsity:.1%} sparsity"
             recovered = recovery.recover(copy.deepcopy(pruned.module), key, own, name) if own else None
             module = pruned.module if recovered is None else recovered.module
+            if recovered is not None and recovered.ended == INTERRUPTED:
+                cut_short[f"interrupted {number}"] = recovered.steps  # later stages start from other weights
             stages.append(_stage(sparsity, recovered))
         assert pruned is not None  # noqa: S101 - there is at least one stage
         if recovered is not None:

@@ -16,7 +16,7 @@ import torch
 from taco.compress import UnitSolution
 from taco.exporters.protocol import Artifact
 from taco.gates import Agreement
-from taco.head import Linear
+from taco.head import Candidate, Linear
 from taco.judge import Judgement
 from taco.moments import Moments
 from taco.parity import ParityResult
@@ -37,14 +37,16 @@ class Store:
     def head(self, key: Key, compute: Callable[[], Linear]) -> Linear:
         """Return the specialist's head."""
 
-        def save(path: Path) -> str:
+        def save(path: Path) -> dict[str, Any]:
             head = compute()
-            _save(path, {"weight": head.weight, "bias": head.bias})
-            return head.description
+            _save(path, {"weight": head.weight, "bias": head.bias, **{f"tuned|{n}": t for n, t in head.tuned.items()}})
+            return {"description": head.description, "candidates": [dataclasses.asdict(c) for c in head.candidates]}
 
-        file, description = self.rundir.file_step("head", key, ".safetensors", save)
+        file, facts = self.rundir.file_step("head", key, ".safetensors", save)
         tensors = safetensors.torch.load_file(file)
-        return Linear(tensors["weight"], tensors["bias"], description)
+        tuned = {name.removeprefix("tuned|"): t for name, t in tensors.items() if name.startswith("tuned|")}
+        candidates = tuple(Candidate(**candidate) for candidate in facts["candidates"])
+        return Linear(tensors["weight"], tensors["bias"], facts["description"], candidates, tuned)
 
     def moments(self, key: Key, compute: Callable[[], Mapping[str, Moments]]) -> dict[str, Moments]:
         """Return the second moments of every calibrated layer's input."""

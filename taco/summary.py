@@ -5,30 +5,30 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
 import taco
-from taco.abstain import Abstain, choose_threshold
-from taco.accuracy import Proportion, Score, called, paired_drop, wilson
+from taco.accuracy_section import abstention, accuracy_section, blank_class
 from taco.baking import BAKED_NAME
 from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
 from taco.device_summary import busy_warnings, device_section, device_warnings, next_step
-from taco.formats.names import BLANK
 from taco.gates import Gate
 from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
 from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
+from taco.recover import INTERRUPTED
 from taco.report import parts, schema
 from taco.size import measure_size
 from taco.timings import ModelTiming
@@ -41,7 +41,7 @@ def make_report(
     done: Finished, checks: Sequence[Gate], seconds: Mapping[str, float], command: Sequence[str]
 ) -> schema.Report:
     """Assemble the report; every figure comes from the run, null where nothing was measured."""
-    plan, options, task = done.plan, done.plan.options, done.material.task
+    plan, options = done.plan, done.plan.options
     dense_widths = {u.name: u.width for u in plan.units.within_blocks}
     speedup = done.bench.speedup("dense", "compressed") if done.bench else None
     return schema.Report(
@@ -49,25 +49,13 @@ def make_report(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=list(command),
         seed=options.seed,
-        task=schema.TaskSection(
-            name=task.name,
-            classes=list(task.classes),
-            shots=options.shots,
-            fit_images=len(task.fit),
-            select_images=len(task.select),
-            eval_images=len(task.evaluation),
-            skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
-            split_by=task.split_by,
-            held_back=task.held_back,
-            duplicates=task.duplicates,
-            cropped=plan.listings.cropped,
-        ),
+        task=_task(done),
         model=_model(done),
         target=plan.target.name,
         target_description=plan.target.description,
         local=plan.target.local,
         runtime=_runtime(done),
-        accuracy=_accuracy(done),
+        accuracy=accuracy_section(done),
         size=schema.SizeSection(
             dense=_size(done, done.specialist.module, done.dense.shipped.size_bytes),
             compressed=_size(done, done.cut.module, done.compressed.shipped.size_bytes),
@@ -127,17 +115,36 @@ def _manifest(done: Finished) -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "task": done.material.task.name,
         "classes": list(done.material.task.classes),
-        "model": _model(done).model_dump(),
+        "model": _model(done).model_dump(exclude={"head_candidates"}),
         "target": plan.target.name,
         "runtime": plan.target.runtime,
         "precision": done.target.precision,
         "provider": done.target.provider if done.target.runtime == "ov" else None,
         "crop_margin": CROP_MARGIN if plan.listings.cropped else None,
-        "blank_class": _blank(done),
+        "blank_class": blank_class(done),
         "sure_from": abstention(done).threshold,
         "allocation": dict(done.cut.widths),
         "seed": plan.options.seed,
     }
+
+
+def _task(done: Finished) -> schema.TaskSection:
+    task = done.material.task
+    return schema.TaskSection(
+        name=task.name,
+        classes=list(task.classes),
+        shots=done.plan.options.shots,
+        fit_images=len(task.fit),
+        select_images=len(task.select),
+        eval_images=len(task.evaluation),
+        skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
+        split_by=task.split_by,
+        held_back=task.held_back,
+        duplicates=task.duplicates,
+        cropped=done.plan.listings.cropped,
+        unlabelled_images=len(done.unlabelled.views),
+        unlabelled_copies=done.unlabelled.copies,
+    )
 
 
 def _model(done: Finished) -> schema.ModelSection:
@@ -149,6 +156,7 @@ def _model(done: Finished) -> schema.ModelSection:
         licence=generalist.licence,
         random_weights=generalist.random_weights,
         head=done.specialist.head,
+        head_candidates=[schema.HeadCandidate(**dataclasses.asdict(c)) for c in done.specialist.candidates],
     )
 
 
@@ -163,87 +171,6 @@ def _runtime(done: Finished) -> schema.RuntimeSection:
         provider=used.provider if used else None,
         threads=bench.threads if bench else None,
     )
-
-
-def _accuracy(done: Finished) -> schema.AccuracySection:
-    task, judged = done.material.task, done.judgement
-    dense = Score.from_predictions(judged.labels, judged.dense, task.classes)
-    drop = paired_drop(judged.labels, judged.dense, judged.exported, dense.balanced)
-    before = Score.from_predictions(judged.labels, judged.stitched, task.classes)
-    on: Literal["evaluation", "select"] = "evaluation" if task.evaluation else "select"
-    return schema.AccuracySection(
-        evaluated_on=on,
-        balanced=dense.balanced,
-        dense=model_accuracy(done, judged.dense),
-        compressed=model_accuracy(done, judged.compressed),
-        exported=model_accuracy(done, judged.exported),
-        drop_points=drop.points,
-        drop_ci95=(drop.low, drop.high),
-        by_light=_by_light(done),
-        blank_class=_blank(done),
-        abstention=_abstention(done),
-        before_recovery_top1=before.top1.percent if done.cut.recovered else None,
-    )
-
-
-def _blank(done: Finished) -> str | None:
-    return BLANK if BLANK in done.material.task.classes else None
-
-
-def _by_light(done: Finished) -> dict[Literal["day", "infrared"], schema.LightAccuracy]:
-    judged, bank = done.judgement, done.material.bank
-    infrared = np.array([bank.facts[p.view].infrared for p in done.material.judged])
-    kinds: tuple[tuple[Literal["day", "infrared"], npt.NDArray[np.bool_]], ...]
-    kinds = (("day", ~infrared), ("infrared", infrared))
-    return {
-        light: schema.LightAccuracy(
-            dense=_proportion(wilson(int((judged.dense == judged.labels)[here].sum()), int(here.sum()))),
-            exported=_proportion(wilson(int((judged.exported == judged.labels)[here].sum()), int(here.sum()))),
-        )
-        for light, here in kinds
-        if here.any()
-    }
-
-
-def abstention(done: Finished) -> Abstain:
-    """Return from which probability an answer is sure, chosen on the select pictures."""
-    judged = done.judgement
-    return choose_threshold(judged.select_shares, judged.select_labels, done.plan.options.sure)
-
-
-def _abstention(done: Finished) -> schema.Abstention:
-    chosen = abstention(done)
-    judged = chosen.on(done.judgement.exported_shares, done.judgement.labels)
-    unseen = bool(done.material.task.evaluation)
-    return schema.Abstention(
-        threshold=chosen.threshold,
-        asked_percent=chosen.asked_percent,
-        select_sure=_proportion(chosen.sure),
-        select_right=_maybe(chosen.right),
-        eval_sure=_proportion(judged.sure) if unseen else None,
-        eval_right=_maybe(judged.right) if unseen else None,
-    )
-
-
-def _maybe(p: Proportion | None) -> parts.Proportion | None:
-    return None if p is None else _proportion(p)
-
-
-def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> schema.ModelAccuracy:
-    """Score one model's answers on the judged pictures, (n,) int64."""
-    labels, classes = done.judgement.labels, done.material.task.classes
-    score = Score.from_predictions(labels, answers, classes)
-    per_class = {name: _proportion(p) if p else None for name, p in score.per_class.items()}
-    lost = called(labels, answers, classes.index(BLANK)) if BLANK in classes else None
-    return schema.ModelAccuracy(
-        top1=_proportion(score.top1),
-        per_class=per_class,
-        animals_called_blank=None if lost is None else schema.Lost(count=lost[0], **dataclasses.asdict(lost[1])),
-    )
-
-
-def _proportion(p: Proportion) -> parts.Proportion:
-    return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)
 
 
 def _size(done: Finished, module: Any, size_bytes: int) -> schema.ModelSize:
@@ -279,9 +206,16 @@ def _recovery(done: Finished) -> dict[str, float | int | str] | None:
         "minutes asked": done.plan.options.recover_minutes,
         "steps": recovered.steps,
         "kept step": recovered.kept_step,
-        "objective on select pictures before": round(recovered.loss_before, 5),
-        "objective on select pictures after": round(recovered.loss_after, 5),
+        "ended early": recovered.ended or "no",
+        "objective on select pictures before": _objective(recovered.loss_before),
+        "objective on select pictures after": _objective(recovered.loss_after),
+        "views in the teacher's bank": recovered.views,
+        "size of the bank, MB": round(recovered.bank_bytes / 1e6, 1),
     }
+
+
+def _objective(value: float) -> float | str:
+    return round(value, 5) if math.isfinite(value) else "not finite"
 
 
 def _sparsity(done: Finished) -> schema.SparsitySection | None:
@@ -339,9 +273,18 @@ def _warnings(done: Finished, units: int) -> list[str]:
     found += busy_warnings(done)
     if units and done.cut.recovered is None and plan.options.recover_minutes > 0 and done.cut.ratio < 1:
         found.append("no recovery took place")
-    if done.cut.recovered is not None and done.cut.recovered.steps == 0:
-        found.append(f"{plan.options.recover_minutes:g} minutes were too short for any recovery step on this machine")
-    return found
+    return found + _recovery_warnings(done)
+
+
+def _recovery_warnings(done: Finished) -> list[str]:
+    recovered, minutes = done.cut.recovered, done.plan.options.recover_minutes
+    if recovered is None:
+        return []
+    if recovered.ended == INTERRUPTED:
+        return ["recovery was interrupted: the best state so far is what you see; a new --out begins it again"]
+    if recovered.steps == 0:
+        return [f"{minutes:g} minutes were too short for any recovery step on this machine"]
+    return []
 
 
 def _dense(units: UnitMap) -> list[str]:

@@ -11,6 +11,12 @@ from taco.report.parts import Proportion
 from taco.report.schema import (
     Abstention,
     AccuracySection,
+    CalibrationBin,
+    CalibrationError,
+    Confused,
+    CoveragePoint,
+    Detail,
+    HeadCandidate,
     Latency,
     LatencyRound,
     LatencySection,
@@ -21,6 +27,7 @@ from taco.report.schema import (
     ModelAccuracy,
     ModelSection,
     ModelSize,
+    Paired,
     Parity,
     PrecisionSection,
     ProfileSection,
@@ -242,6 +249,10 @@ def make_model(**changes: Any) -> ModelSection:
         "licence": "Apache-2.0",
         "random_weights": False,
         "head": "imagenet-rows (class map)",
+        "head_candidates": [
+            HeadCandidate(name="rows of ImageNet's head", percent=97.4, chosen=True),
+            HeadCandidate(name="ridge regression on cached features, strength 1", percent=96.1, chosen=False),
+        ],
     }
     return ModelSection.model_validate({**fields, **changes})
 
@@ -264,6 +275,8 @@ def make_accuracy(classes: list[str], each: int = 40, **changes: Any) -> Accurac
         "blank_class": None,
         "abstention": make_abstention(small.top1 if unseen else None),
         "before_recovery_top1": 90.8,
+        "detail": make_detail(classes, each),
+        "paired": Paired(both=200, only_first=12, only_second=3, neither=25, p=0.035),
     }
     return AccuracySection.model_validate({**fields, **changes})
 
@@ -271,9 +284,41 @@ def make_accuracy(classes: list[str], each: int = 40, **changes: Any) -> Accurac
 def make_no_accuracy(**changes: Any) -> AccuracySection:
     """Nothing was left to judge on."""
     nothing = dict.fromkeys(
-        ["dense", "compressed", "exported", "drop_points", "drop_ci95", "before_recovery_top1"], None
+        [
+            *("dense", "compressed", "exported", "drop_points", "drop_ci95", "before_recovery_top1"),
+            *("detail", "paired"),
+        ],
+        None,
     )
     return make_accuracy(CLASSES, evaluated_on="none", by_light={}, **{**nothing, **changes})
+
+
+def make_detail(classes: list[str], each: int = 40, **changes: Any) -> Detail:
+    """Two in forty of every class but the last are taken for the next one."""
+    fields: dict[str, Any] = {
+        "balanced": make_proportion(each * len(classes) - 2 * (len(classes) - 1), each * len(classes)),
+        "precision": {name: make_proportion(each - 2, each) for name in classes},
+        "worst": classes[0],
+        "confusion": [
+            Confused(true=true, answer=answer, count=each - 2 if true == answer else 2)
+            for true, following in zip(classes, [*classes[1:], None], strict=True)
+            for answer in (true, following)
+            if answer is not None
+        ],
+        "calibration": CalibrationError(
+            error=3.2,
+            bins=[
+                CalibrationBin(low=0.8, high=0.8667, n=40, confidence=84.0, right=80.0),
+                CalibrationBin(low=0.9333, high=1.0, n=200, confidence=98.0, right=95.5),
+            ],
+        ),
+        "coverage": [
+            CoveragePoint(threshold=0.99, sure=40.0, right=99.0),
+            CoveragePoint(threshold=0.83, sure=80.0, right=96.0),
+            CoveragePoint(threshold=0.31, sure=100.0, right=92.5),
+        ],
+    }
+    return Detail.model_validate({**fields, **changes})
 
 
 def make_lights(dense: Proportion, exported: Proportion) -> dict[str, LightAccuracy]:

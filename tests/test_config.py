@@ -45,6 +45,9 @@ model = "resnet18"
 weights = "w.pth"
 random-weights = false
 head = "fit"
+fine-tune = true
+unlabelled = "frames"
+blank-recall = 60
 speedup = 2
 latency-ms = 20
 allocation = "latency"
@@ -82,6 +85,7 @@ def test_any_flag_may_stand_in_the_file_and_paths_start_at_its_folder(tmp_path: 
     assert found["out"] == Path("/runs/a")
     assert found["images"] == folder
     assert found["agnostic_images"] == folder / "other"
+    assert found["unlabelled"] == folder / "frames"
     assert (found["include"], found["exclude"]) == (("blocks.*",), ("*.conv_dw", "*.se.*"))
     assert found["from_run"] == folder / "runs/old"
     assert found["classes"] == ("fox", "hare, brown")

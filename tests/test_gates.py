@@ -10,6 +10,7 @@ from taco.gates import (
     Agreement,
     agreement,
     agreement_gate,
+    blank_recall_gate,
     class_drop_gates,
     conversion_gate,
     drop_gate,
@@ -51,6 +52,21 @@ def test_the_limit_of_the_drop_gate_is_the_asked_one() -> None:
     labels, right, other = answers(200, 20)
     assert drop_gate(labels, right, other, 2.0, balanced=False).passed is False
     assert drop_gate(labels, right, other, 12.0, balanced=False).passed is True
+
+
+@pytest.mark.parametrize(
+    ("n", "recognised", "passes"),
+    [(100, 60, True), (100, 45, True), (100, 35, False), (30, 12, True), (30, 9, False), (29, 0, None)],
+)
+def test_empty_frames_must_be_recognised_as_far_as_chance_does_not_explain_it(
+    n: int, recognised: int, passes: bool | None
+) -> None:
+    labels = np.array([2] * n + [0] * 50, np.int64)
+    exported = np.array([2] * recognised + [0] * (n - recognised) + [2] * 50, np.int64)  # animals do not count
+    gate = blank_recall_gate(labels, exported, 2, 50.0)
+    assert gate.passed is passes
+    assert gate.limit == "at least 50 %"
+    assert ("too few to gate" in gate.measured) == (passes is None)
 
 
 def test_each_class_is_gated_where_it_has_thirty_pictures() -> None:

@@ -14,11 +14,17 @@ from torch.nn import functional as F
 
 from taco.device.images import Preprocessing
 from taco.errors import HeadError
-from taco.head import HeadChoice, Linear, cut_head, fit_head, keep_head, plan_head, with_head
+from taco.head import HeadChoice, Linear, cut_head, keep_head, plan_head, with_head
 from taco.model import Generalist, classifier_of
+from taco.probe import Setting, Shots
+from taco.probe import fit_head as fit
 
 PREPROCESSING = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "center")
 ZEBRA, LION = 340, 291
+
+
+def fit_head(features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Linear:
+    return fit(features, labels, seed).head
 
 
 class Plain(nn.Module):
@@ -289,11 +295,9 @@ def test_features_that_never_change_do_no_harm() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 50.0])
 def test_ridge_is_the_closed_form_with_an_intercept(shift: float) -> None:
-    from taco.head import _Candidate, _Shots
-
     features, labels = Blobs((7, 5, 9), d=6, noise=2.0).draw()
     X = features.double() + shift
-    weight, bias = _Shots.of(X, labels, 3).solve(_Candidate("ridge", 0.3))
+    weight, bias = Shots.of(X, labels, 3).solve(Setting("ridge", 0.3))
     Y = F.one_hot(labels, 3).double()
     Xc = X - X.mean(0)
     penalty = 0.3 * Xc.square().sum(1).mean()
@@ -304,11 +308,9 @@ def test_ridge_is_the_closed_form_with_an_intercept(shift: float) -> None:
 
 @pytest.mark.parametrize("d", [3, 60])
 def test_logistic_is_where_its_gradient_vanishes(d: int) -> None:
-    from taco.head import _Candidate, _Shots
-
     features, labels = Blobs((7, 5, 9), d=d, noise=2.0).draw()
     X = features.double()
-    weight, bias = (v.requires_grad_() for v in _Shots.of(X, labels, 3).solve(_Candidate("logistic", 1.0)))
+    weight, bias = (v.requires_grad_() for v in Shots.of(X, labels, 3).solve(Setting("logistic", 1.0)))
     penalty = (X - X.mean(0)).square().sum(1).mean() / len(X)
     loss = F.cross_entropy(X @ weight.T + bias, labels) + 0.5 * penalty * weight.square().sum()
     gradients = torch.autograd.grad(loss, (weight, bias))

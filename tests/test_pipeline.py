@@ -219,7 +219,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     monkeypatch.setattr(recovering, "steps_for", lambda *_: 12)
     api.export(on_host(pi_site, host_run.begin(tmp_path / "whole"), **asked))
     trained: list[int] = []
-    real = recovering.distil
+    real = recovering.recover
 
     def counted(*args: Any) -> Any:
         trained.append(1)
@@ -228,7 +228,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recovering, "distil", counted)
+    monkeypatch.setattr(recovering, "recover", counted)
     with monkeypatch.context() as patch:
         patch.setattr(delivery, "judge", killed)
         with pytest.raises(KeyboardInterrupt):

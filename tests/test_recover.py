@@ -8,6 +8,7 @@ import logging
 import math
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ import timm
 import torch
 from torch import nn
 
+from taco.checkpoint import Checkpoint
 from taco.device.images import Preprocessing
+from taco.distillation import objective
 from taco.model import classifier_of, state_sha256
-from taco.recover import Recovered, RecoveryOptions, objective, plan_steps, recover
-from taco.views import TeacherBank, ask_teacher, outputs
+from taco.recover import INTERRUPTED, Recovered, Watch, plan_steps, recover
+from taco.taps import block_ends
+from taco.teacher_bank import TeacherBank, ask_teacher
+from taco.trainer import RecoveryOptions, Trainer
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
-FAST = RecoveryOptions(learning_rate=3e-3, batch=8, checks=4)
+FAST = RecoveryOptions(learning_rate=3e-3, batch=8, checks=4, patience=4)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,12 +52,14 @@ def case() -> Case:
         for name, parameter in student.named_parameters():
             if "blocks" in name and parameter.ndim == 4:
                 parameter.mul_(1 + 0.5 * torch.randn(parameter.shape))
-    return Case(student, *(ask_teacher(teacher, pixels(n, seed), SIZE, exact=True) for n, seed in ((24, 1), (10, 2))))
+    ends = block_ends(teacher, SIZE.input_size)
+    assert ends
+    return Case(student, *(ask_teacher(teacher, pixels(n, seed), SIZE, ends=ends) for n, seed in ((24, 1), (10, 2))))
 
 
-def run(steps: int = 24, options: RecoveryOptions = FAST, **replaced: object) -> Recovered:
+def run(steps: int = 24, options: RecoveryOptions = FAST, watch: Watch | None = None, **replaced: object) -> Recovered:
     found = dataclasses.replace(case(), **replaced)  # type: ignore[arg-type]
-    return recover(found.student, found.bank, found.select, steps, options)
+    return recover(found.student, found.bank, found.select, steps, options, watch)
 
 
 def test_it_comes_closer_to_the_teacher_and_says_by_how_much() -> None:
@@ -130,32 +137,105 @@ def test_no_step_returns_the_student() -> None:
 def test_progress_hears_of_every_step() -> None:
     heard: list[tuple[int, float]] = []
     found = case()
-    recover(found.student, found.bank, found.select, 8, FAST, lambda step, best: heard.append((step, best)))
+    watch = Watch(lambda step, best: heard.append((step, best)))
+    recover(found.student, found.bank, found.select, 8, FAST, watch)
     assert [step for step, _ in heard] == list(range(1, 9))
     assert all(later <= earlier for (_, earlier), (_, later) in pairwise(heard))
 
 
 def test_a_bank_smaller_than_a_batch_works() -> None:
-    small = dataclasses.replace(case().bank, pixels=case().bank.pixels[:3])
-    assert run(steps=4, bank=small).steps == 4
+    assert run(steps=4, bank=ask_teacher(case().student, pixels(3, 1), SIZE)).steps == 4
 
 
-def test_the_objective_is_relative_feature_error_plus_divergence() -> None:
-    student, bank = case().student, case().select
+@pytest.mark.parametrize("n", [3, 8, 24])
+def test_every_view_comes_once_before_any_comes_again(n: int) -> None:
+    bank = ask_teacher(case().student, pixels(n, 1), SIZE)
+    trainer = Trainer(case().student, bank, dataclasses.replace(FAST, batch=7), steps=100)
+    seen = np.concatenate([trainer._views(i) for i in range(12)])
+    assert len(trainer._views(0)) == min(7, n)
+    for start in range(0, len(seen) - n, n):
+        assert sorted(seen[start : start + n]) == list(range(n))
+
+
+def test_it_ends_early_where_the_select_pictures_no_longer_gain() -> None:
+    hopeless = dataclasses.replace(FAST, learning_rate=0.0, checks=12, patience=3)
+    result = run(options=hopeless)
+    assert (result.steps, result.kept_step) == (6, 0)
+    assert result.ended == "3 checks in a row found no gain on the select pictures"
+    assert run().ended == ""
+
+
+class Stop:
+    """Presses Ctrl-C after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def __call__(self, step: int, _best: float) -> None:
+        if step == self.after:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_best_state_so_far_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = run(watch=Watch(Stop(after=14)))
+    whole = run()
+    assert (result.steps, result.ended) == (14, INTERRUPTED)
+    assert result.history == whole.history[:3]
+    assert result.kept_step in (6, 12)
+    assert result.loss_after == objective(result.module, case().select)
+    assert f"after step 14 of 24: the best state so far, that of step {result.kept_step}, is kept" in caplog.text
+
+
+def test_ctrl_c_before_the_first_check_keeps_the_state_before(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = run(watch=Watch(Stop(after=2)))
+    assert state_sha256(result.module) == state_sha256(case().student)
+    assert "that before recovery, is kept" in caplog.text
+
+
+class Killed(BaseException):
+    """Nothing in recovery may catch it."""
+
+
+@pytest.mark.parametrize("after", [1, 6, 13, 23])
+def test_a_killed_recovery_goes_on_and_ends_bit_for_bit_the_same(after: int, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", every_s=0.0)
+
+    def kill(step: int, _best: float) -> None:
+        if step == after + 1:
+            raise Killed
+
+    masked = dataclasses.replace(FAST, keep_zeros=True)
+    with pytest.raises(Killed):
+        run(options=masked, watch=Watch(kill, checkpoint))
+    heard: list[int] = []
+    again = run(options=masked, watch=Watch(lambda step, _best: heard.append(step), checkpoint))
+    whole = run(options=masked)
+    assert heard[0] == after + 1
+    assert state_sha256(again.module) == state_sha256(whole.module)
+    assert again.history == whole.history
+    assert (again.kept_step, again.loss_after) == (whole.kept_step, whole.loss_after)
+
+
+def test_a_damaged_checkpoint_is_said_and_recovery_begins_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", every_s=math.inf)
+    checkpoint.file.write_bytes(b"no safetensors")
+    with caplog.at_level(logging.WARNING):
+        result = run(steps=6, watch=Watch(checkpoint=checkpoint))
+    assert "is damaged and begins again" in caplog.text
+    assert result.history == run(steps=6).history
+
+
+def test_a_student_that_is_not_finite_at_first_is_replaced_by_any_that_is() -> None:
+    student = copy.deepcopy(case().student)
     with torch.no_grad():
-        s, logits = outputs(student, bank.inputs(np.arange(10)))
-    t = bank.features.float()
-    relative = np.mean([float((s[i] - t[i]).norm() ** 2 / t[i].norm() ** 2) for i in range(10)])
-    p, q = bank.logits.softmax(1).numpy(), logits.softmax(1).numpy()
-    divergence = float((p * np.log(p / q)).sum(1).mean())
-    assert objective(student, bank) == pytest.approx(relative + divergence, rel=1e-3)
-    assert objective(student, bank, batch=3) == pytest.approx(objective(student, bank), rel=1e-4)
-
-
-def test_the_teacher_itself_has_nearly_no_loss() -> None:
-    torch.manual_seed(0)
-    teacher = timm.create_model("test_efficientnet", num_classes=4).eval()
-    assert objective(teacher, case().select) < 1e-5  # what float16 leaves
+        student.conv_stem.weight.fill_(math.nan)
+    result = run(steps=4, student=student)
+    assert math.isinf(result.loss_before)
+    assert result.ended == "the loss was no longer finite"
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, *durations: float) -> None:

@@ -1,4 +1,4 @@
-"""BatchNorm and distillation on a small task of real files: each change is kept only where select pictures agree."""
+"""The teacher and BatchNorm on a small task of real files: a change is kept only where select pictures agree."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch import nn
 from taco import repair
 from taco.batchnorm import reestimate
 from taco.device.images import Preprocessing
+from taco.distillation import objective
 from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures import BankOptions, PictureBank
-from taco.recover import RecoveryOptions, objective
 from taco.split import SplitOptions, split
 from taco.task import list_pictures
+from taco.trainer import RecoveryOptions
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 
@@ -93,41 +94,9 @@ def test_renormalise_leaves_a_model_without_batchnorm(material: Material, teache
     assert repair.renormalise(model, teacher, material) is model
 
 
-def test_the_views_follow_from_minutes_and_pictures(
-    teacher: repair.Teacher, material: Material, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit = len(material.task.fit)
-    counts = [len(repair.teacher_bank(teacher, material, m, 0).pixels) for m in (0.1, 2.0, 60.0)]
-    assert counts == [4 * fit, 8 * fit, 16 * fit]
-    monkeypatch.setattr(repair, "_BANK_BYTES", 2 * fit * 32 * 32 * 6)
-    assert len(repair.teacher_bank(teacher, material, 2.0, 0).pixels) == 2 * fit  # memory comes first
-    monkeypatch.setattr(repair, "_BANK_BYTES", 1)
-    assert len(repair.teacher_bank(teacher, material, 2.0, 0).pixels) == fit
-
-
-def test_the_bank_repeats_with_its_seed(teacher: repair.Teacher, material: Material) -> None:
-    one, two, other = (repair.teacher_bank(teacher, material, 1.0, seed) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(one.pixels, two.pixels)
-    assert torch.equal(one.logits, two.logits)
-    assert (one.pixels != other.pixels).any()
-
-
-def test_distilling_never_ends_worse(teacher: repair.Teacher, material: Material, specialist: nn.Module) -> None:
-    student = copy.deepcopy(specialist)
-    with torch.no_grad():
-        for parameter in student.parameters():
-            parameter.mul_(0.8)
-    bank = repair.teacher_bank(teacher, material, 1.0, 0)
-    result = repair.distil(student, teacher, bank, 6, RecoveryOptions(seed=0))
-    assert objective(result.module, teacher.select) <= objective(student, teacher.select)
-    assert result.steps == 6
-
-
-def test_minutes_become_steps(
-    teacher: repair.Teacher, material: Material, specialist: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[float] = []
-    monkeypatch.setattr(repair, "plan_steps", lambda _s, _b, seconds, _o: asked.append(seconds) or 7)
-    bank = repair.teacher_bank(teacher, material, 0.1, 0)
-    assert repair.steps_for(specialist, bank, 2.5, seed=0) == 7
-    assert asked == [150.0]
+def test_minutes_become_steps(teacher: repair.Teacher, specialist: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, RecoveryOptions]] = []
+    monkeypatch.setattr(repair, "plan_steps", lambda _s, _b, seconds, how: asked.append((seconds, how)) or 7)
+    how = RecoveryOptions(seed=3)
+    assert repair.steps_for(specialist, teacher.select, 2.5, how) == 7
+    assert asked == [(150.0, how)]

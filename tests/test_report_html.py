@@ -127,14 +127,14 @@ def test_the_verdict_comes_first() -> None:
 def test_pictures_are_there_and_labelled() -> None:
     page = Page(render_html(make_report()))
     pictures = page.all("svg")
-    assert len(pictures) == 3
+    assert len(pictures) == 5
     assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
     assert page.drawn > 50
 
 
 def test_unmeasured_draws_no_latency() -> None:
     page = Page(render_html(make_unmeasured()))
-    assert len(page.all("svg")) == 2
+    assert len(page.all("svg")) == 4
     assert "none is guessed" in page.text
     assert "copy runs/orin to the Orin and run `taco bench runs/orin` there" in page.text
 
@@ -184,8 +184,9 @@ def test_random_weights_are_red_from_top_to_table() -> None:
 
 def test_select_is_noted_beside_every_accuracy() -> None:
     text = render_html(REPORTS["select"])
-    # verdict, two cards, table, picture, class table, light table, sure answers and their table, recovery
-    assert text.count("also guided choices: likely too good") == 10
+    # verdict, two cards, table, picture, class table, light table, sure answers and their table, recovery;
+    # mistakes: two notes, picture, two tables; curve and calibration error; heads
+    assert text.count("also guided choices: likely too good") == 18
 
 
 def test_hostile_names_stay_text() -> None:
@@ -217,7 +218,7 @@ def test_many_classes_are_folded_and_the_rest_is_said() -> None:
 
 def test_details_hold_skipped_pictures_and_units() -> None:
     page = Page(render_html(make_report(layers=make_layers(60))))
-    assert len(page.all("details")) == 3
+    assert len(page.all("details")) == 4
     assert "1 picture could not be used" in page.text
     assert "60. blocks.14.3.conv_pw" in page.text
 

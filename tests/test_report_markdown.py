@@ -84,7 +84,7 @@ def test_it_holds_every_cell_of_the_page() -> None:
     blocks = [block for section in build_page(report).sections for block in section.blocks]
     tables = [block for block in blocks if isinstance(block, Table)]
     tables += [block.content for block in blocks if isinstance(block, Folded) and isinstance(block.content, Table)]
-    assert len(tables) == 14
+    assert len(tables) == 18
     for table in tables:
         for row in table.rows:
             assert all(escape(cell) in markdown for cell in row)
@@ -115,7 +115,7 @@ def test_next_step_is_quoted_below_the_verdict() -> None:
 
 def test_select_is_noted() -> None:
     markdown = render_markdown(make_report(accuracy=make_accuracy(CLASSES, evaluated_on="select")))
-    assert markdown.count("also guided choices: likely too good") == 9  # as on the page, less the picture's caption
+    assert markdown.count("also guided choices: likely too good") == 15  # as on the page, less the pictures' captions
 
 
 def test_the_command_can_be_copied() -> None:

@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
     pi_site: Path, run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_steps(monkeypatch)
-    real, calls = recovering.distil, []
+    real, calls = recovering.recover, []
 
     def second_dies(*args: Any) -> Any:
         calls.append(1)
@@ -93,7 +93,7 @@ def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(recovering, "distil", second_dies)
+    monkeypatch.setattr(recovering, "recover", second_dies)
     with pytest.raises(KeyboardInterrupt):
         api.export(options(pi_site, tmp_path / "cut"))
     api.export(options(pi_site, tmp_path / "cut"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from pathlib import Path
@@ -170,6 +171,50 @@ def test_a_fitted_head_never_sees_the_pictures_that_judge_it(
     specialist = specialise(tiny, material, options)
     assert len(material.task.fit) == 18
     assert "on 18 shots" in specialist.head
+
+
+def test_a_fitted_head_replaces_known_rows_only_where_it_is_surely_better(tiny: Generalist, tmp_path: Path) -> None:
+    from conftest import draw_task
+
+    task = draw_task(tmp_path / "known", ("zebra", "lion", "tiger"), count=8)
+    options = options_for(task, shots=5)
+    material = material_of(options, tiny)
+    head = make_head(tiny, material, options)  # random rows know nothing
+    assert head.description.startswith("fit-")
+    names = [candidate.name.split()[0] for candidate in head.candidates]
+    assert names == ["rows", "logistic", "ridge"]
+    assert [c.chosen for c in head.candidates].count(True) == 1
+    assert not head.candidates[0].chosen
+    asked = options_for(task, shots=5, head="imagenet")
+    kept = make_head(tiny, material, asked)
+    assert kept.description == "imagenet-rows (3 rows of the head)"
+    assert [(c.name, c.chosen) for c in kept.candidates] == [("rows of ImageNet's head", True)]
+    with_that = make_head(_answering(tiny, head, (340, 291, 292), material.task.classes), material, options)
+    assert with_that.description.startswith("imagenet-rows")  # as good as a fitted one: the rows stay
+    assert [c.chosen for c in with_that.candidates] == [True, False, False]
+
+
+def _answering(generalist: Generalist, head: Any, rows: tuple[int, ...], classes: tuple[str, ...]) -> Generalist:
+    """The generalist with a head whose rows of these species are already good."""
+    order = {"zebra": rows[0], "lion": rows[1], "tiger": rows[2]}
+    module = copy.deepcopy(generalist.module)
+    layer = classifier_of(module)
+    with torch.no_grad():
+        for number, name in enumerate(classes):
+            layer.weight[order[name]] = head.weight[number]
+            layer.bias[order[name]] = head.bias[number]
+    return dataclasses.replace(generalist, module=module)
+
+
+def test_a_fine_tune_is_a_candidate_like_the_others(drawn_task: Path, tiny: Generalist) -> None:
+    options = options_for(drawn_task, shots=4, fine_tune=True)
+    material = material_of(options, tiny)
+    head = make_head(tiny, material, options)
+    last = head.candidates[-1]
+    assert last.name == "last 2 blocks fine-tuned (--fine-tune)"
+    assert [c.chosen for c in head.candidates].count(True) == 1
+    assert bool(head.tuned) == last.chosen
+    assert 0 <= last.percent <= 100
 
 
 def test_one_picture_to_fit_on_is_too_few(tiny: Generalist, tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ class PairedDrop(NamedTuple):
     lower_one_sided: float
 
 
-def wilson_ends(correct: int, n: int) -> Tuple[float, float]:
-    """Return the ends of Wilson's 95 % interval of `correct` of `n`, as shares; `n` is at least 1."""
+def wilson_ends(correct: int, n: int, z: float = Z_95) -> Tuple[float, float]:
+    """Return the ends of Wilson's interval of `correct` of `n`, as shares; `n` is at least 1, `z` a normal quantile."""
     share = correct / n
-    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return centre - half, centre + half
 
 

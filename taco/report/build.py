@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import attached, camera, checked, engines, loop, record, results, sparsity
+from taco.report import attached, camera, checked, detail, engines, loop, record, results, sparsity
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -19,6 +19,7 @@ def build_page(report: Report) -> Page:
         warnings=tuple(report.warnings),
         sections=(
             results.accuracy_section(report),
+            *detail.mistake_sections(report),
             *camera.light_sections(report),
             camera.abstention_section(report),
             camera.split_section(report),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import wording
+from taco.report import detail, wording
 from taco.report.page import Block, Card, Note, Section, Table, Tone
 from taco.report.parts import Proportion
 from taco.report.schema import LightAccuracy, Report, TaskSection
@@ -46,6 +46,7 @@ def split_section(report: Report) -> Section:
         ("held back: a shot's place, burst or copy is in them", wording.amount(task.held_back)),
         ("copies or near copies of another picture", wording.amount(task.duplicates)),
         ("what the model looks at", _looked_at(task)),
+        *_frames(task),
     )
     return Section(
         "split",
@@ -96,7 +97,7 @@ def abstention_section(report: Report) -> Section:
         "Sure and unsure answers",
         "The model says how probable its answer is; an unsure answer is marked, so that a person can look at that "
         "picture.",
-        (_sure_note(report), table),
+        (_sure_note(report), table, *detail.coverage_blocks(report)),
     )
 
 
@@ -146,6 +147,16 @@ def _blank_tone(report: Report, doubtful: bool) -> Tone:
 
 def _looked_at(task: TaskSection) -> str:
     return "crops: the boxes around the animals" if task.cropped else "whole frames"
+
+
+def _frames(task: TaskSection) -> tuple[tuple[str, str], ...]:
+    """Frames without labels; nothing where none were given."""
+    if not task.unlabelled_images and not task.unlabelled_copies:
+        return ()
+    return (
+        ("frames without labels that recovery learnt from too", wording.amount(task.unlabelled_images)),
+        ("frames left out: copies of pictures that judge, or of one another", wording.amount(task.unlabelled_copies)),
+    )
 
 
 def _split_note(task: TaskSection) -> Note:

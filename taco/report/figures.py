@@ -51,8 +51,8 @@ def timed_models(report: Report) -> list[tuple[str, Latency]]:
 def recall_dots(report: Report) -> str:
     """A dot and an interval a class: hollow and grey for dense, filled and coloured for exported."""
     names = shown_classes(report)
-    labels = [_short(name) for name in names]
-    figure, axes = canvas(len(names) * 30 + 82, Margins(_label_room(labels)))
+    labels = [short(name) for name in names]
+    figure, axes = canvas(len(names) * 30 + 82, Margins(label_room(labels)))
     rows = np.arange(len(names), dtype=float)
     series = [(report.accuracy.dense, DENSE, "dense", -0.17), (report.accuracy.exported, SMALL, "exported", 0.17)]
     for model, colour, _, offset in series:
@@ -154,8 +154,8 @@ def draw_bars(bars: Bars, anchor: str) -> str:
 
 
 def _named_bars(bars: Bars, anchor: str) -> str:
-    labels = [f"{number}. {_short(name)}" for number, name in enumerate(bars.names, start=1)]
-    figure, axes = canvas(len(labels) * 21 + 82, Margins(_label_room(labels), right=62))
+    labels = [f"{number}. {short(name)}" for number, name in enumerate(bars.names, start=1)]
+    figure, axes = canvas(len(labels) * 21 + 82, Margins(label_room(labels), right=62))
     rows = np.arange(len(labels))
     axes.barh(rows, bars.dense, height=0.66, color=DENSE, alpha=0.45)
     axes.barh(rows, bars.kept, height=0.66, color=SMALL)
@@ -244,11 +244,12 @@ def _quantiles(samples: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[n
     return np.concatenate([times[:1], times]), np.concatenate([[0.0], 100 * shares])
 
 
-def _label_room(labels: Sequence[str]) -> float:
+def label_room(labels: Sequence[str]) -> float:
+    """Room for labels on the left, CSS pixels."""
     return 16 + _LETTER * max((len(label) for label in labels), default=0)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """One line of at most 24 letters; of a long name the beginning and the end stay."""
     flat = " ".join(name.split())
     return flat if len(flat) <= _MOST_LETTERS else f"{flat[:12]}\N{HORIZONTAL ELLIPSIS}{flat[-11:]}"

@@ -89,6 +89,8 @@ def material_section(report: Report) -> Section:
         ("licence of the weights", model.licence),
     )
     blocks: list[Block] = [Table((), rows, numeric=False)]
+    if model.head_candidates:
+        blocks.append(_head_table(report))
     if model.random_weights:
         blocks.insert(0, Note("RANDOM WEIGHTS: this model has learnt nothing.", Tone.BAD))
     if folded:
@@ -129,6 +131,18 @@ def _parity_note(parity: Parity) -> Note:
     if parity.argmax_agreement < 100:
         return Note("The figures agree within rounding, but some answers differ.", Tone.WARN)
     return Note("Passed: same answers, differences within rounding.", Tone.GOOD)
+
+
+def _head_table(report: Report) -> Table:
+    rows = tuple(
+        (candidate.name, wording.percent(candidate.percent), "yes" if candidate.chosen else "no")
+        for candidate in report.model.head_candidates
+    )
+    caption = (
+        "Class-balanced accuracy on shots that the head was not fitted on (cross-validation). A simpler head stays "
+        "unless another is surely better: one-sided 95 % bound of the paired difference above 0."
+    )
+    return Table(("head", "right", "chosen"), rows, wording.marked(caption, report))
 
 
 def _value(value: float | int | str) -> str:

@@ -32,6 +32,18 @@ class TaskSection(Frozen):
     held_back: int = Field(description="pictures used for nothing, because a shot's place, burst or copy is in them")
     duplicates: int = Field(description="pictures that are copies or near copies of another one")
     cropped: bool = Field(description="the model looks at boxes around the animals, not at whole frames")
+    unlabelled_images: int = Field(default=0, description="frames without labels that recovery learnt from too")
+    unlabelled_copies: int = Field(
+        default=0, description="frames left out as copies of evaluation or select pictures, or of one another"
+    )
+
+
+class HeadCandidate(Frozen):
+    """A head that was considered."""
+
+    name: str
+    percent: float = Field(description="class-balanced accuracy on shots that it did not see")
+    chosen: bool
 
 
 class ModelSection(Frozen):
@@ -43,6 +55,7 @@ class ModelSection(Frozen):
     licence: str
     random_weights: bool
     head: str = Field(description="imagenet-rows | fit-ridge | fit-logistic | keep, with what chose it")
+    head_candidates: list[HeadCandidate] = Field(default=[], description="what was compared; empty without a choice")
 
 
 class RuntimeSection(Frozen):
@@ -89,6 +102,60 @@ class Abstention(Frozen):
     eval_right: Proportion | None
 
 
+class Confused(Frozen):
+    """Pictures of one class that were given one answer; counts of 0 are left out."""
+
+    true: str
+    answer: str
+    count: int
+
+
+class CalibrationBin(Frozen):
+    """Answers whose probability lies above `low` and at most at `high`; means in percent."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: float
+
+
+class CalibrationError(Frozen):
+    """Whether probabilities mean what they say (Guo et al., ICML 2017, eq. 3)."""
+
+    error: float = Field(description="expected calibration error over 15 bins of equal width, percent points")
+    bins: list[CalibrationBin] = Field(description="those that hold answers")
+
+
+class CoveragePoint(Frozen):
+    """What a threshold would do; percent."""
+
+    threshold: float
+    sure: float = Field(description="sure answers of all")
+    right: float = Field(description="right ones of the sure answers")
+
+
+class Detail(Frozen):
+    """The exported model in detail, on the judged pictures."""
+
+    balanced: Proportion = Field(description="mean of the class recalls")
+    precision: dict[str, Proportion | None] = Field(description="null for a class that is never the answer")
+    worst: str | None = Field(description="class with the lowest recall; null where every one is always right")
+    confusion: list[Confused]
+    calibration: CalibrationError
+    coverage: list[CoveragePoint] = Field(description="from the surest answers alone to all answers")
+
+
+class Paired(Frozen):
+    """The dense specialist (first) and the exported model (second) on the same pictures."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float = Field(description="McNemar's exact two-sided test that they are equally often right")
+
+
 class AccuracySection(Frozen):
     """Dense specialist, compressed torch model and exported file on the same pictures."""
 
@@ -107,6 +174,8 @@ class AccuracySection(Frozen):
     blank_class: str | None = Field(description="the class of empty frames, whose recall is told apart; null without")
     abstention: Abstention
     before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
+    detail: Detail | None = Field(default=None, description="of the exported model; null where nothing was judged")
+    paired: Paired | None = Field(default=None, description="null where nothing was judged")
 
 
 class ModelSize(Frozen):

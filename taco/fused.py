@@ -1,0 +1,128 @@
+"""The same model, computed faster in training on a CPU: frozen BatchNorm inside the convolutions, 1 x 1 as a product.
+
+With frozen statistics BatchNorm is an affine map: its scale goes into the weights before the convolution,
+differentiably, so that neither pass has to walk over the large maps for it. A 1 x 1 convolution of a channels_last map
+is one matrix product of a view; torch's own takes a slow path for it on one thread. Parameters are shared: the
+optimiser, masks and checkpoints see the original model.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import torch
+from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers.padding import pad_same
+from torch import nn
+from torch.nn import functional as F
+
+log = logging.getLogger(__name__)
+
+#: Largest difference of a logit, as a share of the largest one, that rounding may leave.
+_TOLERANCE = 1e-3
+
+
+class FusedConv(nn.Module):
+    """A convolution with the frozen BatchNorm that follows it; parameters belong to the originals."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, C, H, W) as conv and norm do."""
+        conv, (weight, bias) = self.conv, self._folded()
+        if _is_product(conv):
+            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+            return y.permute(0, 3, 1, 2)
+        if isinstance(conv, Conv2dSame):
+            padded = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+            return F.conv2d(padded, weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        conv, norm = self.conv, self.norm
+        if norm is None or norm.running_mean is None or norm.running_var is None:
+            return conv.weight, conv.bias
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
+        return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
+
+
+def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """Return a model that shares the given one's parameters and buffers and computes the same, faster.
+
+    It is tried on a picture: where the answers differ by more than rounding, the given model is returned.
+
+    Args:
+        model: Eval mode, channels_last.
+        input_size: (channels, height, width).
+    """
+    picture = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0))
+    picture = picture.contiguous(memory_format=torch.channels_last)
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    faster = copy.deepcopy(model, shared)
+    with torch.no_grad():
+        expected = model(picture)
+        for conv_name, norm_name in _pairs(model, picture).items():
+            conv = faster.get_submodule(conv_name)
+            norm = faster.get_submodule(norm_name) if norm_name else None
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | None):
+                continue
+            faster.set_submodule(conv_name, FusedConv(conv, norm))
+            if norm is not None:
+                faster.set_submodule(norm_name, _after(norm))
+        found = faster(picture)
+    if not torch.isfinite(expected).all():
+        return model
+    if float((found - expected).abs().max()) > _TOLERANCE * float(expected.abs().max()):
+        log.debug("the fused form differs by more than rounding: the plain one trains")
+        return model
+    return faster
+
+
+def _after(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return what is left of a norm whose affine map went into the convolution: timm's has an activation inside."""
+    if not isinstance(norm, BatchNormAct2d):
+        return nn.Identity()
+    activation = copy.copy(norm.act)
+    if getattr(activation, "inplace", False):
+        activation.inplace = False  # in place on a view, which a product's output is, autograd copies whole maps
+    return nn.Sequential(norm.drop, activation)
+
+
+def _pairs(model: nn.Module, picture: torch.Tensor) -> dict[str, str]:
+    """Return convolution -> the frozen BatchNorm that reads it, or "" for a 1 x 1 without one."""
+    outputs: dict[int, tuple[str, torch.Tensor]] = {}
+    pairs: dict[str, str] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if type(module) in (nn.Conv2d, Conv2dSame) and module.padding_mode == "zeros":
+
+            def keep(conv: nn.Module, _args: object, output: torch.Tensor, name: str = name) -> None:
+                outputs[id(output)] = (name, output)  # kept alive, so that no other tensor gets its id
+                if isinstance(conv, nn.Conv2d) and _is_product(conv):
+                    pairs.setdefault(name, "")
+
+            handles.append(module.register_forward_hook(keep))
+        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and not module.training and module.affine:
+
+            def note(_norm: nn.Module, args: tuple[torch.Tensor, ...], name: str = name) -> None:
+                found = outputs.get(id(args[0]))
+                if found is not None:
+                    pairs[found[0]] = name
+
+            handles.append(module.register_forward_pre_hook(note))
+    try:
+        model(picture)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return pairs
+
+
+def _is_product(conv: nn.Conv2d) -> bool:
+    """Whether it is one matrix product: 1 x 1, no stride, padding or groups."""
+    unpadded = conv.padding in ((0, 0), "same", "valid")
+    return conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1 and unpadded
