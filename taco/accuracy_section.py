@@ -13,17 +13,17 @@ from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.formats.names import BLANK
 from taco.pipeline import Finished
 from taco.quality import compare_paired, quality
-from taco.report import parts, schema
+from taco.report import accuracy_schema, parts
 
 
-def accuracy_section(done: Finished) -> schema.AccuracySection:
+def accuracy_section(done: Finished) -> accuracy_schema.AccuracySection:
     """Say how right every stage is on the judged pictures."""
     task, judged = done.material.task, done.judgement
     dense = Score.from_predictions(judged.labels, judged.dense, task.classes)
     drop = paired_drop(judged.labels, judged.dense, judged.exported, dense.balanced)
     before = Score.from_predictions(judged.labels, judged.stitched, task.classes)
     on: Literal["evaluation", "select"] = "evaluation" if task.evaluation else "select"
-    return schema.AccuracySection(
+    return accuracy_schema.AccuracySection(
         evaluated_on=on,
         balanced=dense.balanced,
         dense=model_accuracy(done, judged.dense),
@@ -36,13 +36,21 @@ def accuracy_section(done: Finished) -> schema.AccuracySection:
         abstention=_abstention(done),
         before_recovery_top1=before.top1.percent if done.cut.recovered else None,
         detail=_detail(done),
-        paired=schema.Paired(**dataclasses.asdict(compare_paired(judged.labels, judged.dense, judged.exported))),
+        paired=accuracy_schema.Paired(
+            **dataclasses.asdict(compare_paired(judged.labels, judged.dense, judged.exported))
+        ),
     )
 
 
-def _detail(done: Finished) -> schema.Detail:
+def _paired(done: Finished) -> accuracy_schema.Paired:
+    judged = done.judgement
+    found = compare_paired(judged.labels, judged.dense, judged.exported)
+    return accuracy_schema.Paired(**dataclasses.asdict(found))
+
+
+def _detail(done: Finished) -> accuracy_schema.Detail:
     found = quality(done.judgement.exported_shares, done.judgement.labels, done.material.task.classes)
-    return schema.Detail.model_validate(dataclasses.asdict(found))
+    return accuracy_schema.Detail.model_validate(dataclasses.asdict(found))
 
 
 def blank_class(done: Finished) -> str | None:
@@ -50,13 +58,13 @@ def blank_class(done: Finished) -> str | None:
     return BLANK if BLANK in done.material.task.classes else None
 
 
-def _by_light(done: Finished) -> dict[Literal["day", "infrared"], schema.LightAccuracy]:
+def _by_light(done: Finished) -> dict[Literal["day", "infrared"], accuracy_schema.LightAccuracy]:
     judged, bank = done.judgement, done.material.bank
     infrared = np.array([bank.facts[p.view].infrared for p in done.material.judged])
     kinds: tuple[tuple[Literal["day", "infrared"], npt.NDArray[np.bool_]], ...]
     kinds = (("day", ~infrared), ("infrared", infrared))
     return {
-        light: schema.LightAccuracy(
+        light: accuracy_schema.LightAccuracy(
             dense=_proportion(wilson(int((judged.dense == judged.labels)[here].sum()), int(here.sum()))),
             exported=_proportion(wilson(int((judged.exported == judged.labels)[here].sum()), int(here.sum()))),
         )
@@ -71,11 +79,11 @@ def abstention(done: Finished) -> Abstain:
     return choose_threshold(judged.select_shares, judged.select_labels, done.plan.options.sure)
 
 
-def _abstention(done: Finished) -> schema.Abstention:
+def _abstention(done: Finished) -> accuracy_schema.Abstention:
     chosen = abstention(done)
     judged = chosen.on(done.judgement.exported_shares, done.judgement.labels)
     unseen = bool(done.material.task.evaluation)
-    return schema.Abstention(
+    return accuracy_schema.Abstention(
         threshold=chosen.threshold,
         asked_percent=chosen.asked_percent,
         select_sure=_proportion(chosen.sure),
@@ -89,16 +97,18 @@ def _maybe(p: Proportion | None) -> parts.Proportion | None:
     return None if p is None else _proportion(p)
 
 
-def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> schema.ModelAccuracy:
+def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> accuracy_schema.ModelAccuracy:
     """Score one model's answers on the judged pictures, (n,) int64."""
     labels, classes = done.judgement.labels, done.material.task.classes
     score = Score.from_predictions(labels, answers, classes)
     per_class = {name: _proportion(p) if p else None for name, p in score.per_class.items()}
     lost = called(labels, answers, classes.index(BLANK)) if BLANK in classes else None
-    return schema.ModelAccuracy(
+    return accuracy_schema.ModelAccuracy(
         top1=_proportion(score.top1),
         per_class=per_class,
-        animals_called_blank=None if lost is None else schema.Lost(count=lost[0], **dataclasses.asdict(lost[1])),
+        animals_called_blank=None
+        if lost is None
+        else accuracy_schema.Lost(count=lost[0], **dataclasses.asdict(lost[1])),
     )
 
 

@@ -7,8 +7,7 @@ from statistics import quantiles
 from typing import Any
 
 from taco import accuracy
-from taco.report.parts import Proportion
-from taco.report.schema import (
+from taco.report.accuracy_schema import (
     Abstention,
     AccuracySection,
     CalibrationBin,
@@ -16,18 +15,21 @@ from taco.report.schema import (
     Confused,
     CoveragePoint,
     Detail,
+    LightAccuracy,
+    Lost,
+    ModelAccuracy,
+    Paired,
+)
+from taco.report.parts import Proportion
+from taco.report.schema import (
     HeadCandidate,
     Latency,
     LatencyRound,
     LatencySection,
     LayerWidth,
-    LightAccuracy,
     LossCurrency,
-    Lost,
-    ModelAccuracy,
     ModelSection,
     ModelSize,
-    Paired,
     Parity,
     PrecisionSection,
     ProfileSection,

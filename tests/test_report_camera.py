@@ -23,11 +23,12 @@ from make_report import (
 )
 
 from taco.report import camera, figures
+from taco.report.accuracy_schema import LightAccuracy
 from taco.report.build import build_page
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
 from taco.report.page import Note, Section, Table, Tone
-from taco.report.schema import LightAccuracy, Report
+from taco.report.schema import Report
 from taco.report.verdict import cards
 
 

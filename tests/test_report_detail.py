@@ -17,12 +17,13 @@ from make_report import (
 )
 
 from taco.report import wording
+from taco.report.accuracy_schema import Confused, CoveragePoint, Paired
 from taco.report.build import build_page
 from taco.report.detail import coverage_blocks, mistake_sections
 from taco.report.detail_figures import confusion_matrix, coverage_curve
 from taco.report.markdown import render_markdown
 from taco.report.page import Folded, Note, Picture, Table, Tone
-from taco.report.schema import Confused, CoveragePoint, Paired, Report
+from taco.report.schema import Report
 
 
 def notes(report: Report) -> list[Note]:

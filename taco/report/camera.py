@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from taco.report import detail, wording
+from taco.report.accuracy_schema import LightAccuracy
 from taco.report.page import Block, Card, Note, Section, Table, Tone
 from taco.report.parts import Proportion
-from taco.report.schema import LightAccuracy, Report, TaskSection
+from taco.report.schema import Report, TaskSection
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
 _CHOSEN_ON = "shots that chose this limit (slightly optimistic)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from taco.report import detail_figures, figures, wording
+from taco.report.accuracy_schema import Detail, Paired
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
-from taco.report.schema import Detail, Paired, Report
+from taco.report.schema import Report
 
 #: More mix-ups than this are folded away.
 _MOST_MIXED = 10

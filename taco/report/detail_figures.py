@@ -8,8 +8,8 @@ from typing import Protocol
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from taco.report.accuracy_schema import CoveragePoint
 from taco.report.figures import label_room, legend, short
-from taco.report.schema import CoveragePoint
 from taco.report.svg import BASELINE, DENSE, GRID, INK, SMALL, Margins, canvas, render
 
 _CELL = 24

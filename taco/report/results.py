@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from taco.report import figures, sparsity, wording
+from taco.report.accuracy_schema import ModelAccuracy
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
-from taco.report.schema import Latency, ModelAccuracy, ModelSize, Report
+from taco.report.schema import Latency, ModelSize, Report
 
 
 def accuracy_section(report: Report) -> Section:

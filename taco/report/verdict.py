@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from taco.report import camera, engines, sparsity, wording
+from taco.report.accuracy_schema import ModelAccuracy
 from taco.report.page import Card, Note, Tone
-from taco.report.schema import ModelAccuracy, Report
+from taco.report.schema import Report
 
 _NO_PICTURES = "no labelled pictures were left for it"
 _ARROW = "\N{RIGHTWARDS ARROW}"
