@@ -54,7 +54,7 @@ def confusion_matrix(cells: Iterable[Cell], classes: Sequence[str]) -> str:
         colour = SMALL if row == column else BASELINE
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=0.15 + 0.7 * share, linewidth=0))
         if len(classes) <= _MOST_COUNTED:
-            axes.text(column, row, str(cell.count), ha="center", va="center", fontsize=11, color=INK)
+            axes.text(column, row, str(cell.count), ha="center", va="center", fontsize=12.5, color=INK)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_yticks(range(len(classes)), labels=labels, color=INK, parse_math=False)
@@ -66,14 +66,14 @@ def confusion_matrix(cells: Iterable[Cell], classes: Sequence[str]) -> str:
 
 def coverage_curve(points: Sequence[CoveragePoint], threshold: float, asked: float) -> str:
     """Draw how many of the sure answers are right, against how many are sure; the chosen threshold is marked."""
-    figure, axes = canvas(270, Margins(58, right=20))
+    figure, axes = canvas(270, Margins(66, right=20))
     sure, right = [point.sure for point in points], [point.right for point in points]
-    line = Line2D(sure, right, color=SMALL, linewidth=2.4, label="right among the sure")
+    line = Line2D(sure, right, color=SMALL, linewidth=2.4, label="right")
     axes.add_line(line)
     handles = [line]
     kept = [point for point in points if point.threshold >= threshold]
     if kept:
-        dot = Line2D([kept[-1].sure], [kept[-1].right], color=SMALL, marker="o", linestyle="", label="the limit")
+        dot = Line2D([kept[-1].sure], [kept[-1].right], color=SMALL, marker="o", linestyle="", label="limit")
         dot.set_clip_on(False)
         axes.add_line(dot)
         handles.append(dot)
