@@ -52,6 +52,7 @@ LAYERS = (
             "sparse",
             "executor",
             "sequential",
+            "inorder",
         ),
         *("accuracy", "abstain", "parity", "gates", "progress", "options"),
     ),
