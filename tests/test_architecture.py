@@ -61,6 +61,7 @@ LAYERS = (
             "material",
             "specialise",
             "compress",
+            "inorder",
             "removal",
             "shrink",
             "headwidth",
