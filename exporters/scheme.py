@@ -1,4 +1,4 @@
-"""How numbers are held in eight bits: the kernels of the runtime on the target's processor decide (docs/adr/0009).
+"""How numbers are held in eight bits: the kernels of the runtime on the target's processor decide (docs/adr/0011).
 
 x86 multiplies unsigned activations by signed weights (U8S8). Without VNNI it adds two products in 16 bits, which
 overflow, unless weights keep to seven bits. ARM wants both signed (S8S8). TensorRT wants both signed with every zero

@@ -1,7 +1,7 @@
 """Pack `taco.device` into one file that any Python 3.8 or newer can run: `python3 agent.pyz bench request.json`.
 
-The same sources give the same bytes (fixed timestamps, sorted names, stored rather than deflated, because zlib's output
-changes with its version), so that a device or a bundle can be compared by hash.
+The same sources give the same bytes on one machine (fixed timestamps, sorted names; zlib's output may change with its
+version), so that what lies on a device is known by its hash and need not be sent again.
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ def agent_bytes() -> bytes:
     """The zipapp's content.
 
     Returns:
-        Always the same bytes for the same sources.
+        The same bytes for the same sources and zlib.
     """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in sorted(_members().items()):
             info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = READABLE
             info.create_system = UNIX
+            info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content)
     return buffer.getvalue()
 

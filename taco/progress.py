@@ -27,6 +27,9 @@ log = logging.getLogger("taco")
 
 Advance = Callable[[int], None]
 
+#: A shorter step has no rate worth telling.
+_RATED_S = 1.0
+
 
 class Progress(Protocol):
     """Where a run tells what it is doing."""
@@ -71,7 +74,7 @@ class PlainProgress:
         finally:
             count = f", {done} of {total}" if total else ""
             took = time.perf_counter() - begin
-            rate = f", {done / took:.3g}/s" if total and done and took else ""
+            rate = f", {done / took:.3g}/s" if total and done and took >= _RATED_S else ""
             log.info("%s: %s%.1f s%s%s", name, ended, took, count, rate)
 
     def say(self, text: str) -> None:

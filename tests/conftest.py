@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +27,23 @@ settings.register_profile("taco", deadline=None)
 settings.load_profile("taco")
 
 ROOT = Path(__file__).parent.parent
+
+
+@contextlib.contextmanager
+def logging_as_it_was() -> Iterator[None]:
+    """The command line points the root logger at the stderr of the moment, which pytest closes after the test."""
+    root, ours = logging.getLogger(), logging.getLogger("taco")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    with logging_as_it_was():
+        yield
 
 
 def draw_task(folder: Path, classes: tuple[str, ...] = ("ash", "bay", "cob"), count: int = 8, seed: int = 0) -> Path:

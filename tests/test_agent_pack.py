@@ -36,7 +36,7 @@ def test_it_holds_the_device_package_and_nothing_of_the_host(agent):
 
 
 def test_it_is_small(agent):
-    assert agent.stat().st_size < 200_000
+    assert agent.stat().st_size < 100_000
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path):

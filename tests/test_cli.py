@@ -8,17 +8,15 @@ import errno
 import inspect
 import io
 import json
-import logging
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import onnx
 import pytest
-from conftest import draw_task
+from conftest import draw_task, logging_as_it_was
 
 from taco import cli, printing
 from taco.config import key_of
@@ -27,23 +25,6 @@ from taco.options import ExportOptions
 from taco.predict import Format
 from taco.report.schema import Report
 from taco.rundir import RunDir
-
-
-@contextlib.contextmanager
-def logging_as_it_was() -> Iterator[None]:
-    """The command line points the root logger at the stderr of the moment, which pytest closes after the test."""
-    root, ours = logging.getLogger(), logging.getLogger("taco")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    with logging_as_it_was():
-        yield
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str, entry: str = "main") -> int:

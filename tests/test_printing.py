@@ -102,6 +102,8 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
         ),
         generalist=SimpleNamespace(name="lite0", weights_source="a package", random_weights=not evaluation),
         target=SimpleNamespace(name="host-cpu", description="this machine", channel_multiple=8),
+        device=None,
+        frames=SimpleNamespace(views=[], problems=[]),
     )
     return printing.plan(found, Path("site/taco.toml") if evaluation else None)  # type: ignore[arg-type]
 

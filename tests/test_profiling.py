@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -183,7 +184,7 @@ def test_what_a_time_limit_left_out_is_timed_by_the_next_run(
 def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     key = make_profiler(Device()).key()
     assert key == make_profiler(Device()).key()
-    model = build(FAMILY)
+    model = copy.deepcopy(build(FAMILY))
     model.reset_classifier(3)  # type: ignore[operator]
     assert make_profiler(Device(), model=model).key() == key, "the head is never cut: one table serves every task"
     other = dataclasses.replace(load_target("host-cpu"), channel_multiple=8)

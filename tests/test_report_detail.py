@@ -145,5 +145,5 @@ def test_the_curve_is_drawn_with_and_without_a_reachable_limit() -> None:
         CoveragePoint(threshold=0.9, sure=50.0, right=100.0),
         CoveragePoint(threshold=0.4, sure=100.0, right=90.0),
     ]
-    assert "the limit" in coverage_curve(points, 0.9, 95.0)
-    assert "the limit" not in coverage_curve(points, 1.1, 95.0)
+    assert ">limit<" in coverage_curve(points, 0.9, 95.0)
+    assert ">limit<" not in coverage_curve(points, 1.1, 95.0)

@@ -1,4 +1,4 @@
-"""What the agent's TensorRT commands do."""
+"""What the agent's TensorRT commands do. Their modules need numpy, which is only asked for when they are used."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import sys
 from typing import Any, Dict
 
 from taco.device.commands import folder_of, read_json
-from taco.device.trt_job import run_kit
-from taco.device.trt_kit import read_kit
-from taco.device.trt_machine import Surroundings
-from taco.device.trt_report import failed, write_reports
-from taco.device.trt_sweep import sweep
+from taco.device.wire import DeviceError
 
 EXIT_GATE = 4
 
 
 def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
     """Build, judge, time and report the models of a folder."""
+    try:
+        from taco.device.trt_job import run_kit
+        from taco.device.trt_kit import read_kit
+        from taco.device.trt_machine import Surroundings
+        from taco.device.trt_report import failed, write_reports
+    except ImportError as error:
+        raise _missing(error) from error
     kit = read_kit(os.path.abspath(arguments.folder))
     found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
     for line in write_reports(kit, found):
@@ -31,8 +34,17 @@ def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
 
 def sweep_engines(arguments: argparse.Namespace) -> Dict[str, Any]:
     """Build and time many small engines."""
+    try:
+        from taco.device.trt_machine import Surroundings
+        from taco.device.trt_sweep import sweep
+    except ImportError as error:
+        raise _missing(error) from error
     folder = os.path.abspath(folder_of(arguments.request))
     return sweep(read_json(arguments.request), folder, Surroundings(arguments.trtexec), _tell)
+
+
+def _missing(error: ImportError) -> DeviceError:
+    return DeviceError(f"numpy cannot be imported on this device: {error}", "Install numpy.")
 
 
 def _tell(text: str) -> None:

@@ -15,6 +15,8 @@ from taco.report.svg import BASELINE, DENSE, GRID, INK, SMALL, Margins, canvas, 
 _CELL = 24
 #: Larger matrices have no room for the counts.
 _MOST_COUNTED = 12
+#: Then only one column in so many is numbered.
+_EVERY = 5
 
 
 class Cell(Protocol):
@@ -58,8 +60,9 @@ def confusion_matrix(cells: Iterable[Cell], classes: Sequence[str]) -> str:
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_yticks(range(len(classes)), labels=labels, color=INK, parse_math=False)
-    axes.set_xticks(range(len(classes)), labels=[str(number) for number in range(1, len(classes) + 1)])
-    axes.set_xlabel("answer, numbered as on the left")
+    told = range(0, len(classes), 1 if len(classes) <= _MOST_COUNTED else _EVERY)
+    axes.set_xticks(told, labels=[str(number + 1) for number in told])
+    axes.set_xlabel("answer, by number")
     axes.xaxis.set_label_position("bottom")
     return render(figure, "confusion", f"Confusion matrix of {len(classes)} classes")
 
