@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -233,7 +233,9 @@ class SshTransport:
         marker = secrets.token_hex(16)
         folder, name = self.address.folder, upload.destination
         look = shell.look_script(folder, upload.part, name, upload.sha256, marker)
-        found = self._begun(look, marker, SHORT_S + upload.size / SLOWEST_BYTES_S).stdout.decode("ascii", "replace")
+        with _repeatable():
+            looked = self._begun(look, marker, SHORT_S + upload.size / SLOWEST_BYTES_S)
+        found = looked.stdout.decode("ascii", "replace")
         if found.strip() == "done":
             return
         offset = int(found) if found.strip().isdigit() else 0
@@ -266,7 +268,8 @@ class SshTransport:
 
     def _download(self, source: str) -> bytes:
         marker = secrets.token_hex(16)
-        ended = self._execute(shell.get_script(self.address.folder, source, marker), 10 * SHORT_S, marker)
+        with _repeatable():
+            ended = self._execute(shell.get_script(self.address.folder, source, marker), 10 * SHORT_S, marker)
         if ended.returncode == shell.EXIT_NO_FILE:
             raise MeasurementError(f"{self.name} has no file {source!r}")
         if ended.returncode or not ended.begun:
@@ -298,6 +301,15 @@ class _Broken(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, error: MeasurementError, begun: bool) -> None:
         super().__init__(error)
         self.error, self.begun = error, begun
+
+
+@contextlib.contextmanager
+def _repeatable() -> Iterator[None]:
+    """Let what only looks or reads be done again even if it had begun when the link broke."""
+    try:
+        yield
+    except _Broken as broken:
+        raise _Broken(broken.error, begun=False) from None
 
 
 def _check_inside(path: str) -> None:

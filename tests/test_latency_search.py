@@ -11,7 +11,7 @@ import pytest
 from conftest import draw_task
 from test_pipeline import FakeBench, hashes, options
 
-from taco import api, pipeline, search
+from taco import api, delivery, search
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.rounds import BAND
 from taco.report.schema import Report
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_with_its_measurements(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "judge", killed)
+        patch.setattr(delivery, "judge", killed)
         with pytest.raises(KeyboardInterrupt):
             exported(task, tmp_path / "cut", speedup=1.4)
     timed = len(bench.calls)
