@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from taco.options import DEFAULT_MODEL
 if TYPE_CHECKING:
     from taco.latency.table import LatencyTable
 
-app = typer.Typer(help="What every unit of a model costs on this machine, at every width.", invoke_without_command=True)
+app = typer.Typer(help="What every unit of a model costs on a device, at every width.", invoke_without_command=True)
 
 
 @app.callback()
@@ -27,6 +28,7 @@ def profile(
     context: typer.Context,
     target: arguments.Target = DEFAULT_TARGET,
     model: arguments.Model = DEFAULT_MODEL,
+    device: arguments.Device = None,
     threads: arguments.Threads = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="Begin no further unit after that.")] = 600.0,
     again: Annotated[bool, typer.Option("--again", help="Time everything even if there is a table.")] = False,
@@ -44,8 +46,14 @@ def profile(
     chosen = load_target(target)
     progress = printing.progress(quiet=quiet)
     with printing.waking_up(quiet=quiet):
-        from taco.profile_job import profile_model
-    found = profile_model(model, chosen, threads, max_seconds, progress, again=again)
+        from taco.address import parse_address
+        from taco.ondevice import attached, leased
+        from taco.profile_job import Place, profile_model
+    with contextlib.ExitStack() as stack:
+        there = None if device is None else stack.enter_context(attached(parse_address(device)))
+        if there is not None:
+            stack.enter_context(leased(there))
+        found = profile_model(model, Place(chosen, threads, there), max_seconds, progress, again=again)
     if not quiet:
         _print(found.table)
         done = "was there already" if found.already_there else f"took {found.table.seconds:.0f} s"

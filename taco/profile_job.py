@@ -6,9 +6,11 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+from taco.errors import MeasurementError
 from taco.exporters.loading import load_exporter
 from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
 from taco.model import load_generalist
+from taco.ondevice import Device
 from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.search import Bench
@@ -32,6 +34,21 @@ class Profile:
     table: LatencyTable
     path: Path
     already_there: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where to time.
+
+    Attributes:
+        target: What is aimed at.
+        threads: Of the timed models; None is the target's own choice.
+        device: What is attached; None is this machine.
+    """
+
+    target: Target
+    threads: int | None = None
+    device: Device | None = None
 
 
 def cells_bench(bench: Bench) -> Bench:
@@ -65,15 +82,21 @@ def profile_or_load(
     return Profile(table, save_cached(cache, table), already_there=False)
 
 
-def profile_model(
-    model: str, target: Target, threads: int | None, max_seconds: float, progress: Progress, *, again: bool = False
-) -> Profile:
+def profile_model(model: str, place: Place, max_seconds: float, progress: Progress, *, again: bool = False) -> Profile:
     """Profile a timm model; its weights do not matter.
 
     Raises:
         InputError: There is no such model.
-        MeasurementError: Nothing can be timed here, or a measurement failed.
+        MeasurementError: Nothing can be timed there, or a measurement failed.
     """
+    target, device = place.target, place.device
+    if device is not None:
+        device.check_runtime(target.runtime)
+        if device.emulated:
+            raise MeasurementError(
+                f"{device.name} is emulated ({device.emulated}): its times mean nothing and enter no table",
+                "Profile a real device",
+            )
     generalist = load_generalist(model, random_weights=True)
     input_size = generalist.preprocessing.input_size
     with tempfile.TemporaryDirectory(prefix="taco-profile-") as scratch:
@@ -83,9 +106,10 @@ def profile_model(
             input_size=input_size,
             name=model,
             target=target,
-            threads=threads,
+            threads=place.threads,
             exporter=load_exporter(target.runtime),
-            timer=cells_bench(Bench(target, threads, Path(scratch) / "device")).time,
+            timer=cells_bench(Bench(target, place.threads, Path(scratch) / "device", device)).time,
+            machine=None if device is None else device.probe,
             max_seconds=max_seconds,
         )
         return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)

@@ -23,6 +23,7 @@ from taco.address import parse_address
 from taco.bundle import Bundle
 from taco.device import lease
 from taco.errors import InputError, MeasurementError
+from taco.latency.table import device_words, read_table
 from taco.ondevice import Device, attached, examine, leased, unlock
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 
@@ -380,3 +381,22 @@ def test_addresses_pass_on_only_what_they_say(
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--device"):
         parse_address(text)
+
+
+@pytest.mark.slow
+def test_a_latency_table_is_measured_there_and_none_of_an_emulated_device(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--threads", "1", "-q"]
+    refused = CliRunner().invoke(cli.app, [*asked, "--device", URL + "&emulated"])
+    assert isinstance(refused.exception, MeasurementError)
+    assert "its times mean nothing and enter no table" in refused.exception.what
+    assert list(tmp_path.iterdir()) == []
+    done = CliRunner().invoke(cli.app, [*asked, "--device", URL])
+    assert done.exit_code == 0, done.output
+    table = read_table(Path(done.stdout.strip()))
+    assert {cell.source for unit in table.units.values() for cell in unit.cells} == {"measured"}
+    with attached(parse_address(URL)) as device:
+        assert table.key.device == device_words(device.probe)
+    assert table.key.threads == 1
