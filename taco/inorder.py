@@ -27,7 +27,7 @@ def narrowed_readers(dense: nn.Module, smaller: nn.Module) -> list[str]:
     found = []
     for name, layer in smaller.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            before, now = dense.get_submodule(name).weight.shape, layer.weight.shape  # type: ignore[union-attr]
+            before, now = known(dense.get_submodule(name)).weight.shape, layer.weight.shape
             if before[0] == now[0] and before[1] > now[1]:
                 found.append(name)
     return found
@@ -74,7 +74,7 @@ def _refit(
 ) -> None:
     try:
         best = effective_weight(moments, weight_matrix(layer), damping, centred=True)
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:  # torch.linalg.LinAlgError, which has no public name
         raise SolverError(
             f"{name}: inputs cannot be told apart at damping {damping:g}", f"Raise the damping to {10 * damping:g}"
         ) from error
