@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 
-import torch
 from torch import nn
 
 from taco.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
