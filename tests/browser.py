@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 PROBE = Path(__file__).with_name("browser_probe.js").read_text(encoding="utf-8")
-HEIGHT = 24_000
+HEIGHT = 40_000
 """CSS pixels of a frame: more than any page of the tests is long."""
 _GAP = 10
 _CONSOLE = re.compile(r'CONSOLE[:(\d)]*\]\s*"(.*?)", source', re.DOTALL)
