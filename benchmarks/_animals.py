@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from torch import nn
 
 from taco.accuracy import Score, paired_drop
 from taco.agnostic import CalibrationPictures, agnostic_batches
+from taco.files import write_atomically
 from taco.material import Material, divide, find_pictures
 from taco.model import load_generalist
 from taco.options import make_options
@@ -25,6 +28,8 @@ CLASSES, SHOTS = 8, 16
 
 #: Species that ImageNet names, whose rows of the head are taken, or others, for which a head is fitted.
 Species = Literal["imagenet", "other"]
+
+Answers = npt.NDArray[np.int64]
 
 
 class Setting:
@@ -79,21 +84,33 @@ class Setting:
         """Return accuracies on the evaluation pictures and the paired drop."""
         labels, dense = self._judged
         got = predict_logits(module, self.material.batches(self.material.judged)).argmax(1)
-        classes = self.material.task.classes
-        before, after = (Score.from_predictions(labels, answers, classes) for answers in (dense, got))
-        drop = paired_drop(labels, dense, got, before.balanced)
-        return {
-            "dense": before.top1.percent,
-            "percent": after.top1.percent,
-            "low": after.top1.low,
-            "high": after.top1.high,
-            "n": after.top1.n,
-            "drop": drop.points,
-            "drop_low": drop.low,
-            "drop_high": drop.high,
-        }
+        found = compared(labels, dense, got, self.material.task.classes)
+        return {"dense": found.pop("before"), **found}
 
     @functools.cached_property
     def _judged(self) -> tuple[Any, Any]:
         labels = np.array([p.label_index for p in self.material.judged])
         return labels, predict_logits(self.dense, self.material.batches(self.material.judged)).argmax(1)
+
+
+def compared(labels: Answers, first: Answers, second: Answers, classes: Sequence[str]) -> dict[str, Any]:
+    """Return how right the second answers are and how many points they lose against the first, with intervals."""
+    before, after = (Score.from_predictions(labels, answers, classes) for answers in (first, second))
+    drop = paired_drop(labels, first, second, before.balanced)
+    return {
+        "before": before.top1.percent,
+        "percent": after.top1.percent,
+        "low": after.top1.low,
+        "high": after.top1.high,
+        "n": after.top1.n,
+        "drop": drop.points,
+        "drop_low": drop.low,
+        "drop_high": drop.high,
+    }
+
+
+def write_cell(results: Path, cell: Any, found: Mapping[str, Any]) -> None:
+    """Keep a cell (a dataclass with a `name`) and what was found, as JSON, and tell it."""
+    content = json.dumps({**dataclasses.asdict(cell), **found}, indent=1) + "\n"
+    write_atomically(results / f"{cell.name}.json", content.encode())
+    print(f"{cell.name}: {found['percent']:.1f} % (dense {found['dense']:.1f} %)", flush=True)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from taco.accuracy import Score, paired_drop
+from benchmarks._animals import compared
 from taco.device.bench import bench
 from taco.exporters.graph import write_onnx
 from taco.exporters.loading import load_exporter
@@ -101,19 +101,8 @@ class Setting:
         session = load_exporter(RUNTIMES[provider]).open(file, RunOptions(1, provider))
         got = np.concatenate([session.run(p) for p in self.one_by_one(self.material.judged)()])
         classes = self.material.task.classes
-        before, after = (Score.from_predictions(labels, x.argmax(1), classes) for x in (expected, got))
-        drop = paired_drop(labels, expected.argmax(1), got.argmax(1), before.balanced)
-        return {
-            "torch": before.top1.percent,
-            "percent": after.top1.percent,
-            "low": after.top1.low,
-            "high": after.top1.high,
-            "n": after.top1.n,
-            "drop": drop.points,
-            "drop_low": drop.low,
-            "drop_high": drop.high,
-            "divergence": divergence(expected, got),
-        }
+        found = compared(labels, expected.argmax(1), got.argmax(1), classes)
+        return {"torch": found.pop("before"), **found, "divergence": divergence(expected, got)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

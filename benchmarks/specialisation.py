@@ -20,10 +20,9 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks._animals import DATA, Setting
+from benchmarks._animals import DATA, Setting, write_cell
 from taco.database import LayerDatabase, Recipe, Source, choose_layers
 from taco.executor import Executor
-from taco.files import write_atomically
 from taco.options import ExportOptions
 from taco.progress import PlainProgress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
@@ -108,19 +107,13 @@ def work(results: Path, data: Path, seeds: Sequence[int], steps: int) -> None:
                 missing = [cell for cell in cells if not (results / f"{cell.name}.json").exists()]
                 if missing:
                     for sparsity, found in one_shot(setting(seed), calibration, [c.sparsity for c in missing]):
-                        _write(results, Cell(seed, calibration, sparsity, 0), found)
+                        write_cell(results, Cell(seed, calibration, sparsity, 0), found)
         for seed in seeds:
             for sparsity in GRADUAL if steps else ():
                 for calibration in CALIBRATIONS:
                     cell = Cell(seed, calibration, sparsity, steps)
                     if not (results / f"{cell.name}.json").exists():
-                        _write(results, cell, gradual(setting(seed), cell, results / "runs" / cell.name))
-
-
-def _write(results: Path, cell: Cell, found: Mapping[str, Any]) -> None:
-    content = json.dumps({**dataclasses.asdict(cell), **found}, indent=1) + "\n"
-    write_atomically(results / f"{cell.name}.json", content.encode())
-    print(f"{cell.name}: {found['percent']:.1f} % (dense {found['dense']:.1f} %)", flush=True)
+                        write_cell(results, cell, gradual(setting(seed), cell, results / "runs" / cell.name))
 
 
 def table(results: Path) -> str:

@@ -26,12 +26,11 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
 
-from benchmarks._animals import DATA, Setting, Species
+from benchmarks._animals import DATA, Setting, Species, write_cell
 from taco.allocate import by_macs, candidates
 from taco.baselines import baseline_solutions, squares
 from taco.compress import UnitSolution, calibrate_units, solve_units, stitch
 from taco.distribute import distribute
-from taco.files import write_atomically
 from taco.inorder import refit_in_order
 from taco.latency.losses import UnitLoss, choose_currency
 from taco.probes import Prober
@@ -178,7 +177,7 @@ def work(results: Path, data: Path, cells: Sequence[Cell]) -> None:
             contest = Contest(Setting(seed, data, Path(scratch), species=species, model=MODELS[model]))
             for cell in missing:
                 if (cell.model, cell.species, cell.seed) == (model, species, seed):
-                    _write(results, cell, _judged(contest, cell))
+                    write_cell(results, cell, _judged(contest, cell))
 
 
 def _judged(contest: Contest, cell: Cell) -> dict[str, Any]:
@@ -186,12 +185,6 @@ def _judged(contest: Contest, cell: Cell) -> dict[str, Any]:
     renewed = renormalise(cut, contest.setting.teacher, contest.setting.material)
     kept = count_macs(cut, contest.size) / contest.macs
     return {"kept": kept, "renewed": renewed is not cut, **contest.setting.judge(renewed)}
-
-
-def _write(results: Path, cell: Cell, found: Mapping[str, Any]) -> None:
-    content = json.dumps({**dataclasses.asdict(cell), **found}, indent=1) + "\n"
-    write_atomically(results / f"{cell.name}.json", content.encode())
-    print(f"{cell.name}: {found['percent']:.1f} % (dense {found['dense']:.1f} %)", flush=True)
 
 
 def table(results: Path) -> str:

@@ -140,12 +140,7 @@ class LatencySearcher:
     def _ratio(self, choice: Choice, threshold: float) -> float:
         """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
         allocation, searcher = self._allocation(choice), self.searcher
-        depends = {
-            "dense": searcher.dense_artifact.sha256,
-            "widths": dict(allocation.widths),
-            "threshold": threshold,
-            "target": searcher.bench.key(),
-        }
+        depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
             return searcher.time(allocation, threshold).value

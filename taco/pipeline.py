@@ -44,7 +44,7 @@ from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovering import Recovery
 from taco.rundir import RunDir, content_key
-from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, units_or_error
+from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, measurable, units_or_error
 from taco.sparsify import Sparsifier
 from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
@@ -135,8 +135,7 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
         raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
     exporter = load_exporter(target.runtime)
     check_input(options)
-    measurable = target.local if device is None else device.emulated is None
-    budget = decide_budget(options, target, measurable=measurable)
+    budget = decide_budget(options, target, measurable=measurable(target, device))
     if device is None:
         check_runtime(exporter, target)
     else:

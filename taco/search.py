@@ -98,6 +98,11 @@ def _why(found: UnitMap) -> str:
     return f": {found.dense[0].name}: {found.dense[0].reason}" if found.dense else ""
 
 
+def measurable(target: Target, device: Device | None) -> bool:
+    """Whether times can be taken: on this machine, or on a real device that is attached."""
+    return target.local if device is None else device.emulated is None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bench:
     """Where and how this run measures: the target's protocol on this machine or a device, through the device agent."""
@@ -110,7 +115,7 @@ class Bench:
     @property
     def measurable(self) -> bool:
         """Whether times can be taken; those of an emulated device mean nothing and are not."""
-        return self.target.local if self.device is None else self.device.emulated is None
+        return measurable(self.target, self.device)
 
     def key(self) -> dict[str, Any]:
         """Return what a measurement depends on beside the models, as JSON values."""
@@ -196,12 +201,7 @@ class Searcher:
     ) -> float:
         """Return the speed-up of one allocation; measured once, and stored for a run that goes on after a kill."""
         if allocation.ratio not in trials:
-            depends = {
-                "dense": self.dense_artifact.sha256,
-                "widths": dict(allocation.widths),
-                "threshold": threshold,
-                "target": self.bench.key(),
-            }
+            depends = self.timed_key(allocation, threshold)
             found = self.rundir.json_step("trial", depends, lambda: self._sure(allocation, threshold), measured=True)
             trials[allocation.ratio] = float(found)
             advance(1)
@@ -211,6 +211,15 @@ class Searcher:
         ratio = self.time(allocation, threshold)
         # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
         return min(ratio.value, ratio.low * MARGIN)
+
+    def timed_key(self, allocation: Allocation, threshold: float) -> dict[str, Any]:
+        """Return what the time of an allocation depends on, as JSON values."""
+        return {
+            "dense": self.dense_artifact.sha256,
+            "widths": dict(allocation.widths),
+            "threshold": threshold,
+            "target": self.bench.key(),
+        }
 
     def time(self, allocation: Allocation, threshold: float) -> Ratio:
         """Cut, export and time one allocation beside the dense model, until it is clear of `threshold` or not."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,16 +21,6 @@ from taco.progress import PlainProgress
 
 TINY = ("--model", "test_efficientnet", "--random-weights", "--head", "fit", "--shots", "4", "--executor", "local:1")
 FAST = (*TINY, "--solver", "magnitude", "--damping", "0.01", "--include", "blocks.4.*dw", "--include", "conv_head")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("taco")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
 
 
 def call(*arguments: str) -> int:

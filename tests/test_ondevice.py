@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_run
 from conftest import draw_task
 from sshd import Server, serving
 from typer.testing import CliRunner
@@ -192,19 +193,7 @@ def test_another_device_than_the_target_is_refused_or_told(site: Path, tmp_path:
 
 
 def options(task: Path, out: Path, url: str, **changes: Any) -> api.ExportOptions:
-    values: dict[str, Any] = {
-        "task": task,
-        "target": "raspberry-pi-4",
-        "model": "test_efficientnet",
-        "random_weights": True,
-        "shots": 5,
-        "recover_minutes": 0.0,
-        "macs": 0.6,
-        "threads": 1,
-        "out": out,
-        "device": url,
-    }
-    return api.make_options({**values, **changes})
+    return tiny_run.options(task, out, **{"macs": 0.6, "threads": 1, "device": url, **changes})
 
 
 @pytest.fixture(scope="module")
