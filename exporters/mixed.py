@@ -19,7 +19,7 @@ import onnx
 
 from taco.exporters.layers import Graph
 from taco.exporters.protocol import Calibration, FloatArray, PutBack, Quantisation, Reference
-from taco.exporters.qdq import insert_qdq
+from taco.exporters.qdq import RoundedWeights, insert_qdq
 from taco.exporters.ranges import METHODS, Method, Observed, observe
 from taco.exporters.scheme import Scheme
 
@@ -89,7 +89,8 @@ class _Search:
         self.graph, self.scheme, self.backend = graph, scheme, backend
         self.reference = calibration.reference
         self.file = folder / "candidate.onnx"
-        self.observed: Observed = observe(graph, scheme, calibration.fit)
+        self.rounded = RoundedWeights(graph, scheme)
+        self.observed: Observed = observe(graph, scheme, calibration.fit, self.rounded)
         self.evaluations = 0
         self.put_back: list[PutBack] = []
 
@@ -121,7 +122,7 @@ class _Search:
         if not choice.quantised:
             return self.graph.proto
         seen = self.observed.activations(choice.method, corrected=choice.corrected)
-        return insert_qdq(self.graph, choice.quantised, self.scheme, seen)
+        return insert_qdq(self.graph, choice.quantised, self.scheme, seen, self.rounded)
 
     def _saved(self, choice: _Choice) -> tuple[dict[str, float], str]:
         """Return what INT8 of each layer saves, and put back those that the runtime does not compute in INT8."""

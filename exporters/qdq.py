@@ -72,11 +72,30 @@ def _to_integers(
     return np.clip(np.rint(values / scale), -limit, limit)
 
 
-def weight_error(graph: Graph, layer: Layer, scheme: Scheme) -> Floats:
-    """Return rounded minus true weight, in the weight's own shape."""
-    weight = graph.constant(layer.weight)
-    integers, scale = round_weight(weight, layer.axis, scheme)
-    return (integers * _along(scale, layer.axis, weight.ndim) - weight).astype(np.float32)
+class RoundedWeights:
+    """The weights of a graph in integers, each rounded once however many candidates are written with it.
+
+    Args:
+        graph: fp32.
+        scheme: How many bits.
+    """
+
+    def __init__(self, graph: Graph, scheme: Scheme) -> None:
+        self._graph, self._scheme = graph, scheme
+        self._kept: dict[str, tuple[npt.NDArray[np.int8], Floats]] = {}
+
+    def of(self, layer: Layer) -> tuple[npt.NDArray[np.int8], Floats]:
+        """Return what `round_weight` gives for a layer; not to be changed."""
+        if layer.name not in self._kept:
+            weight = self._graph.constant(layer.weight)
+            self._kept[layer.name] = round_weight(weight, layer.axis, self._scheme)
+        return self._kept[layer.name]
+
+    def error(self, layer: Layer) -> Floats:
+        """Return rounded minus true weight, in the weight's own shape."""
+        integers, scale = self.of(layer)
+        weight = self._graph.constant(layer.weight)
+        return (integers * _along(scale, layer.axis, weight.ndim) - weight).astype(np.float32)
 
 
 def _along(values: Floats, axis: int, ndim: int) -> Floats:
@@ -98,7 +117,13 @@ def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float3
     return scale, int(np.clip(np.rint(least - low / float(scale)), least, most))
 
 
-def insert_qdq(graph: Graph, quantised: Collection[str], scheme: Scheme, seen: Activations) -> onnx.ModelProto:
+def insert_qdq(
+    graph: Graph,
+    quantised: Collection[str],
+    scheme: Scheme,
+    seen: Activations,
+    rounded: RoundedWeights | None = None,
+) -> onnx.ModelProto:
     """Return the model with these layers in INT8.
 
     Args:
@@ -106,13 +131,14 @@ def insert_qdq(graph: Graph, quantised: Collection[str], scheme: Scheme, seen: A
         quantised: Names of layers.
         scheme: How numbers are held.
         seen: Ranges of at least `graph.tensors(quantised)`; layers without a shift keep their bias.
+        rounded: The weights of `graph` by `scheme`, where they are needed more than once.
     """
-    return _Writer(graph, scheme, seen).write(quantised)
+    return _Writer(graph, scheme, seen, rounded or RoundedWeights(graph, scheme)).write(quantised)
 
 
 class _Writer:
-    def __init__(self, graph: Graph, scheme: Scheme, seen: Activations) -> None:
-        self.graph, self.scheme, self.seen = graph, scheme, seen
+    def __init__(self, graph: Graph, scheme: Scheme, seen: Activations, rounded: RoundedWeights) -> None:
+        self.graph, self.scheme, self.seen, self.rounded = graph, scheme, seen, rounded
         self.proto = onnx.ModelProto()
         self.proto.CopyFrom(graph.proto)
         self.added: dict[str, onnx.TensorProto] = {}
@@ -163,7 +189,7 @@ class _Writer:
 
     def _layer(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
         """Quantise weight and bias of a layer; returns the nodes that come before it."""
-        integers, scale = round_weight(self.graph.constant(layer.weight), layer.axis, self.scheme)
+        integers, scale = self.rounded.of(layer)
         bias = None if layer.bias is None or layer.bias_node else self.graph.constant(layer.bias)
         if layer.bias_node is None and layer.name in self.seen.shifts and layer.op != "MatMul":
             shift = self.seen.shifts[layer.name]

@@ -21,7 +21,7 @@ from taco.device.session import import_runtime, runtime_errors
 from taco.errors import GateError
 from taco.exporters.layers import Floats, Graph, Layer
 from taco.exporters.opsets import opset_of
-from taco.exporters.qdq import Activations, weight_error
+from taco.exporters.qdq import Activations, RoundedWeights
 from taco.exporters.scheme import Scheme
 
 Method = Literal["minmax", "99.99 %", "99.9 %"]
@@ -65,13 +65,19 @@ class Observed:
         return low + first * width, low + (last + 1) * width
 
 
-def observe(graph: Graph, scheme: Scheme, pictures: Callable[[], Iterable[Floats]]) -> Observed:
+def observe(
+    graph: Graph,
+    scheme: Scheme,
+    pictures: Callable[[], Iterable[Floats]],
+    rounded: RoundedWeights | None = None,
+) -> Observed:
     """Run the fp32 graph over pictures, twice: for limits, then for histograms and shifts.
 
     Args:
         graph: fp32.
         scheme: Decides which tensors matter and how weights are rounded.
         pictures: Gives preprocessed pictures, (1, C, H, W) float32 each, the same every time.
+        rounded: The weights of `graph` by `scheme`, where they are needed more than once.
 
     Raises:
         GateError: There is no picture, or the graph does not run or gives what is no number.
@@ -90,18 +96,18 @@ def observe(graph: Graph, scheme: Scheme, pictures: Callable[[], Iterable[Floats
             limits[name] = (min(low, before[0]), max(high, before[1]))
     if not seen:
         raise GateError("INT8 needs pictures to find the ranges of activations, and none are left", "Give more --shots")
-    return Observed(limits, *_second_pass(graph, scheme, limits, pictures), seen)
+    return Observed(limits, *_second_pass(graph, rounded or RoundedWeights(graph, scheme), limits, pictures), seen)
 
 
 def _second_pass(
     graph: Graph,
-    scheme: Scheme,
+    rounded: RoundedWeights,
     limits: Mapping[str, tuple[float, float]],
     pictures: Callable[[], Iterable[Floats]],
 ) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Floats]]:
     counts = {name: np.zeros(_BINS, np.int64) for name in limits}
     sums: dict[str, Floats] = {}
-    run = _Runner(_with_shifts(graph, scheme), [*limits, *(_SHIFT + layer.name for layer in graph.layers)])
+    run = _Runner(_with_shifts(graph, rounded), [*limits, *(_SHIFT + layer.name for layer in graph.layers)])
     seen = 0
     for picture in pictures():
         seen += 1
@@ -120,7 +126,7 @@ def _histogram(values: Floats, low: float, high: float) -> npt.NDArray[np.int64]
     return np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS).astype(np.int64)
 
 
-def _with_shifts(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
+def _with_shifts(graph: Graph, rounded: RoundedWeights) -> onnx.ModelProto:
     """Return the graph with, beside each layer, the same operator on the error of its weight, averaged over places."""
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.proto)
@@ -129,7 +135,7 @@ def _with_shifts(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     for layer in graph.layers:
         axes = [0, 2, 3] if layer.op == "Conv" else [0]
         proto.graph.node.extend(_shift_nodes(layer, nodes[layer.node], axes if older else None))
-        error = weight_error(graph, layer, scheme)
+        error = rounded.error(layer)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(error, f"{_SHIFT}weight/{layer.name}"))
         if not older:
             given = np.array(axes, np.int64)

@@ -14,9 +14,12 @@ from taco.calibrate import CalibrationOptions, calibrate_in_waves
 from taco.database import DEFAULT_LEVELS, LayerDatabase, Recipe, choose_layers
 from taco.database import build as building
 from taco.database.index import SCHEMA_VERSION, read_index
-from taco.database.recipe import ADMM_COLUMNS, read_damping, solver_version
+from taco.database.recipe import ADMM_COLUMNS, DAMPING_LEVEL, read_damping, solver_version
+from taco.database.solving import Order, halves_of, solve_layer
 from taco.errors import InputError, SolverError, TacoError, TaskError, UnsupportedModuleError
 from taco.levels import Level
+from taco.moments import LayerMoments, Moments
+from taco.solvers.damping import choose_damping
 from taco.solvers.loading import solve_levels
 from taco.solvers.solver import Solution
 from taco.unfold import weight_matrix
@@ -260,6 +263,19 @@ def test_a_build_that_fails_keeps_what_is_done_and_names_layer_and_damping(
     assert database.units == ("deep", "grouped", "mix"), "wide is the least work, and comes last"
     monkeypatch.setattr(building, "solve_layer", real)
     assert make(tmp_path / "db").index.finished is not None
+
+
+@pytest.mark.parametrize("n", [26, 4000])
+def test_some_rows_stand_for_many_when_the_damping_is_chosen(n: int) -> None:
+    """With as few inputs as columns much damping is right, with many little, whichever rows are asked."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(n, 24, generator=generator, dtype=torch.float64) for _ in range(2)]
+    fit, held_out = (Moments((x.T @ x / n)[None], x.mean(0)[None], n) for x in inputs)
+    W = torch.randn(1, 500, 24, generator=generator, dtype=torch.float64)
+    spec = DAMPING_LEVEL.spec(torch.nn.Identity())
+    order = Order("wide", (500, 24), {"unstructured:0.75": spec}, "magnitude", "auto")
+    solved = solve_layer(order, W.numpy(), *halves_of(LayerMoments(fit, held_out)))
+    assert solved.damping == choose_damping(W, fit.H, held_out.H, spec)
 
 
 def test_the_damping_is_chosen_on_held_out_pictures_and_kept(tmp_path: Path) -> None:

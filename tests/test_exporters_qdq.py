@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from taco.exporters import scheme as scheme_module
 from taco.exporters.layers import Graph
-from taco.exporters.qdq import Activations, activation_scale, insert_qdq, round_weight, weight_error
+from taco.exporters.qdq import Activations, RoundedWeights, activation_scale, insert_qdq, round_weight
 from taco.exporters.ranges import observe
 from taco.exporters.scheme import Scheme, here, scheme_for
 
@@ -209,7 +209,7 @@ def test_shifts_are_what_rounded_weights_add_on_average(graph: Graph) -> None:
         rounded.CopyFrom(graph.proto)
         for initializer in rounded.graph.initializer:
             if initializer.name == layer.weight:
-                changed = graph.constant(layer.weight) + weight_error(graph, layer, U7)
+                changed = graph.constant(layer.weight) + RoundedWeights(graph, U7).error(layer)
                 initializer.CopyFrom(numpy_helper.from_array(changed, layer.weight))
         for picture in pictures():
             before, after = run(graph.proto, picture, layer.output)[0], run(rounded, picture, layer.output)[0]

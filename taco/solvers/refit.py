@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from taco.solvers.deflation import Preconditioner
 from taco.solvers.problem import Problem, cholesky
 
-_BATCH_BYTES = 64 * 2**20
+_BATCH_BYTES = 192 * 2**20  # every correction of a batch reads all of H once
 _WIDEST = 1408  # unknowns of a row; beyond, conjugate gradients first
 _SINGLE = 192  # unknowns from which a float32 factorisation with refinement is faster
 _REFINED, _STEPS = 1e-10, 5  # relative residual, most corrections
