@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.allocate import Allocation
 from taco.baking import Baked
-from taco.compress import UnitSolution, calibrate_units, solve_units
+from taco.compress import UnitSolution, calibrate_units, droppable, solve_units
 from taco.converting import GivenUp, Pair
 from taco.cutting import Cut, Cutter
 from taco.delivery import Delivery
@@ -30,7 +30,7 @@ from taco.files import sha256_of
 from taco.head import Linear
 from taco.judge import Judgement, Stages
 from taco.keys import Keys, versions
-from taco.material import Listings, Material, divide, find_pictures
+from taco.material import PROBED, Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
 from taco.moments import Moments
 from taco.ondevice import Device
@@ -43,12 +43,24 @@ from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovering import Recovery
+from taco.refit import Starter
 from taco.rundir import RunDir, content_key
-from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, measurable, units_or_error
+from taco.search import (
+    Budget,
+    Searcher,
+    check_input,
+    check_runtime,
+    check_size,
+    chosen_target,
+    decide_allocation,
+    decide_budget,
+    measurable,
+    units_or_error,
+)
 from taco.sparsify import Sparsifier
 from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
-from taco.targets.loading import Target, list_targets, load_target
+from taco.targets.loading import Target
 from taco.timings import BenchResult
 from taco.trainer import RecoveryOptions
 from taco.units import UnitMap, find_units
@@ -149,22 +161,6 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
     return Plan(options, target, exporter, budget, listings, generalist, units, frames, device)
 
 
-def chosen_target(options: ExportOptions) -> Target:
-    """Return the target, on the OpenVINO device that was asked.
-
-    Raises:
-        TargetError: There is no such target.
-        InputError: A device was asked, and the target's runtime is not OpenVINO.
-    """
-    target = load_target(options.target)
-    if options.runtime_device is None:
-        return target
-    if target.runtime != "ov":
-        names = ", ".join(t.name for t in list_targets() if t.runtime == "ov")
-        raise InputError(f"--runtime-device is for OpenVINO, and {target.name} has another runtime", f"Aim at {names}")
-    return dataclasses.replace(target, provider=options.runtime_device)
-
-
 def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
     """Do the job.
 
@@ -260,8 +256,11 @@ class _Job:
             labels=np.array([picture.label_index for picture in probed], np.int64),
             step=bench.target.channel_multiple,
             depends_on=self.keys.after_head(**self.pictures.key),
+            batches=functools.partial(self.pictures.some, PROBED),
         )
-        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options.allocation, self.progress)
+        budget = self.plan.budget
+        how = decide_allocation(self.options, budget)
+        search = WidthSearch(searcher, profiler, prober, budget, how, self.progress)
         return self._realise(specialist, dense, searcher.solutions, search.find())
 
     def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -316,7 +315,7 @@ class _Job:
 
     def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
         units, module, pictures = self.plan.units.within_blocks, specialist.module, self.pictures
-        if not units or self.plan.budget.macs == 1:
+        if not units or not self.plan.budget.cuts:
             return {}
 
         def compute_moments() -> Mapping[str, Moments]:
@@ -329,7 +328,8 @@ class _Job:
 
         key = self.keys.after_head(**pictures.key)
         moments = self.store.moments(key, compute_moments)
-        return self.store.solutions(key, units, moments, compute_orders)
+        blocks = {u.name: droppable(u) for u in self.plan.units.of("block")}
+        return {**self.store.solutions(key, units, moments, compute_orders), **blocks}
 
     def _realise(
         self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
@@ -337,13 +337,15 @@ class _Job:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         best, asked, precision = 0.0, found.asked, self.delivery.target.precision
         self.asked = asked
-        cutter = Cutter(solutions, self._recovery(specialist, self.material, keep_zeros=False))
+        recovery = self._recovery(specialist, self.material, keep_zeros=False)
+        cutter = Cutter(solutions, Starter(recovery, self.pictures.batches, self.options.sequential))
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
             dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
             if asked is not None and self.delivery.target.precision != precision:
                 self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
                 return self._narrow(specialist, dense)
+            check_size(self.plan.budget.limits, compressed.shipped.size_bytes)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
                 self.loop = found.loop(number)
@@ -382,5 +384,5 @@ class _Job:
             "minutes": self.options.recover_minutes,
             "steps": steps,
         }
-        trained = cut.sparsity is not None or cut.recovered is not None
-        return {**made, "weights": state_sha256(cut.module)} if trained else made
+        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit))
+        return {**made, "weights": state_sha256(cut.module)} if own else made
