@@ -2,8 +2,9 @@
 
 Bytes and multiply-accumulates are predicted as proportional to widths (`taco.latency.limits`), then counted on the
 whole model; where the count is above, the prediction's cap shrinks by as much and the choice is made again. Memory is a
-maximum, not a sum: a unit's levels are kept down to those at which its block alone stays below the limit, the rest of
-the block dense, which is on the safe side; the whole model is then measured.
+maximum, not a sum: a unit's levels are kept down to those at which the model stays below the limit while its own block
+is dense elsewhere and all others are as narrow as can be. Of several units in a block that asks a little more than
+needed; where each block has one, it is exact. The whole model is then measured.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Limiter:
         """Return the levels at which a unit's block stays below the limit on memory; the narrowest where none does."""
         if self.asked.memory_bytes is None:
             return {name: list(levels) for name, levels in options.items()}
-        return {name: list(levels[self._first_below(name, levels) :]) for name, levels in options.items()}
+        return {name: list(levels[self._first_below(name, options) :]) for name, levels in options.items()}
 
     def held(self, allocation: Allocation) -> tuple[Held, ...]:
         """Count what a choice uses of everything that is limited."""
@@ -97,24 +98,31 @@ class Limiter:
             used = searcher.dense_artifact.size_bytes - self._weight_bytes() * removed
             found.append(Held("--max-bytes", asked.size_bytes, used))
         if asked.memory_bytes is not None:
-            used = float(peak_activation_bytes(smaller, searcher.input_size))
-            found.append(Held("--max-memory", asked.memory_bytes, used))
+            found.append(Held("--max-memory", asked.memory_bytes, self._peak(allocation.widths)))
         return tuple(found)
 
-    def _first_below(self, name: str, levels: Sequence[Level]) -> int:
+    def _first_below(self, name: str, options: Mapping[str, Sequence[Level]]) -> int:
         """Return the place of the widest level that fits; by bisection, because memory falls with width."""
-        holder = self.holders.get(name)
-        if not isinstance(holder, Holder) or self.asked.memory_bytes is None:
-            return 0
-        unit, low, high = self.searcher.solutions[name].unit, 0, len(levels) - 1
+        cap, own = self.asked.memory_bytes or 0.0, self._home(name)
+        widths = {n: levels[0 if self._home(n) == own else -1].width for n, levels in options.items()}
+        low, high = 0, len(options[name]) - 1
         while low < high:
             middle = (low + high) // 2
-            block = holder.at(self.searcher.dense, unit, levels[middle].width)
-            if peak_activation_bytes(block, holder.reads) <= self.asked.memory_bytes:
+            if self._peak({**widths, name: options[name][middle].width}) <= cap:
                 high = middle
             else:
                 low = middle + 1
         return low
+
+    def _home(self, name: str) -> str:
+        """Return what runs around a unit: units of one home are in memory at a time."""
+        holder = self.holders.get(name)
+        return f"{holder.name}{holder.children}" if isinstance(holder, Holder) else name
+
+    def _peak(self, widths: Mapping[str, int]) -> float:
+        searcher = self.searcher
+        smaller = stitch(searcher.dense, searcher.solutions, widths, compensate=False)
+        return float(peak_activation_bytes(smaller, searcher.input_size))
 
     def _weight_bytes(self) -> float:
         """Return the bytes of a weight: the largest kind that the dense file has room for."""

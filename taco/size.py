@@ -45,10 +45,8 @@ def count_macs(module: nn.Module, input_size: tuple[int, int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def peak_activation_bytes(module: nn.Module, input_size: tuple[int, ...]) -> int:
+def peak_activation_bytes(module: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Return the most memory that activations of one picture take at a time, the picture included.
-
-    `input_size` is (channels, height, width), or of a part of a model whatever that reads, without the batch.
 
     Weights do not count. Every tensor that an operation makes counts from then on until nothing refers to it any
     more, as torch runs the model; a runtime that works in place needs less.

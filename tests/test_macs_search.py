@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from families import SMALL, build, pictures, solved, units_of
+from torch import nn
 
 from taco.allocate import Allocation
 from taco.compress import droppable, stitch
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
+from taco.latency.limits import LimitError
 from taco.latency_search import allocation_of
 from taco.limiting import Limiter
 from taco.macs_search import MacsSearcher
+from taco.micromodels import find_holders
 from taco.probes import Probed, Prober
 from taco.search import Limits, Searcher
 from taco.size import count_macs
@@ -47,6 +50,10 @@ class Case:
         return count_macs(smaller, FAMILY.input_size) / self.dense
 
 
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
 @pytest.fixture(scope="module")
 def case() -> Case:
     model, x = build(FAMILY), pictures(FAMILY, 6)
@@ -54,7 +61,8 @@ def case() -> Case:
     solutions |= {u.name: droppable(u) for u in units_of(FAMILY).of("block")}
     bench: Any = SimpleNamespace(target=SimpleNamespace(channel_multiple=4))
     nothing: Any = None
-    searcher = Searcher(model, solutions, nothing, bench, nothing, FAMILY.input_size, Path(), nothing)
+    dense: Any = SimpleNamespace(size_bytes=4 * parameters(model) + 5000)
+    searcher = Searcher(model, solutions, nothing, bench, dense, FAMILY.input_size, Path(), nothing)
     fresh = pictures(FAMILY, 4, seed=9)
 
     def answer(module: Any) -> Any:
@@ -103,6 +111,41 @@ def test_units_of_a_block_that_is_left_out_keep_nothing_and_the_ratio_counts_cha
     assert {name for name, width in found.widths.items() if width == 0} == {case.block, *(u.name for u in inside)}
     assert case.kept(dict(found.widths)) == pytest.approx(1 - solutions[case.block].unit.macs / case.dense)
     assert isinstance(found, Allocation)
+
+
+def limited(case: Case, **limits: float) -> MacsSearcher:
+    holders = find_holders(build(FAMILY), units_of(FAMILY), FAMILY.input_size) if "memory_bytes" in limits else {}
+    limiter = Limiter(case.search.searcher, Limits(**limits), holders)
+    return dataclasses.replace(case.search, limiter=limiter)
+
+
+def smaller(case: Case, found: dict[str, Any]) -> nn.Module:
+    widths = found["candidates"][0]["widths"]
+    return stitch(build(FAMILY), case.search.searcher.solutions, widths, compensate=False)
+
+
+def test_limits_on_bytes_and_macs_hold_as_counted_on_the_whole_model(case: Case) -> None:
+    size = case.search.searcher.dense_artifact.size_bytes
+    asked = {"size_bytes": 0.6 * size, "macs": 0.7 * case.dense}
+    found = limited(case, **asked).find(1.0, case.probed, lambda _: None)
+    model = smaller(case, found)
+    assert count_macs(model, FAMILY.input_size) <= asked["macs"]
+    assert 4 * parameters(model) + 5000 <= asked["size_bytes"]
+    held = {h["flag"]: h for h in found["limits"]}
+    assert held["--max-macs"]["used"] == count_macs(model, FAMILY.input_size)
+    assert held["--max-bytes"]["used"] == 4 * parameters(model) + 5000
+    assert max(h["used"] / h["asked"] for h in held.values()) > 0.85, "no more is taken away than needed"
+
+
+def test_a_limit_that_nothing_reaches_says_what_was_reached(case: Case) -> None:
+    with pytest.raises(LimitError, match=r"--max-memory 1000 \(reached: .*Ask for --max-memory"):
+        limited(case, memory_bytes=1000.0).find(1.0, case.probed, lambda _: None)
+
+
+def test_a_limit_that_the_dense_model_holds_cuts_nothing(case: Case) -> None:
+    found = limited(case, macs=2.0 * case.dense).find(1.0, case.probed, lambda _: None)
+    widths = found["candidates"][0]["widths"]
+    assert widths == {name: s.unit.width for name, s in case.search.searcher.solutions.items()}
 
 
 def test_too_little_is_refused(case: Case) -> None:
