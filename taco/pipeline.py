@@ -18,12 +18,14 @@ from pydantic import TypeAdapter
 from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.allocate import Allocation
 from taco.baking import Baked
-from taco.compress import UnitSolution, calibrate_units, droppable, solve_units
+from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.converting import GivenUp, Pair
 from taco.cutting import Cut, Cutter
+from taco.database.channels import build_widths
 from taco.delivery import Delivery
 from taco.device_judge import OnDevice
 from taco.errors import BudgetInfeasibleError, InputError
+from taco.executor import Executor
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
@@ -322,14 +324,10 @@ class _Job:
             with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
                 return calibrate_units(module, units, pictures.batches(), advance)
 
-        def compute_orders() -> dict[str, UnitSolution]:
-            with self.progress.step("choose channels, layer by layer", len(units)) as advance:
-                return solve_units(module, units, moments, progress=advance)
-
-        key = self.keys.after_head(**pictures.key)
-        moments = self.store.moments(key, compute_moments)
-        blocks = {u.name: droppable(u) for u in self.plan.units.of("block")}
-        return {**self.store.solutions(key, units, moments, compute_orders), **blocks}
+        moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
+        executor = Executor.parse(self.options.executor)
+        solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
+        return {**solved, **{u.name: droppable(u) for u in self.plan.units.of("block")}}
 
     def _realise(
         self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
