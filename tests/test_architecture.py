@@ -167,6 +167,7 @@ LIGHT = (
     "latency.table",
     "latency.levels",
     "latency.limits",
+    "latency.asked",
     "latency.losses",
     "latency.rounds",
     "ondevice",
