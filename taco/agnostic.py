@@ -46,6 +46,14 @@ class CalibrationPictures:
         """In words."""
         return "agnostic" if self.key else "the task's"
 
+    def some(self, most: int) -> Iterator[torch.Tensor]:
+        """Give at most so many of them, spread evenly over all."""
+        step, first = max(1, -(-self.count // most)), 0
+        for batch in self.batches():
+            if len(few := batch[-first % step :: step]):
+                yield few
+            first += len(batch)
+
 
 def calibration_pictures(material: Material, options: ExportOptions) -> CalibrationPictures:
     """Choose the pictures to calibrate on; agnostic ones are read when they are first asked for.

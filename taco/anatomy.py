@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from taco.allocate import uniform
-from taco.compress import first_leave, stitch
+from taco.compress import droppable, first_leave, stitch
+from taco.errors import InputError
 from taco.size import measure_size, peak_activation_bytes
-from taco.units import Unit, UnitMap, find_units, steps_of
+from taco.units import Unit, UnitMap, find_units, lies_in, steps_of
 
 _BAR = 48
 
@@ -39,7 +42,7 @@ class Anatomy:
         input_size: (channels, height, width).
         found: Its units, and what stays dense.
         sizes: Of the dense model.
-        planned: Unit -> width under the plan; empty where there is none.
+        planned: Unit -> width under the plan, of blocks only those left out, with 0; empty where there is none.
         planned_sizes: Of the planned model.
     """
 
@@ -72,8 +75,23 @@ class Anatomy:
         }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a plan takes.
+
+    Attributes:
+        ratio: Keep this part of every width that a run cuts.
+        channel_multiple: Kept channels are multiples of this.
+        drop: Globs of residual blocks that are left out.
+    """
+
+    ratio: float = 1.0
+    channel_multiple: int = 8
+    drop: tuple[str, ...] = ()
+
+
 def take_apart(
-    model: nn.Module, name: str, input_size: tuple[int, int, int], ratio: float | None = None, channel_multiple: int = 8
+    model: nn.Module, name: str, input_size: tuple[int, int, int], plan: PlanOptions | None = None
 ) -> Anatomy:
     """Find a model's units and count it.
 
@@ -81,17 +99,32 @@ def take_apart(
         model: In eval mode; not modified. Its weights do not matter.
         name: For the title.
         input_size: (channels, height, width).
-        ratio: Plan to keep this part of every width that a run cuts; None plans nothing.
-        channel_multiple: Planned channels are multiples of this.
+        plan: What to plan; None plans nothing.
+
+    Raises:
+        InputError: A glob of the plan fits no block.
     """
     found = find_units(model, input_size)
     dense = Sizes.of(model, input_size)
-    if ratio is None:
+    if plan is None:
         return Anatomy(name, input_size, found, dense)
-    units = found.within_blocks
-    widths = dict(uniform({u.name: u.width for u in units}, ratio, steps_of(units, channel_multiple)).widths)
-    smaller = stitch(model, {u.name: first_leave(u) for u in units}, widths, compensate=False)
+    units, blocks = found.within_blocks, _left_out(found, plan.drop)
+    steps = steps_of(units, plan.channel_multiple)
+    widths = dict(uniform({u.name: u.width for u in units}, plan.ratio, steps).widths)
+    widths |= {u.name: 0 for u in units if any(lies_in(u, block.name) for block in blocks)}
+    solutions = {u.name: first_leave(u) for u in units} | {u.name: droppable(u) for u in blocks}
+    widths |= {block.name: 0 for block in blocks}
+    smaller = stitch(model, solutions, widths, compensate=False)
     return Anatomy(name, input_size, found, dense, widths, Sizes.of(smaller, input_size))
+
+
+def _left_out(found: UnitMap, globs: Sequence[str]) -> list[Unit]:
+    blocks = found.of("block")
+    for glob in globs:
+        if not any(fnmatch.fnmatchcase(u.name, glob) for u in blocks):
+            names = ", ".join(u.name for u in blocks) or "none"
+            raise InputError(f"--drop {glob}: no block that may be left out has such a name", f"There are: {names}")
+    return [u for u in blocks if any(fnmatch.fnmatchcase(u.name, glob) for glob in globs)]
 
 
 def draw(anatomy: Anatomy) -> list[str]:
@@ -103,10 +136,12 @@ def draw(anatomy: Anatomy) -> list[str]:
     widest = {kind: max(u.width for u in anatomy.found.of(kind)) for kind in {u.kind for u in anatomy.found.units}}
     for unit in anatomy.found.units:
         if unit.kind == "block":
+            if anatomy.planned.get(unit.name) == 0:
+                lines.append(f"  left out: {unit.name}")
             continue
         kept = anatomy.planned.get(unit.name, unit.width)
         full = max(1, round(_BAR * unit.width / widest[unit.kind]))
-        dark = min(full, max(1, round(full * kept / unit.width)))
+        dark = min(full, max(1, round(full * kept / unit.width))) if kept else 0
         wide = unit.kind in ("stem", "stream")
         bar = ("█" if wide else "▒") * dark + "·" * (full - dark)
         width = f"{kept} of {unit.width}" if kept != unit.width else str(unit.width)

@@ -118,8 +118,9 @@ Allocation = Annotated[
     Allocate,
     typer.Option(
         metavar="HOW",
-        help="How widths are found for --speedup or --latency-ms. latency: every unit by its own measured time and "
-        "loss. uniform: one ratio for all.",
+        help="How widths are found. latency: every unit by its own loss and measured time, or with --macs by its "
+        "multiply-accumulates; residual blocks may be left out. uniform: one ratio for all. auto: uniform, and latency "
+        "where --max-bytes, --max-macs or --max-memory is asked.",
         rich_help_panel=EXPERT,
     ),
 ]
@@ -128,6 +129,25 @@ Macs = Annotated[
     typer.Option(
         help="Keep this share of the multiply-accumulates (1 = cut nothing).",
         show_default="the target's own",
+        rich_help_panel=SIZE,
+    ),
+]
+MaxBytes = Annotated[
+    float | None,
+    typer.Option(metavar="BYTES", help="The model file takes at most so many bytes, as in 4e6.", rich_help_panel=SIZE),
+]
+MaxMacs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", help="One picture takes at most so many multiply-accumulates, as in 2e8.", rich_help_panel=SIZE
+    ),
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="BYTES",
+        help="Activations of one picture take at most so many bytes at a time, as torch runs it; a runtime that works "
+        "in place needs less.",
         rich_help_panel=SIZE,
     ),
 ]
@@ -237,8 +257,8 @@ Sequential = Annotated[
     bool,
     typer.Option(
         "--sequential/--no-sequential",
-        help="Solve sparse layers once more in the model's order, each for the inputs that those before it have left; "
-        "kept where the select pictures say that it helps.",
+        help="Solve layers once more in the model's order, each for the inputs that those before it have left: sparse "
+        "layers, and those that read cut channels. Kept where the select pictures say that it helps.",
         rich_help_panel=EXPERT,
     ),
 ]

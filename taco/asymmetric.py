@@ -68,7 +68,7 @@ def effective_weight(moments: AsymmetricMoments, W: torch.Tensor, damping: float
 
 def calibrate_pair(
     dense: nn.Module, compressed: nn.Module, layers: Sequence[str], batches: Iterable[torch.Tensor],
-    options: CalibrationOptions,
+    options: CalibrationOptions, rows: Mapping[str, torch.Tensor] | None = None,
 ) -> Mapping[str, AsymmetricMoments]:  # fmt: skip
     """Run two models of the same structure on the same pictures and compare them at some layers.
 
@@ -78,6 +78,7 @@ def calibrate_pair(
         layers: Names of Linear and Conv2d modules of both.
         batches: Float32 inputs (N, C, H, W).
         options: `positions` and `seed` are used.
+        rows: Layer of one group -> (kept,) int64, which of the dense layer's outputs the compressed one still has.
 
     Raises:
         TaskError: There is no picture.
@@ -85,7 +86,7 @@ def calibrate_pair(
         SolverError: Inputs overflow.
     """
     compressed = copy.deepcopy(compressed) if compressed is dense else compressed  # each has hooks of its own
-    run = _Pair(layers, options)
+    run = _Pair(layers, options, rows or {})
     with ExitStack() as stack, torch.no_grad():
         for name in layers:
             run.watch(stack, name, dense.get_submodule(name), compressed.get_submodule(name))
@@ -101,8 +102,10 @@ class _EnoughError(Exception):
 class _Pair:
     """The sums of some layers while both models run."""
 
-    def __init__(self, layers: Sequence[str], options: CalibrationOptions) -> None:
-        self.options = options
+    def __init__(
+        self, layers: Sequence[str], options: CalibrationOptions, kept_rows: Mapping[str, torch.Tensor]
+    ) -> None:
+        self.options, self.kept_rows = options, kept_rows
         self.sums = {name: Sums() for name in layers}
         self.cross: dict[str, torch.Tensor] = {}
         self.total: dict[str, torch.Tensor] = {}
@@ -160,6 +163,8 @@ class _Pair:
         rows = y.permute(0, 2, 3, 1).flatten(0, 2) if isinstance(layer, nn.Conv2d) else y.reshape(-1, y.shape[-1])
         chosen = self._chosen(known(layer), x)
         rows = rows if chosen is None else rows[chosen]
+        if name in self.kept_rows:
+            rows = rows[:, self.kept_rows[name]]
         groups = weight_matrix(known(layer)).shape[0]
         self.targets.setdefault(name, []).append(rows.float().unflatten(1, (groups, -1)).permute(1, 2, 0))
         self._count()

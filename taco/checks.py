@@ -86,14 +86,22 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
 
 
 def loop_fields(done: Finished) -> dict[str, Any]:
-    """Return the report's fields of the latency loop; empty without it."""
+    """Return the report's fields of a search unit by unit; empty without it."""
     found = done.loop
     if found is None:
         return {}
+    blocks = found.get("blocks")
+    fields: dict[str, Any] = {
+        "currency": schema.LossCurrency(**found["currency"]),
+        "blocks": None if blocks is None else schema.BlocksSection(**blocks),
+        "limits": [schema.HeldLimit(**limit) for limit in found["limits"]],
+    }
+    if "budget_ms" not in found:
+        return {**fields, "spread": found["spread"]}
     return {
+        **fields,
         "budget_ms": found["budget_ms"],
         "rounds": [schema.LatencyRound(**r) for r in found["rounds"]],
         "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
         "profile": schema.ProfileSection(**found["profile"]),
-        "currency": schema.LossCurrency(**found["currency"]),
     }

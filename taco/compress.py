@@ -24,7 +24,7 @@ from taco.responses import ChannelSizes, rescale
 from taco.shrink import Axis, replace_parameter, set_inputs, shrink
 from taco.solvers.channels import refit
 from taco.unfold import known, weight_matrix
-from taco.units import Unit
+from taco.units import Unit, lies_in
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ def stitch(
     Args:
         model: The dense specialist, eval mode.
         solutions: From `solve_units` on the same model; for blocks from `droppable`.
-        widths: Unit name -> what to keep. Units that are missing or keep all stay as they are; 0 leaves a block out.
+        widths: Unit name -> what to keep. Units that are missing or keep all stay as they are; 0 leaves a block out,
+            and is what units within it keep.
         damping: Ridge of the refit, a multiple of mean(diag H).
         compensate: False only cuts: the result then is the dense model with what goes masked.
 
@@ -122,10 +123,7 @@ def stitch(
         InputError: A unit is not known, or its width is not between 1 and the dense one.
         SolverError: The refit of a consumer fails; names it and a damping to try.
     """
-    cut = {name: _chosen(solutions, name, width) for name, width in widths.items()}
-    cut = {name: found for name, found in cut.items() if widths[name] < found.unit.width}
-    gone = [s.unit.name for s in cut.values() if s.unit.kind == "block"]
-    narrowed = {name: (s, s.order.keep(widths[name])) for name, s in cut.items() if s.unit.kind != "block"}
+    narrowed, gone = _asked(solutions, widths)
     masks = _masks(model, narrowed, gone)
     smaller = copy.deepcopy(model)
     if compensate:
@@ -139,6 +137,22 @@ def stitch(
         smaller.set_submodule(name, nn.Identity())
     _declare_features(smaller, model)
     return smaller
+
+
+def kept_rows(
+    model: nn.Module, solutions: Mapping[str, UnitSolution], widths: Mapping[str, int]
+) -> dict[str, torch.Tensor]:
+    """Return layer -> (kept,) int64, which outputs `stitch` leaves of layers that lose some; arguments as there.
+
+    The queries of heads that became narrower are missing: they are mixed anew, and no dense output is their target.
+    """
+    narrowed, gone = _asked(solutions, widths)
+    mixed = {s.unit.producers[0].module for s, _ in narrowed.values() if s.unit.kind == "head width"}
+    return {
+        axis.module: mask.nonzero().flatten()
+        for axis, mask in _masks(model, narrowed, gone).items()
+        if axis.side == "out" and not axis.tensor and axis.module not in mixed
+    }
 
 
 def droppable(unit: Unit) -> UnitSolution:
@@ -162,6 +176,21 @@ def _removal(model: nn.Module, unit: Unit, moments: Mapping[str, Moments], dampi
         return greedy_removal(readers(model, unit, moments), unit.multiple, damping)
     except SolverError as error:
         raise SolverError(f"{unit.name}: {error.what}", error.todo) from error
+
+
+def _asked(
+    solutions: Mapping[str, UnitSolution], widths: Mapping[str, int]
+) -> tuple[dict[str, tuple[UnitSolution, torch.Tensor]], list[str]]:
+    """Return what becomes narrower, with the channels that stay, and the blocks that go."""
+    gone = [n for n, width in widths.items() if width == 0 and n in solutions and solutions[n].unit.kind == "block"]
+    narrowed = {}
+    for name, width in widths.items():
+        if width == 0 and name in solutions and any(lies_in(solutions[name].unit, block) for block in gone):
+            continue
+        found = _chosen(solutions, name, width)
+        if width < found.unit.width and found.unit.kind != "block":
+            narrowed[name] = (found, found.order.keep(width))
+    return narrowed, gone
 
 
 def _chosen(solutions: Mapping[str, UnitSolution], name: str, width: int) -> UnitSolution:

@@ -1,4 +1,4 @@
-"""One cut: stitch at a ratio, re-estimate BatchNorm, recover; the long part is stored, so that a killed run goes on."""
+"""One cut: stitch, refit in order where that helps, recover; long parts are stored, so that a killed run goes on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from taco.allocate import Allocation
-from taco.compress import UnitSolution, stitch
+from taco.compress import UnitSolution, kept_rows, stitch
 from taco.recover import Recovered
-from taco.recovering import Recovery
+from taco.refit import Refit, Starter
 from taco.sparsity import Sparsity
 
 
@@ -21,10 +21,11 @@ class Cut:
     Attributes:
         module: The compressed specialist.
         ratio: The uniform ratio, or the share of all widths that was kept; 1.0 is the dense model.
-        widths: Unit -> channels kept.
+        widths: Unit -> channels kept; of blocks only those that were left out, with 0.
         stitched: The model before anything was repaired.
         recovered: What recovery did; None when there was none.
         sparsity: How weights became zero; None when none did.
+        refit: How readers of cut channels were refitted; None where there was no choice.
     """
 
     module: nn.Module
@@ -33,6 +34,7 @@ class Cut:
     stitched: nn.Module
     recovered: Recovered | None
     sparsity: Sparsity | None = None
+    refit: Refit | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,29 +42,33 @@ class Cutter:
     """Makes cuts of one specialist.
 
     Attributes:
-        solutions: What is known of every unit.
-        recovery: Repairs what a cut broke.
+        solutions: What is known of every unit, blocks too.
+        starter: Makes the models that recovery starts from; has the recovery that repairs what a cut broke.
     """
 
     solutions: Mapping[str, UnitSolution]
-    recovery: Recovery
+    starter: Starter
 
     def cut(self, allocation: Allocation) -> Cut:
         """Cut every unit to its width and repair what that broke."""
-        recovery, specialist = self.recovery, self.recovery.specialist
-        dense = {name: s.unit.width for name, s in self.solutions.items()}
-        widths, ratio = {name: allocation.widths[name] for name in dense}, allocation.ratio
+        recovery, solutions = self.starter.recovery, self.solutions
+        specialist = recovery.specialist
+        dense = {name: s.unit.width for name, s in solutions.items()}
+        widths = {name: allocation.widths.get(name, width) for name, width in dense.items()}
+        told = {n: width for n, width in widths.items() if width == 0 or solutions[n].unit.kind != "block"}
         if widths == dense:
-            return Cut(specialist, 1.0, dense, specialist, None)
+            return Cut(specialist, 1.0, told, specialist, None)
         with recovery.progress.step("stitch the smaller model"):
-            stitched = stitch(specialist, self.solutions, widths)
-            start = recovery.renormalise(stitched)
+            stitched = stitch(specialist, solutions, widths)
+        start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths))
         if recovery.minutes == 0:
-            return Cut(start, ratio, widths, stitched, None)
-        key = {"minutes": recovery.minutes, "widths": dict(widths)}
+            return Cut(start, allocation.ratio, told, stitched, None, refit=refit)
+        key = {"minutes": recovery.minutes, "widths": told}
+        if refit is not None:
+            key["readers"] = refit.kept
         steps = recovery.steps(start, key)
         name = f"recover by distillation ({recovery.minutes:g} min)"
         recovered = recovery.recover(start, key, steps, name)
         with recovery.progress.step("re-estimate BatchNorm"):
             module = recovery.renormalise(recovered.module)
-        return Cut(module, ratio, widths, stitched, recovered)
+        return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit)

@@ -24,6 +24,8 @@ app = typer.Typer(help="Every layer at every level of compression: solved once, 
 _DEFAULT = ExportOptions(task=Path(), target="host-cpu", out=Path())
 _HOW = "How"
 _COLUMNS = 5
+#: Of the dense width, at which losses are shown.
+_SHARES = (0.75, 0.5, 0.25)
 
 
 @app.command()
@@ -57,6 +59,12 @@ def build(
         list[str] | None,
         typer.Option(metavar="GLOB", help="No layers with such names; may be given again.", rich_help_panel=_HOW),
     ] = None,
+    widths: Annotated[
+        bool,
+        typer.Option(
+            "--widths", help="Also every width of every unit that a run can cut, with its loss.", rich_help_panel=_HOW
+        ),
+    ] = False,
     executor: arguments.Executor = _DEFAULT.executor,
     calibration: arguments.CalibrationOn = _DEFAULT.calibration,
     agnostic_images: arguments.AgnosticImages = None,
@@ -91,12 +99,14 @@ def build(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         executor=Executor.parse(executor),
+        widths=widths,
     )
     built = build_database(options, how, printing.progress(quiet=quiet))
     if not quiet:
         count = sum(len(built.database.levels(unit)) for unit in built.database.units)
         done = "was there already" if built.already_done else "is ready"
-        printing.note(f"{out} {done}: {len(built.database.units)} layers, {count} solutions")
+        more = f", {len(built.database.channel_units)} units at every width" if widths else ""
+        printing.note(f"{out} {done}: {len(built.database.units)} layers, {count} solutions{more}")
 
 
 @app.command()
@@ -120,6 +130,7 @@ def show(
         typer.echo(json.dumps(_as_json(database), indent=1))
     else:
         _print_table(database)
+        _print_widths(database)
 
 
 def _as_json(database: LayerDatabase) -> dict[str, Any]:
@@ -139,8 +150,31 @@ def _as_json(database: LayerDatabase) -> dict[str, Any]:
     return {
         "finished": database.index.finished is not None,
         "units": units,
+        "channels": {unit: _widths_json(database, unit) for unit in database.channel_units},
         "skipped": [skipped.model_dump() for skipped in database.skipped],
     }
+
+
+def _widths_json(database: LayerDatabase, unit: str) -> dict[str, Any]:
+    entry = database.channel_entry(unit)
+    widths = {str(level): loss for level, loss in database.widths(unit).items()}
+    return {"kind": entry.kind, "width": entry.width, "multiple": entry.multiple, "levels": widths}
+
+
+def _print_widths(database: LayerDatabase) -> None:
+    """Print what every unit loses at some shares of its width, of all that its readers give."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("UNIT", overflow="fold")
+    for column in ("KIND", "WIDTH", "STEP", *(f"{share:.0%}" for share in _SHARES)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for unit in database.channel_units:
+        entry = database.channel_entry(unit)
+        losses = {int(level.value or 0): loss for level, loss in database.widths(unit).items()}
+        shown = [losses[min(losses, key=lambda w: abs(w - share * entry.width))] for share in _SHARES]
+        cells = [f"{100 * loss:.2g} %" for loss in shown]
+        table.add_row(unit, entry.kind, str(entry.width), str(entry.multiple), *cells)
+    if table.row_count:
+        Console().print(table)
 
 
 def _print_table(database: LayerDatabase) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from taco.agnostic import calibration_pictures
 from taco.calibrate import CalibrationOptions
+from taco.compress import calibrate_units
 from taco.database.build import request_key
+from taco.database.channels import build_widths, note_finished, widths_key
 from taco.database.layers import LayerDatabase
 from taco.database.recipe import Recipe
 from taco.database.selection import choose_layers
@@ -26,6 +28,7 @@ from taco.options import ExportOptions
 from taco.pictures import BankOptions, PictureBank
 from taco.progress import Progress
 from taco.specialise import make_head, specialise
+from taco.units import find_units
 
 #: Options that decide which pictures are calibrated on, and the head; the files themselves are looked at beside.
 _DIVIDING = ("model", "shots", "seed", "split_by", "classes", "head", "random_weights", "max_images")
@@ -39,13 +42,15 @@ class DatabaseOptions:
         recipe: Levels, solver, damping.
         include: Globs of layers; empty is all but the first convolution and the classifier.
         exclude: Globs of layers that stay dense.
-        executor: Where the layers are solved.
+        executor: Where layers and units are solved.
+        widths: Also find the order in which the channels of every unit that a run cuts leave.
     """
 
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     executor: Executor = dataclasses.field(default_factory=Executor)
+    widths: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,20 +74,24 @@ def build_database(options: ExportOptions, how: DatabaseOptions, progress: Progr
     """
     how.recipe.check()
     job = _Job(options, how, progress)
-    done = _finished(options.out, request_key(job.key(), job.selection.layers, how.recipe))
+    request = request_key(job.key(), job.selection.layers, how.recipe)
+    done = _finished(options.out, request, widths_key(job.key()) if how.widths else None)
     if done is not None:
         return Built(done, already_done=True)
     how.executor.check()
     with tempfile.TemporaryDirectory(prefix="taco-") as scratch:
         source = job.source(Path(scratch))
-        return Built(LayerDatabase.build(options.out, source, how.recipe, how.executor, progress), already_done=False)
+        LayerDatabase.build(options.out, source, how.recipe, how.executor, progress)
+        if how.widths:
+            job.build_widths(source)
+        return Built(LayerDatabase.open(options.out), already_done=False)
 
 
-def _finished(folder: Path, request: str) -> LayerDatabase | None:
+def _finished(folder: Path, request: str, widths: str | None) -> LayerDatabase | None:
     """Return the database of a folder if it answers this very request and every file is whole."""
     try:
         database = LayerDatabase.open(folder)
-        if database.index.finished == request:
+        if database.index.finished == request and widths in (None, database.index.channels_finished):
             database.verify()
             return database
     except InputError:  # the build says what is wrong, or repairs it
@@ -129,6 +138,14 @@ class _Job:
         pictures = calibration_pictures(material, self.options)
         options = CalibrationOptions(seed=self.options.seed)
         return Source(module, self.selection, pictures.batches, self.key(), pictures.count, options)
+
+    def build_widths(self, source: Source) -> None:
+        """Make the database hold the order of every unit that a run cuts."""
+        found = find_units(source.model, self.generalist.preprocessing.input_size).within_blocks
+        with self.progress.step("calibrate the units", source.pictures) as advance:
+            moments = calibrate_units(source.model, found, source.batches(), advance)
+        build_widths(self.options.out, source.model, (found, moments), self.how.executor, self.progress)
+        note_finished(self.options.out, widths_key(self.key()))
 
     def _read(self, views: Sequence[View], file: Path) -> PictureBank:
         done = 0

@@ -21,18 +21,24 @@ def inspect(
         float | None,
         typer.Option(metavar="R", min=0.0, max=1.0, help="Show what keeping this part of every width would take."),
     ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Plan to leave out residual blocks with such names; may be given again."),
+    ] = None,
     multiple: Annotated[int, typer.Option(min=1, help="Planned channels are multiples of this.")] = 8,
     size: Annotated[int | None, typer.Option(min=8, metavar="PIXELS", help="Side of the picture.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what can be made smaller in a model, and what stays dense and why. No weights are needed."""
     with printing.waking_up(quiet=json_output):
-        from taco.anatomy import take_apart
+        from taco.anatomy import PlanOptions, take_apart
         from taco.model import load_generalist
     generalist = load_generalist(model, random_weights=True)
     channels, height, width = generalist.preprocessing.input_size
     input_size = (channels, size or height, size or width)
-    anatomy = take_apart(generalist.module, model, input_size, plan, multiple)
+    planned = PlanOptions(1.0 if plan is None else plan, multiple, tuple(drop or ()))
+    asked = plan is not None or drop
+    anatomy = take_apart(generalist.module, model, input_size, planned if asked else None)
     if json_output:
         typer.echo(json.dumps(anatomy.as_json(), indent=1))
     else:

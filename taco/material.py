@@ -17,7 +17,8 @@ from taco.task import ListOptions, list_pictures
 from taco.thin import thin
 
 _BATCH = 32
-_PROBED = 64
+#: Pictures for comparisons that are made many times.
+PROBED = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,9 +39,9 @@ class Material:
 
     @property
     def probed(self) -> tuple[LabelledPicture, ...]:
-        """Select pictures of every class, at most about `_PROBED`, for comparisons that are made many times."""
+        """Select pictures of every class, at most about `PROBED`, for comparisons that are made many times."""
         select = self.task.select
-        return select[:: max(1, math.ceil(len(select) / _PROBED))]
+        return select[:: max(1, math.ceil(len(select) / PROBED))]
 
     @property
     def judged(self) -> tuple[LabelledPicture, ...]:

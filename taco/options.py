@@ -17,7 +17,7 @@ MIN_CONFIDENCE = 0.2
 SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
-Allocate = Literal["latency", "uniform"]
+Allocate = Literal["auto", "latency", "uniform"]
 
 
 class ExportOptions(BaseModel):
@@ -43,14 +43,19 @@ class ExportOptions(BaseModel):
         evaluation: The same forms as `task`; None takes what the shots leave.
         speedup: Asked ratio of dense to compressed time, measured.
         latency_ms: Asked milliseconds a picture, measured.
-        allocation: How widths are found for a speed-up or a latency: every unit by its own time and loss, or one ratio.
+        allocation: How widths are found: every unit by its own loss and time (or multiply-accumulates), or one ratio;
+            auto is one ratio, and unit by unit where a limit is asked.
         macs: Share of the dense multiply-accumulates to keep.
+        max_bytes: Limit on the shipped file's size, beside the budget.
+        max_macs: Limit on the multiply-accumulates of one picture.
+        max_memory: Limit on the bytes of activations at a time, as torch runs one picture.
         sparsity: Share of the weights to make zero, layer by layer; widths stay.
         pattern: Which weights may be zero together; None is unstructured where a sparsity is asked.
         include: Only layers that fit one of these globs become sparse.
         exclude: Layers that fit one of these globs stay dense.
         solver: Of sparse layers; auto takes the best that the layer's size allows.
-        sequential: Solve sparse layers once more, each for the inputs that those before it have left.
+        sequential: Solve sparse layers, and those that read cut channels, once more, each for the inputs that those
+            before it have left.
         damping: Multiple of mean(diag H); None chooses it per layer on held-out pictures.
         calibration: On the task's own pictures, or on others (the control).
         agnostic_images: Pictures of anything, for the control.
@@ -92,8 +97,11 @@ class ExportOptions(BaseModel):
     evaluation: Path | None = None
     speedup: float | None = None
     latency_ms: float | None = None
-    allocation: Allocate = "uniform"
+    allocation: Allocate = "auto"
     macs: float | None = None
+    max_bytes: float | None = None
+    max_macs: float | None = None
+    max_memory: float | None = None
     sparsity: float | None = None
     pattern: Pattern | None = None
     include: tuple[str, ...] | None = None
@@ -189,6 +197,7 @@ def _check(options: ExportOptions) -> None:
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
         *_latency_rules(options),
+        *_limit_rules(options),
         *_sparsity_rules(options),
         (not options.fine_tune or options.head != "keep", "--fine-tune and --head keep exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
@@ -211,6 +220,19 @@ def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         (asked is None or 0 < asked < math.inf, f"--latency-ms {asked}: a finite number of milliseconds above 0"),
         *((asked is None or value is None, f"--latency-ms and --{flag} exclude each other") for flag, value in others),
         (asked is None or options.pattern != "2:4", "--pattern 2:4 excludes --latency-ms"),
+    )
+
+
+def _limit_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    limits = {name: getattr(options, name) for name in ("max_bytes", "max_macs", "max_memory")}
+    asked = {_flag(name): value for name, value in limits.items() if value is not None}
+    return (
+        *(
+            (0 < value < math.inf, f"{flag} {value}: a finite number above 0, as in 4e6")
+            for flag, value in asked.items()
+        ),
+        *((not options.sparse, f"{flag} and --sparsity or --pattern 2:4 exclude each other") for flag in asked),
+        *((options.allocation != "uniform", f"{flag} and --allocation uniform exclude each other") for flag in asked),
     )
 
 

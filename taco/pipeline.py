@@ -18,19 +18,21 @@ from pydantic import TypeAdapter
 from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.allocate import Allocation
 from taco.baking import Baked
-from taco.compress import UnitSolution, calibrate_units, solve_units
+from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.converting import GivenUp, Pair
 from taco.cutting import Cut, Cutter
+from taco.database.channels import build_widths
 from taco.delivery import Delivery
 from taco.device_judge import OnDevice
 from taco.errors import BudgetInfeasibleError, InputError
+from taco.executor import Executor
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
 from taco.head import Linear
 from taco.judge import Judgement, Stages
 from taco.keys import Keys, versions
-from taco.material import Listings, Material, divide, find_pictures
+from taco.material import PROBED, Listings, Material, divide, find_pictures
 from taco.model import Generalist, load_generalist, state_sha256
 from taco.moments import Moments
 from taco.ondevice import Device
@@ -43,12 +45,24 @@ from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovering import Recovery
+from taco.refit import Starter
 from taco.rundir import RunDir, content_key
-from taco.search import Budget, Searcher, check_input, check_runtime, decide_budget, measurable, units_or_error
+from taco.search import (
+    Budget,
+    Searcher,
+    check_input,
+    check_runtime,
+    check_size,
+    chosen_target,
+    decide_allocation,
+    decide_budget,
+    measurable,
+    units_or_error,
+)
 from taco.sparsify import Sparsifier
 from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
-from taco.targets.loading import Target, list_targets, load_target
+from taco.targets.loading import Target
 from taco.timings import BenchResult
 from taco.trainer import RecoveryOptions
 from taco.units import UnitMap, find_units
@@ -149,22 +163,6 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
     return Plan(options, target, exporter, budget, listings, generalist, units, frames, device)
 
 
-def chosen_target(options: ExportOptions) -> Target:
-    """Return the target, on the OpenVINO device that was asked.
-
-    Raises:
-        TargetError: There is no such target.
-        InputError: A device was asked, and the target's runtime is not OpenVINO.
-    """
-    target = load_target(options.target)
-    if options.runtime_device is None:
-        return target
-    if target.runtime != "ov":
-        names = ", ".join(t.name for t in list_targets() if t.runtime == "ov")
-        raise InputError(f"--runtime-device is for OpenVINO, and {target.name} has another runtime", f"Aim at {names}")
-    return dataclasses.replace(target, provider=options.runtime_device)
-
-
 def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
     """Do the job.
 
@@ -260,8 +258,11 @@ class _Job:
             labels=np.array([picture.label_index for picture in probed], np.int64),
             step=bench.target.channel_multiple,
             depends_on=self.keys.after_head(**self.pictures.key),
+            batches=functools.partial(self.pictures.some, PROBED),
         )
-        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options.allocation, self.progress)
+        budget = self.plan.budget
+        how = decide_allocation(self.options, budget)
+        search = WidthSearch(searcher, profiler, prober, budget, how, self.progress)
         return self._realise(specialist, dense, searcher.solutions, search.find())
 
     def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
@@ -316,20 +317,17 @@ class _Job:
 
     def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
         units, module, pictures = self.plan.units.within_blocks, specialist.module, self.pictures
-        if not units or self.plan.budget.macs == 1:
+        if not units or not self.plan.budget.cuts:
             return {}
 
         def compute_moments() -> Mapping[str, Moments]:
             with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
                 return calibrate_units(module, units, pictures.batches(), advance)
 
-        def compute_orders() -> dict[str, UnitSolution]:
-            with self.progress.step("choose channels, layer by layer", len(units)) as advance:
-                return solve_units(module, units, moments, progress=advance)
-
-        key = self.keys.after_head(**pictures.key)
-        moments = self.store.moments(key, compute_moments)
-        return self.store.solutions(key, units, moments, compute_orders)
+        moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
+        executor = Executor.parse(self.options.executor)
+        solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
+        return {**solved, **{u.name: droppable(u) for u in self.plan.units.of("block")}}
 
     def _realise(
         self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
@@ -337,13 +335,15 @@ class _Job:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         best, asked, precision = 0.0, found.asked, self.delivery.target.precision
         self.asked = asked
-        cutter = Cutter(solutions, self._recovery(specialist, self.material, keep_zeros=False))
+        recovery = self._recovery(specialist, self.material, keep_zeros=False)
+        cutter = Cutter(solutions, Starter(recovery, self.pictures.batches, self.options.sequential))
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
             dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
             if asked is not None and self.delivery.target.precision != precision:
                 self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
                 return self._narrow(specialist, dense)
+            check_size(self.plan.budget.limits, compressed.shipped.size_bytes)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
                 self.loop = found.loop(number)
@@ -382,5 +382,5 @@ class _Job:
             "minutes": self.options.recover_minutes,
             "steps": steps,
         }
-        trained = cut.sparsity is not None or cut.recovered is not None
-        return {**made, "weights": state_sha256(cut.module)} if trained else made
+        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit))
+        return {**made, "weights": state_sha256(cut.module)} if own else made

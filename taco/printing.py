@@ -141,6 +141,9 @@ def plan(found: Plan, config: Path | None = None) -> str:
         how = f"--latency-ms {budget.latency_ms:g}, measured"
     if budget.sparsity is not None:
         how = f"{budget.sparsity:.1%} of the weights zero, {options.mask}; widths stay"
+    limits = {"--max-bytes": budget.limits.size_bytes, "--max-macs": budget.limits.macs}
+    limits["--max-memory"] = budget.limits.memory_bytes
+    how = ", ".join([how, *(f"{flag} {value:g}" for flag, value in limits.items() if value is not None)])
     widths = sum(u.width for u in found.units.within_blocks if u.kind != "heads")
     heads = sum(u.kind == "heads" for u in found.units.within_blocks)
     lines = [

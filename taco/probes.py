@@ -1,5 +1,8 @@
 """Cut units alone and together and compare the answers: what a currency of losses is made and chosen from.
 
+A block is left out alone, and the next layer that mixes channels is refitted for what is left (`taco.inorder`): what
+then remains of the harm is what cannot be recovered (PRACTISE, Wang and Wu, CVPR 2023, trains adaptors for it).
+
 Answers are compared on the select pictures, which moments never saw: on the calibration pictures themselves wide late
 layers look free, because their refit has as many columns as samples.
 """
@@ -14,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from taco.compress import UnitSolution, stitch
+from taco.calibrate import Batches
+from taco.compress import UnitSolution, kept_rows, stitch
 from taco.exporters.mixed import divergence
 from taco.exporters.protocol import FloatArray
+from taco.inorder import InOrder
 from taco.latency.losses import Joint, Probe
 from taco.progress import Advance
 from taco.units import steps_of
@@ -34,10 +39,12 @@ class Probed:
     Attributes:
         alone: Unit -> probes, the widest first; none where a unit has no narrower width.
         joint: Models with all units cut.
+        dropped: Block -> harm of leaving it out.
     """
 
     alone: Mapping[str, tuple[Probe, ...]]
     joint: tuple[Joint, ...]
+    dropped: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,11 +53,12 @@ class Prober:
 
     Attributes:
         model: The dense specialist, eval mode; not modified.
-        solutions: Of its units.
+        solutions: Of its units, and of blocks that may be left out.
         answer: Module -> (n, classes) float32 logits on the select pictures.
         labels: (n,) class indices of those pictures.
         step: The target's channel multiple.
         depends_on: What names the model, its solutions and the pictures, as JSON values.
+        batches: Some pictures to refit on behind a block that was left out; not asked where no block may be.
     """
 
     model: nn.Module
@@ -59,6 +67,16 @@ class Prober:
     labels: npt.NDArray[np.int64]
     step: int
     depends_on: Mapping[str, Any]
+    batches: Batches = tuple
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Blocks that may be left out."""
+        return tuple(name for name, s in self.solutions.items() if s.unit.kind == "block")
+
+    @property
+    def _units(self) -> tuple[str, ...]:
+        return tuple(name for name, s in self.solutions.items() if s.unit.kind != "block")
 
     @property
     def total(self) -> int:
@@ -68,31 +86,47 @@ class Prober:
     @property
     def key(self) -> dict[str, Any]:
         """What the result depends on, as JSON values."""
-        return {**self.depends_on, "step": self.step, "shares": _SHARES, "joints": JOINTS}
+        key = {**self.depends_on, "step": self.step, "shares": _SHARES, "joints": JOINTS}
+        return {**key, "blocks": list(self.blocks)}
 
     def probe(self, advance: Advance, seed: int = 0) -> Probed:
-        """Cut every unit alone at a few widths, and all at once at random ones."""
+        """Cut every unit alone at a few widths, all at once at random ones, and leave out every block alone."""
         dense = self.answer(self.model)
         alone = {}
-        for name in self.solutions:
+        for name in self._units:
             alone[name] = tuple(Probe(width, self._harm(dense, {name: width})) for width in self._widths(name))
             advance(1)
         rng, joint = np.random.default_rng(seed), []
         for _ in range(JOINTS):
-            shares = rng.uniform(min(_SHARES), 1.0, len(self.solutions))
-            widths = {name: self._near(name, share) for name, share in zip(self.solutions, shares, strict=True)}
+            shares = rng.uniform(min(_SHARES), 1.0, len(self._units))
+            widths = {name: self._near(name, share) for name, share in zip(self._units, shares, strict=True)}
             joint.append(Joint(widths, self._harm(dense, widths)))
             advance(1)
-        return Probed(alone, tuple(joint))
+        dropped = {}
+        for name in self.blocks:
+            dropped[name] = self._harm(dense, {name: 0})
+            advance(1)
+        return Probed(alone, tuple(joint), dropped)
+
+    def harm(self, widths: Mapping[str, int]) -> float:
+        """Return the harm of a whole choice, before any recovery but the refit behind blocks that are left out."""
+        return self._harm(self.answer(self.model), widths)
 
     def right(self, widths: Mapping[str, int]) -> tuple[int, int]:
         """Return how many pictures the dense model names right, and how many a cut one does before any recovery."""
-        models = (self.model, stitch(self.model, self.solutions, widths))
+        models = (self.model, self._cut(widths))
         dense, cut = (int((self.answer(model).argmax(1) == self.labels).sum()) for model in models)
         return dense, cut
 
     def _harm(self, dense: FloatArray, widths: Mapping[str, int]) -> float:
-        return divergence(dense, self.answer(stitch(self.model, self.solutions, widths)))
+        return divergence(dense, self.answer(self._cut(widths)))
+
+    def _cut(self, widths: Mapping[str, int]) -> nn.Module:
+        smaller = stitch(self.model, self.solutions, widths)
+        if all(widths.get(block, 1) for block in self.blocks):
+            return smaller
+        how = InOrder(self.model, self.batches, rows=kept_rows(self.model, self.solutions, widths))
+        return how.refit(smaller, how.after(smaller))
 
     def _widths(self, name: str) -> Iterator[int]:
         width = self.solutions[name].unit.width

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,7 +19,10 @@ from taco.errors import InputError
 from taco.options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taco.latency.table import LatencyTable
+    from taco.ondevice import Device
 
 app = typer.Typer(help="What every unit of a model costs on a device, at every width.", invoke_without_command=True)
 
@@ -41,25 +45,44 @@ def profile(
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.INFO)
+    from taco.address import parse_address
+    from taco.latency.asked import Asked
+    from taco.ondevice import attached, leased
     from taco.targets.loading import load_target
 
     chosen = load_target(target)
-    progress = printing.progress(quiet=quiet)
-    with printing.waking_up(quiet=quiet):
-        from taco.address import parse_address
-        from taco.ondevice import attached, leased
-        from taco.profile_job import Place, profile_model
     with contextlib.ExitStack() as stack:
         there = None if device is None else stack.enter_context(attached(parse_address(device)))
+        asked = None
+        if there is not None or chosen.local:
+            asked = Asked.of(model, dataclasses.asdict(chosen), threads, _machine(there))
+            if not again and (there is None or there.emulated is None) and (known := asked.table()) is not None:
+                _told(*known, already_there=True, quiet=quiet)
+                return
+        progress = printing.progress(quiet=quiet)
+        with printing.waking_up(quiet=quiet):
+            from taco.profile_job import Place, profile_model
         if there is not None:
             stack.enter_context(leased(there))
         found = profile_model(model, Place(chosen, threads, there), max_seconds, progress, again=again)
-    if not quiet:
-        _print(found.table)
-        done = "was there already" if found.already_there else f"took {found.table.seconds:.0f} s"
-        printing.note(f"{found.path} {done}: {found.table.timed} cells, {len(found.table.units)} units")
-    else:
-        typer.echo(str(found.path))
+        if asked is not None:
+            asked.remember(found.path)
+    _told(found.table, found.path, already_there=found.already_there, quiet=quiet)
+
+
+def _machine(device: Device | None) -> Mapping[str, Any]:
+    from taco.device.probe import probe
+
+    return probe() if device is None else device.probe
+
+
+def _told(table: LatencyTable, path: Path, *, already_there: bool, quiet: bool) -> None:
+    if quiet:
+        typer.echo(str(path))
+        return
+    _print(table)
+    done = "was there already" if already_there else f"took {table.seconds:.0f} s"
+    printing.note(f"{path} {done}: {table.timed} cells, {len(table.units)} units")
 
 
 @app.command()

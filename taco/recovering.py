@@ -119,8 +119,12 @@ class Recovery:
 
     def best(self, *students: nn.Module) -> nn.Module:
         """Return the nearest to the teacher on the select pictures, BatchNorm re-estimated where that helps."""
+        return min(self.compared(*students), key=lambda found: found[1])[0]
+
+    def compared(self, *students: nn.Module) -> list[tuple[nn.Module, float]]:
+        """Return each with BatchNorm re-estimated where that helps, and how far each then is from the teacher."""
         renewed = [self.renormalise(student) for student in students]
-        return min(renewed, key=lambda student: objective(student, self.teacher.select))
+        return [(student, objective(student, self.teacher.select)) for student in renewed]
 
     def steps(self, start: nn.Module, key: Mapping[str, Any]) -> int:
         """Turn the minutes into steps, once: the answer is stored."""

@@ -25,6 +25,7 @@ _EXCLUSIVE = (
     ("latency_ms", "macs"),
     ("latency_ms", "sparsity"),
     ("latency_ms", "pattern"),
+    *((limit, other) for limit in ("max_bytes", "max_macs", "max_memory") for other in ("sparsity", "pattern")),
     ("weights", "random_weights"),
     ("boxes", "crop"),
 )

@@ -1,9 +1,9 @@
 """The folder of one run: whose it is, one process at a time, and the results of finished steps.
 
-`DIR/.taco/` holds a lock, what was asked (`run.json`), `steps/NAME-KEY.*` and `measured/NAME-KEY.json`. A step's key is
-a hash of everything that its result depends on, so a changed argument redoes exactly what it touches. What a clock
-decided lies in `measured/` alone: copied into a new folder's `.taco/measured/`, it makes a second run end with the same
-bundle.
+`DIR/.taco/` holds a lock, what was asked (`run.json`), `steps/NAME-KEY.*`, `measured/NAME-KEY.json`, and in `widths/`
+the database of channel orders. A step's key is a hash of everything that its result depends on, so a changed argument
+redoes exactly what it touches. What a clock decided lies in `measured/` alone: copied into a new folder's
+`.taco/measured/`, it makes a second run end with the same bundle.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class RunDir:
         self.private = path / ".taco"
         self._steps = self.private / "steps"
         self._measured = self.private / "measured"
+        #: Database of the units' widths (`taco.database`).
+        self.widths = self.private / "widths"
         try:
             self._claim()
         except OSError as error:
@@ -106,6 +108,11 @@ class RunDir:
             for source in sorted((run / ".taco" / folder.name).glob("[!.]*")):
                 if not (folder / source.name).exists():
                     _link(source, folder / source.name)
+        if not self.widths.exists():
+            for source in sorted((run / ".taco" / self.widths.name).rglob("[!.]*.*")):
+                copied = self.widths / source.relative_to(run / ".taco" / self.widths.name)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                _link(source, copied)
 
     def json_step(self, name: str, depends_on: Any, compute: Callable[[], Any], *, measured: bool = False) -> Any:
         """Return the stored result of a step, or compute and store it.

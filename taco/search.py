@@ -6,13 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, uniform
 from taco.compress import UnitSolution, stitch
-from taco.errors import InputError, MeasurementError, UnsupportedModuleError
+from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.exporters.protocol import Artifact, Exporter
 from taco.measure import MeasureOptions, measure
 from taco.ondevice import Device
@@ -21,25 +21,50 @@ from taco.progress import Advance
 from taco.rundir import RunDir
 from taco.size import count_macs
 from taco.stability import steady
-from taco.targets.loading import Target
+from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult, Ratio, pooled
 from taco.transport import LocalTransport
 from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
+#: How widths are found: unit by unit, or with one ratio.
+How = Literal["latency", "uniform"]
+
 _TRIAL_ROUNDS = 15
 _REPEATS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds beside the budget; None does not.
+
+    Attributes:
+        size_bytes: Of the file that is shipped.
+        macs: Multiply-accumulates of one picture.
+        memory_bytes: Of activations at a time, as torch runs one picture.
+    """
+
+    size_bytes: float | None = None
+    macs: float | None = None
+    memory_bytes: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(limit is not None for limit in (self.size_bytes, self.macs, self.memory_bytes))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero."""
+    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero.
+
+    `limits` hold beside it; a share of 1 then is no reason to cut nothing.
+    """
 
     speedup: float | None
     macs: float | None
     sparsity: float | None = None
     latency_ms: float | None = None
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     @property
     def timed(self) -> bool:
@@ -53,7 +78,14 @@ class Budget:
             return "measured latency"
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
+        if self.macs == 1 and self.limits:
+            return "limits on the model, not measured latency"
         return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
+
+    @property
+    def cuts(self) -> bool:
+        """Whether anything is to become narrower."""
+        return self.macs != 1 or bool(self.limits)
 
 
 def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -> Budget:
@@ -69,15 +101,24 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
     """
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
+    limits = Limits(options.max_bytes, options.max_macs, options.max_memory)
     if options.speedup is None and options.latency_ms is None:
-        return Budget(None, target.default_macs if options.macs is None else options.macs)
+        usual = 1.0 if limits else target.default_macs
+        return Budget(None, usual if options.macs is None else options.macs, limits=limits)
     if not measurable:
         flag = "--latency-ms" if options.speedup is None else "--speedup"
         raise MeasurementError(
             f"{flag} needs a measurement on the {target.name}, and none that can be timed is attached",
             f"Give --macs SHARE instead (default {target.default_macs:g}); it is chosen by MACs and says so",
         )
-    return Budget(options.speedup, None, latency_ms=options.latency_ms)
+    return Budget(options.speedup, None, latency_ms=options.latency_ms, limits=limits)
+
+
+def decide_allocation(options: ExportOptions, budget: Budget) -> How:
+    """Return how widths are found: auto is one ratio, and unit by unit where limits hold beside the budget."""
+    if options.allocation != "auto":
+        return options.allocation
+    return "latency" if budget.limits else "uniform"
 
 
 def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
@@ -86,7 +127,7 @@ def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
     Raises:
         UnsupportedModuleError: There is nothing to cut and a cut was asked.
     """
-    if found.within_blocks or budget.macs == 1 or (budget.speedup is not None and budget.speedup <= 1):
+    if found.within_blocks or not budget.cuts or (budget.speedup is not None and budget.speedup <= 1):
         return
     raise UnsupportedModuleError(
         f"{model} has no inner widths that this version can cut{_why(found)}",
@@ -242,6 +283,35 @@ class Searcher:
             trials[allocation.ratio] = count_macs(module, self.input_size)
             advance(1)
         return int(trials[allocation.ratio])
+
+
+def chosen_target(options: ExportOptions) -> Target:
+    """Return the target, on the OpenVINO device that was asked.
+
+    Raises:
+        TargetError: There is no such target.
+        InputError: A device was asked, and the target's runtime is not OpenVINO.
+    """
+    target = load_target(options.target)
+    if options.runtime_device is None:
+        return target
+    if target.runtime != "ov":
+        names = ", ".join(t.name for t in list_targets() if t.runtime == "ov")
+        raise InputError(f"--runtime-device is for OpenVINO, and {target.name} has another runtime", f"Aim at {names}")
+    return dataclasses.replace(target, provider=options.runtime_device)
+
+
+def check_size(limits: Limits, size_bytes: int) -> None:
+    """Refuse a file that exceeds the limit although its prediction did not.
+
+    Raises:
+        BudgetInfeasibleError: It is too large.
+    """
+    if limits.size_bytes is not None and size_bytes > limits.size_bytes:
+        raise BudgetInfeasibleError(
+            f"--max-bytes {limits.size_bytes:g}: the exported file takes {size_bytes}",
+            f"Ask for --max-bytes {1.02 * size_bytes:.3g}",
+        )
 
 
 def check_runtime(exporter: Exporter, target: Target) -> None:

@@ -13,7 +13,6 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from taco.compress import UnitSolution
 from taco.exporters.protocol import Artifact
 from taco.gates import Agreement
 from taco.head import Candidate, Linear
@@ -21,9 +20,7 @@ from taco.judge import Judgement
 from taco.moments import Moments
 from taco.parity import ParityResult
 from taco.recover import Recovered
-from taco.removal import Removal
 from taco.rundir import RunDir
-from taco.units import Unit
 
 Key = Mapping[str, Any]
 
@@ -59,28 +56,6 @@ class Store:
         file, counts = self.rundir.file_step("moments", key, ".safetensors", save)
         tensors = safetensors.torch.load_file(file)
         return {name: Moments(tensors[f"{name}|second"], tensors[f"{name}|mean"], n) for name, n in counts.items()}
-
-    def solutions(
-        self,
-        key: Key,
-        units: tuple[Unit, ...],
-        moments: Mapping[str, Moments],
-        compute: Callable[[], Mapping[str, UnitSolution]],
-    ) -> dict[str, UnitSolution]:
-        """Return the removal order of every unit."""
-
-        def save(path: Path) -> None:
-            found = compute()
-            parts = ("removed", "loss")
-            _save(path, {f"{n}|{part}": getattr(s.order, part) for n, s in found.items() for part in parts})
-
-        file, _ = self.rundir.file_step("channel-order", key, ".safetensors", save)
-        tensors = safetensors.torch.load_file(file)
-        orders = {u.name: Removal(tensors[f"{u.name}|removed"], tensors[f"{u.name}|loss"], u.multiple) for u in units}
-        return {
-            u.name: UnitSolution(u, {n: moments[n] for n in (*u.calibrated, *u.responses)}, orders[u.name])
-            for u in units
-        }
 
     def artifact(self, name: str, key: Key, export: Callable[[Path], Artifact]) -> Artifact:
         """Return an exported file."""

@@ -78,8 +78,10 @@ def make_report(
         shipped="yes" if not failed(checks) else "forced" if options.force else "no",
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
-            for u in plan.units.within_blocks
+            for u in plan.units.units
+            if u in plan.units.within_blocks or done.cut.widths.get(u.name) == 0
         ],
+        refit=schema.RefitSection(**dataclasses.asdict(done.cut.refit)) if done.cut.refit else None,
         recovery=_recovery(done),
         next_step=next_step(done),
         steps=[schema.Step(name=name, seconds=round(s, 3)) for name, s in seconds.items()],

@@ -117,6 +117,11 @@ class UnitMap:
         return tuple(u for u in self.units if u.kind in kinds)
 
 
+def lies_in(unit: Unit, block: str) -> bool:
+    """Whether all layers of a unit belong to a block."""
+    return bool(unit.members) and all(member.module.startswith(f"{block}.") for member in unit.members)
+
+
 def steps_of(units: Iterable[Unit], channel_multiple: int) -> dict[str, int]:
     """Return what kept widths are multiples of: of the target's channel multiple, where channels are counted."""
     return {u.name: math.lcm(u.multiple, channel_multiple) if u.kind in IN_CHANNELS else u.multiple for u in units}

@@ -1,4 +1,4 @@
-"""Which way the widths of a run are found: by MACs, by one measured ratio, or unit by unit in the latency loop."""
+"""Which way the widths of a run are found: by one ratio, or unit by unit; by MACs, or on measured latency."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from taco.latency_search import LatencySearcher
-from taco.options import Allocate
-from taco.probes import Prober
+from taco.latency_search import LatencySearcher, probed_once
+from taco.limiting import Limiter
+from taco.macs_search import MacsSearcher
+from taco.micromodels import Holder, Unheld
+from taco.probes import Probed, Prober
 from taco.profiling import Profiler
 from taco.progress import Progress
-from taco.search import Budget, Searcher
+from taco.search import Budget, How, Searcher
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,10 +29,11 @@ class Found:
     asked: float | None
 
     def loop(self, number: int) -> dict[str, Any] | None:
-        """Return what the report tells of the latency loop when candidate `number` was taken; None without the loop."""
-        if "choices" not in self.values:
+        """Return what the report tells of a search unit by unit when candidate `number` was taken; None without one."""
+        if "currency" not in self.values:
             return None
-        return {**self.values, "allocation": self.values["choices"][number]}
+        choices = self.values.get("choices")
+        return {**self.values, "allocation": choices[number] if choices else []}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,9 +43,9 @@ class WidthSearch:
     Attributes:
         searcher: Judges one allocation.
         profiler: Times units; used by the loop alone.
-        prober: Cuts units and compares answers; used by the loop alone.
+        prober: Cuts units and compares answers; not used for one ratio.
         budget: What was asked.
-        allocation: How widths are found where a clock decides.
+        allocation: How widths are found.
         progress: Told about every step.
     """
 
@@ -50,7 +53,7 @@ class WidthSearch:
     profiler: Profiler
     prober: Prober
     budget: Budget
-    allocation: Allocate
+    allocation: How
     progress: Progress
 
     def find(self) -> Found:
@@ -67,13 +70,21 @@ class WidthSearch:
         how = "find the widths by MACs" if asked is None else f"find the widths for {asked:.3g} times the speed"
 
         def find() -> dict[str, Any]:
-            if looped and dense_ms is not None and asked is not None and asked > 1:
-                loop = LatencySearcher(self.searcher, self.profiler, self.prober, dense_ms)
-                table, probed = loop.table(self.progress), loop.probed(self.progress)
+            timed = dense_ms is not None and asked is not None and asked > 1
+            if self.allocation == "uniform" or (budget.timed and not timed and not budget.limits):
+                with self.progress.step(how) as advance:
+                    return self.searcher.find(dataclasses.replace(budget, speedup=asked), advance)
+            if not budget.cuts:
+                return self.searcher.find(budget, lambda _: None)
+            limiter = Limiter(self.searcher, budget.limits, self._holders(budget))
+            if looped and timed and dense_ms is not None and asked is not None:
+                loop = LatencySearcher(self.searcher, self.profiler, self.prober, limiter, dense_ms)
+                table, probed = loop.table(self.progress), self._probed()
                 with self.progress.step(how) as advance:
                     return loop.find(asked, table, probed, advance)
+            probed = self._probed()
             with self.progress.step(how) as advance:
-                return self.searcher.find(dataclasses.replace(budget, speedup=asked), advance)
+                return MacsSearcher(self.searcher, self.prober, limiter).find(budget.macs or 1.0, probed, advance)
 
         depends = {
             "dense": self.searcher.dense_artifact.sha256,
@@ -82,6 +93,12 @@ class WidthSearch:
             "target": self.searcher.bench.key(),
         }
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
+
+    def _holders(self, budget: Budget) -> Mapping[str, Holder | Unheld]:
+        return {} if budget.limits.memory_bytes is None else self.profiler.holders
+
+    def _probed(self) -> Probed:
+        return probed_once(self.searcher, self.prober, self.progress)
 
     def _dense_ms(self) -> float:
         """Time the dense model by itself, once: budgets in milliseconds start from it."""

@@ -202,7 +202,7 @@ def test_a_file_that_is_gone_is_named_and_made_again(copied: Path) -> None:
         lambda text: text.replace('"kept": 96', '"kept": 97'),
         lambda text: text.replace("magnitude_refit", "magnitude_refix", 1),
         lambda text: "[]",
-        lambda text: text.replace('"schema_version": 1', f'"schema_version": {SCHEMA_VERSION + 1}'),
+        lambda text: text.replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {SCHEMA_VERSION + 1}'),
     ],
     ids=["cut", "a number", "a word", "a list", "a version"],
 )

@@ -57,6 +57,28 @@ def test_build_again_reads_no_picture(task: Path, built: Path, capsys: pytest.Ca
     assert "read the pictures" not in said
 
 
+def test_widths_join_a_database_are_listed_and_not_built_twice(
+    task: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(shutil.copytree(built, tmp_path / "db"))
+    assert call("build", str(task), "--out", folder, *FAST, "--widths") == 0
+    assert "4 units at every width" in capsys.readouterr().err
+    assert call("show", folder) == 0
+    shown = capsys.readouterr().out
+    assert "conv_head" in shown
+    assert "UNIT" in shown
+    assert call("show", folder, "--json") == 0
+    channels = json.loads(capsys.readouterr().out)["channels"]
+    assert len(channels) == 4
+    unit = next(iter(channels.values()))
+    assert unit["levels"][f"channels:{unit['width']}"] == 0
+    assert len(unit["levels"]) == unit["width"]
+    assert call("build", str(task), "--out", folder, *FAST, "--widths") == 0
+    said = capsys.readouterr().err
+    assert "was there already" in said
+    assert "read the pictures" not in said
+
+
 def test_show_prints_a_table_with_losses_and_what_stays_dense(
     built: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

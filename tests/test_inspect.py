@@ -11,8 +11,9 @@ from families import SMALL, build, units_of
 from typer.testing import CliRunner
 
 from taco import families
-from taco.anatomy import Sizes, draw, take_apart
+from taco.anatomy import PlanOptions, Sizes, draw, take_apart
 from taco.cli import app
+from taco.errors import InputError
 from taco.size import peak_activation_bytes
 
 QUICK = ("MobileNetV3", "EfficientNet with group norm")
@@ -20,7 +21,7 @@ QUICK = ("MobileNetV3", "EfficientNet with group norm")
 
 def test_a_plan_is_really_cut_and_counted() -> None:
     family = SMALL[2]
-    found = take_apart(build(family), "vit", family.input_size, 0.5, 16)
+    found = take_apart(build(family), "vit", family.input_size, PlanOptions(0.5, 16))
     assert set(found.planned) == {u.name for u in units_of(family).within_blocks}
     gone = sum(
         u.parameters * (u.width - found.planned[u.name]) for u in units_of(family).within_blocks if u.kind == "mlp"
@@ -33,6 +34,22 @@ def test_a_plan_is_really_cut_and_counted() -> None:
     assert found.planned_sizes.peak_activation_bytes <= found.sizes.peak_activation_bytes
 
 
+def test_a_plan_that_leaves_blocks_out_counts_without_them() -> None:
+    family = SMALL[3]
+    block = units_of(family).of("block")[2]
+    found = take_apart(build(family), "convnext", family.input_size, PlanOptions(drop=(block.name,)))
+    assert found.planned_sizes is not None
+    assert found.sizes.params - found.planned_sizes.params == block.parameters
+    assert found.sizes.macs - found.planned_sizes.macs == block.macs
+    zeros = {name for name, width in found.planned.items() if width == 0}
+    assert block.name in zeros
+    assert all(name.startswith(block.name) for name in zeros)
+    assert len(zeros) > 1
+    assert f"  left out: {block.name}" in draw(found)
+    with pytest.raises(InputError, match=r"--drop nonsense: no block .*There are: stages"):
+        take_apart(build(family), "convnext", family.input_size, PlanOptions(drop=("nonsense",)))
+
+
 def test_without_a_plan_nothing_is_planned() -> None:
     family = SMALL[0]
     found = take_apart(build(family), "small", family.input_size)
@@ -43,7 +60,7 @@ def test_without_a_plan_nothing_is_planned() -> None:
 
 def test_the_drawing_has_a_bar_for_every_width_and_dots_for_what_goes() -> None:
     family = SMALL[0]
-    lines = draw(take_apart(build(family), "small", family.input_size, 0.5, 1))
+    lines = draw(take_apart(build(family), "small", family.input_size, PlanOptions(0.5, 1)))
     assert len(lines) == sum(u.kind != "block" for u in units_of(family).units)
     cut = [line for line in lines if "·" in line]
     assert len(cut) == len(units_of(family).within_blocks)
@@ -67,6 +84,13 @@ def test_inspect_as_json_with_a_plan() -> None:
     assert all(unit["planned"] % 4 == 0 and unit["planned"] < unit["width"] for unit in inner)
     assert shown["planned_sizes"]["params"] < shown["sizes"]["params"]
     assert shown["input_size"] == [3, 160, 160]
+
+
+def test_inspect_plans_without_a_block() -> None:
+    result = CliRunner().invoke(app, ["inspect", "test_resnet", "--size", "64", "--drop", "layer*"])
+    assert result.exit_code == 0, result.output
+    assert "left out: layer" in result.output
+    assert "planned:" in result.output
 
 
 def test_an_unknown_model_is_refused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_latency import make_unit
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import MOST_LEVELS, Level, choose, dense, fastest, levels_of
+from taco.latency.levels import MOST_LEVELS, Choice, Drop, Level, choose, dense, fastest, levels_of
 
 
 def falling(widths: list[int]) -> dict[int, float]:
@@ -95,6 +95,65 @@ def test_the_choice_is_the_best_of_every_combination(
     sure = budget - len(units) * (budget - least) / buckets
     better = [loss for loss, ms in every if ms <= sure]
     assert not better or choice.loss <= min(better) + 1e-9
+
+
+blocks = st.tuples(
+    st.lists(levels, min_size=1, max_size=3),
+    st.none() | st.tuples(st.floats(0, 15), st.floats(0, 25)),  # loss of leaving it out, what it then still counts
+)
+
+
+@settings(max_examples=120)
+@given(st.lists(blocks, min_size=1, max_size=3), st.floats(0.5, 60), st.integers(20, 400))
+def test_with_blocks_that_may_be_left_out_it_is_still_the_best_of_every_combination(
+    drawn: list[tuple[list[list[tuple[float, float]]], tuple[float, float] | None]], budget: float, buckets: int
+) -> None:
+    options: dict[str, list[Level]] = {}
+    drops: dict[str, Drop] = {}
+    each: list[list[tuple[float, float]]] = []  # block -> (loss, ms) of all it can become
+    for b, (units, drop) in enumerate(drawn):
+        names = [f"{b}.{i}" for i in range(len(units))]
+        for name, unit in zip(names, units, strict=True):
+            options[name] = [Level(9 - k, loss, ms, "measured") for k, (loss, ms) in enumerate(unit)]
+        picks = itertools.product(*(options[name] for name in names))
+        each.append([(math.fsum(p.loss for p in pick), math.fsum(p.ms for p in pick)) for pick in picks])
+        if drop is not None:
+            drops[f"block {b}"] = Drop(tuple(names), drop[0], 1.0, "measured", drop[1])
+            each[-1].append(drop)
+    every = [(math.fsum(x for x, _ in p), math.fsum(x for _, x in p)) for p in itertools.product(*each)]
+    least = min(ms for _, ms in every)
+    assert fastest(options, drops).table_ms == pytest.approx(least)
+    if least > budget * (1 + 1e-12):
+        with pytest.raises(BudgetInfeasibleError):
+            choose(options, budget, buckets, drops)
+        return
+    choice = choose(options, budget, buckets, drops)
+    assert choice.table_ms <= budget * (1 + 1e-9) + 1e-9
+    check_whole(choice, options, drops)
+    # rounding up costs at most one bucket a unit, or a block
+    sure = budget - (len(options) + len(drops)) * (budget - least) / buckets
+    better = [loss for loss, ms in every if ms <= sure]
+    assert not better or choice.loss <= min(better) + 1e-9
+
+
+def check_whole(choice: Choice, options: dict[str, list[Level]], drops: dict[str, Drop]) -> None:
+    """A block that is left out takes all of its units with it, and no other is touched."""
+    assert set(options) <= set(choice.levels) <= set(options) | set(drops)
+    for name, drop in drops.items():
+        gone = {choice.levels[unit].width == 0 for unit in drop.units}
+        assert gone == {name in choice.levels}
+    assert all(choice.levels[name] in own for name, own in options.items() if choice.levels[name].width)
+
+
+def test_of_two_units_in_a_block_its_time_is_saved_once() -> None:
+    options = {name: [Level(8, 0.0, 5.0, "measured"), Level(4, 3.0, 3.0, "measured")] for name in ("heads", "mlp")}
+    drops = {"block": Drop(("heads", "mlp"), 1.0, 5.0, "measured", left_ms=5.0)}
+    choice = choose(options, 6.0, drops=drops)
+    assert choice.widths == {"heads": 0, "mlp": 0, "block": 0}
+    assert (choice.table_ms, choice.loss) == (5.0, 1.0)
+    assert dense(options).table_ms - choice.table_ms == 5.0
+    dear = {"block": Drop(("heads", "mlp"), 7.0, 5.0, "measured", left_ms=5.0)}
+    assert choose(options, 6.0, drops=dear).widths == {"heads": 4, "mlp": 4}
 
 
 def test_a_hundred_units_of_32_levels_take_less_than_two_seconds() -> None:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.latency.losses import CURRENCIES, Joint, Probe, UnitLoss, choose_currency, lost, rank_correlation
+from taco.latency.losses import (
+    CURRENCIES,
+    Joint,
+    Probe,
+    UnitLoss,
+    choose_currency,
+    exchange_rate,
+    lost,
+    rank_correlation,
+)
 
 
 def make_loss(*probes: Probe, readers: int = 1) -> UnitLoss:
@@ -66,3 +75,11 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation([1, 2, 3, 4], [2, 1, 4, 3]) == pytest.approx(0.6)
     assert rank_correlation([1, 1, 2], [5, 5, 9]) == pytest.approx(1), "equal values share their rank"
     assert rank_correlation([1, 1], [1, 2]) == 0
+
+
+def test_harm_is_exchanged_at_the_rate_of_the_probes() -> None:
+    units = {"a": make_loss(Probe(6, 0.5), Probe(4, 1.5)), "b": make_loss(Probe(4, 0.0))}
+    assert exchange_rate(units, "shares") == pytest.approx((0.2 + 0.4 + 0.4) / 2.0)
+    assert exchange_rate(units, "probes") == pytest.approx(1.0)
+    assert exchange_rate({"b": units["b"]}, "shares") is None
+    assert exchange_rate({}, "probes") is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
+from taco.latency.limits import Space
 from taco.latency.rounds import BAND, MOST_ROUNDS, Line, Round, best_round, latency_rounds, narrower
 
 Device = Callable[[Choice], float]
@@ -30,7 +31,7 @@ def make_options(units: int = 12, count: int = 16, exponent: float = 1.0) -> dic
 def ran(options: dict[str, list[Level]], device: Device, speedup: float) -> tuple[list[Round], float, float]:
     dense_ms = device(Choice({name: levels[0] for name, levels in options.items()}))
     budget_ms = dense_ms / speedup
-    return list(latency_rounds(options, dense_ms, budget_ms, 1.0, lambda c, _: device(c))), budget_ms, dense_ms
+    return list(latency_rounds(Space(options), dense_ms, budget_ms, 1.0, lambda c, _: device(c))), budget_ms, dense_ms
 
 
 @settings(max_examples=60)
@@ -114,7 +115,7 @@ def test_of_several_good_rounds_the_slowest_is_taken() -> None:
 def test_narrower_choices_are_faster_one_after_another() -> None:
     options = make_options()
     rounds, *_ = ran(options, lambda c: 1.5 + c.table_ms, 2.0)
-    more = narrower(options, rounds[-1], rounds[-1].line, 2)
+    more = narrower(Space(options), rounds[-1], rounds[-1].line, 2)
     times = [rounds[-1].choice.table_ms, *(c.table_ms for c in more)]
     assert len(more) == 2
     assert times == sorted(times, reverse=True)

@@ -10,7 +10,8 @@ import torch
 from families import SMALL, build, units_of
 from torch import nn
 
-from taco.compress import UnitSolution, calibrate_units, solve_units
+from taco.compress import UnitSolution, calibrate_units, droppable, solve_units, stitch
+from taco.exporters.mixed import divergence
 from taco.exporters.protocol import FloatArray
 from taco.latency.losses import UnitLoss, choose_currency
 from taco.probes import JOINTS, Probed, Prober
@@ -70,6 +71,30 @@ def test_right_answers_are_counted_for_the_dense_and_the_cut_model(prober: Probe
 
 def test_probing_again_gives_the_same(prober: Prober, probed: Probed) -> None:
     assert prober.probe(lambda _: None) == probed
+
+
+def test_a_block_is_left_out_alone_and_the_refit_behind_it_is_part_of_the_harm() -> None:
+    family = SMALL[3]
+    model, x = build(family), torch.randn(4, *family.input_size, generator=torch.Generator().manual_seed(1))
+    block = units_of(family).of("block")[3]
+    asked: list[int] = []
+
+    def batches() -> list[torch.Tensor]:
+        asked.append(1)
+        return [x]
+
+    def answers(module: nn.Module) -> FloatArray:
+        return predict_logits(module, [x])
+
+    prober = Prober(model, {block.name: droppable(block)}, answers, answers(model).argmax(1), 8, {}, batches)
+    found = prober.probe(lambda _: None)
+    assert found.alone == {}
+    harm = found.dropped[block.name]
+    assert harm == prober.harm({block.name: 0}) > 0
+    assert asked, "the layer behind it is refitted"
+    bare = divergence(answers(model), answers(stitch(model, prober.solutions, {block.name: 0})))
+    assert harm < bare, "on the very pictures that it was refitted on, it comes nearer"
+    assert prober.harm({block.name: 1}) == 0
 
 
 def test_probes_tell_which_models_are_worse(prober: Prober, probed: Probed) -> None:

@@ -7,28 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from conftest import draw_task
+from tiny_recovery import Heard, begun, make_material, make_specialist, recovery
 from torch import nn
 
 from taco import recovering
-from taco.device.images import Preprocessing
 from taco.listing import View
-from taco.material import Material, divide, find_pictures
+from taco.material import Material
 from taco.model import state_sha256
-from taco.options import make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.progress import PlainProgress
 from taco.recover import INTERRUPTED, Recovered
 from taco.recovering import BANK_STEP, Recovery
-from taco.rundir import RunDir
-from taco.stored import Store
 from taco.teacher_bank import UNLABELLED
-from taco.trainer import RecoveryOptions
 from taco.unlabelled import Unlabelled
 
-SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 STEPS = 12
 
 
@@ -39,16 +31,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def material(site: Path) -> Material:
-    options = make_options({"task": site, "target": "host-cpu", "out": "unused", "shots": 4})
-    listings = find_pictures(options)
-    return divide(listings, PictureBank.read(listings.views, SIZE, BankOptions(jobs=1)), options)
+    return make_material(site)
 
 
 @pytest.fixture(scope="module")
 def specialist() -> nn.Module:
-    torch.manual_seed(0)
-    model: nn.Module = timm.create_model("test_efficientnet", num_classes=3)
-    return model.eval().requires_grad_(False)
+    return make_specialist()
 
 
 @pytest.fixture
@@ -60,38 +48,8 @@ def student(specialist: nn.Module) -> nn.Module:
     return damaged
 
 
-class Heard(PlainProgress):
-    """Remembers the steps that were begun."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun: list[str] = []
-
-    def step(self, name: str, total: int | None = None) -> Any:
-        self.begun.append(name)
-        return super().step(name, total)
-
-
-def recovery(folder: Path, specialist: nn.Module, material: Material, **changes: Any) -> Recovery:
-    fields: dict[str, Any] = {
-        "specialist": specialist,
-        "material": material,
-        "minutes": 0.1,
-        "options": RecoveryOptions(3e-4, batch=8, checks=4, patience=4),
-        "depends_on": {"head": "of this test"},
-        "store": Store(RunDir(folder)),
-        "progress": Heard(),
-    }
-    return Recovery(**{**fields, **changes})
-
-
 def run(one: Recovery, student: nn.Module) -> Recovered:
     return one.recover(copy.deepcopy(student), {"widths": 1}, STEPS, "recover")
-
-
-def begun(one: Recovery) -> list[str]:
-    assert isinstance(one.progress, Heard)
-    return one.progress.begun
 
 
 def test_the_teacher_is_asked_once_and_its_answers_lie_in_a_file_until_the_run_is_finished(

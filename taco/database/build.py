@@ -19,7 +19,7 @@ import torch
 
 import taco
 from taco.calibrate import calibrate_wave, waves_for
-from taco.database.index import INDEX, Index, Inputs, LevelEntry, Skipped, UnitEntry, read_index
+from taco.database.index import INDEX, ChannelEntry, Index, Inputs, LevelEntry, Skipped, UnitEntry, read_index
 from taco.database.recipe import Recipe, solver_version
 from taco.database.solving import Order, Solved, halves_of, solve_layer
 from taco.database.source import Source, key_of, moments_sha256, weights_sha256
@@ -54,7 +54,7 @@ def build(folder: Path, source: Source, recipe: Recipe, executor: Executor, prog
         TacoError: The disk is full, or the executor is lost. What was solved before stays.
     """
     recipe.check()
-    with _locked(folder):
+    with locked(folder):
         _Builder(folder, source, recipe, executor, progress).run()
 
 
@@ -70,6 +70,8 @@ class _Builder:
         self.folder, self.source, self.recipe = folder, source, recipe
         self.executor, self.progress = executor, progress
         self.wanted, self.skipped = _plan(source, recipe)
+        self.channels: dict[str, ChannelEntry] = {}
+        self.channels_finished: str | None = None
         self.units = self._usable()
 
     def run(self) -> None:
@@ -93,14 +95,16 @@ class _Builder:
     def _usable(self) -> dict[str, UnitEntry]:
         """Return the entries whose files are whole and that belong to this model."""
         try:
-            stored = read_index(self.folder).units if (self.folder / INDEX).exists() else {}
+            index = read_index(self.folder) if (self.folder / INDEX).exists() else None
         except InputError as error:
             if "newer" in error.what:
                 raise
             log.warning("%s: it is built again", error.what)
             return {}
+        if index is not None:
+            self.channels, self.channels_finished = dict(index.channels), index.channels_finished
         units = {}
-        for layer, entry in stored.items():
+        for layer, entry in ({} if index is None else index.units).items():
             if not self._belongs(layer, entry):
                 continue
             if is_whole(self.folder, entry):
@@ -196,11 +200,16 @@ class _Builder:
         units = {layer: self.units[layer] for layer in sorted(self.units, key=lambda n: order.get(n, len(order)))}
         request = request_key(self.source.key, self.source.selection.layers, self.recipe)
         index = Index(
-            made_by=taco.__version__, finished=request if finished else None, units=units, skipped=self.skipped
+            made_by=taco.__version__,
+            finished=request if finished else None,
+            units=units,
+            skipped=self.skipped,
+            channels=self.channels,
+            channels_finished=self.channels_finished,
         )
         index.write(self.folder)
         if finished:
-            named = {entry.file for entry in units.values()}
+            named = {entry.file for entry in (*units.values(), *self.channels.values())}
             for file in (self.folder / FOLDER).iterdir():
                 if f"{FOLDER}/{file.name}" not in named:
                     file.unlink()
@@ -235,7 +244,7 @@ def _plan(source: Source, recipe: Recipe) -> tuple[dict[str, Wanted], list[Skipp
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make the folder ours and keep a second build out of it."""
     with contextlib.ExitStack() as stack:
         try:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from taco.errors import InputError
 from taco.files import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INDEX = "index.json"
 REPAIR = "Build it again: what is whole stays"
 
@@ -81,6 +81,42 @@ class UnitEntry(_Model):
     levels: dict[str, LevelEntry]
 
 
+class ChannelInputs(_Model):
+    """What the order of a unit's channels depends on.
+
+    Attributes:
+        sha256: Of the weights and the moments of all layers that read the unit, and of where its channels lie.
+        version: Which mathematics.
+        damping: Multiple of mean(diag H).
+    """
+
+    sha256: Sha256
+    version: str
+    damping: float
+
+
+class ChannelEntry(_Model):
+    """A unit of channels: the order in which they leave, and the loss at every width.
+
+    Attributes:
+        file: Its safetensors file, beside the index.
+        sha256: Of the file.
+        size_bytes: Of the file.
+        kind: Of the unit, see `taco.units`.
+        width: Of the dense unit.
+        multiple: Channels leave so many at a time.
+        inputs: What the order depends on.
+    """
+
+    file: str = Field(pattern=r"^units/[\w.-]+\.safetensors$")
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+    kind: str
+    width: int = Field(ge=1)
+    multiple: int = Field(ge=1)
+    inputs: ChannelInputs
+
+
 class Skipped(_Model):
     """What is not there and why; `level` is None when the whole layer stays dense."""
 
@@ -98,6 +134,8 @@ class Index(_Model):
         finished: What the last finished build was asked for; None while a build has not finished.
         units: Layer -> what is known of it, in the model's order.
         skipped: Layers and levels that stay dense.
+        channels: Unit of channels -> what is known of its widths; since version 2.
+        channels_finished: What the last finished build of all widths was asked for.
         content_sha256: Of everything else here.
     """
 
@@ -106,6 +144,8 @@ class Index(_Model):
     finished: Sha256 | None = None
     units: dict[str, UnitEntry] = Field(default_factory=dict)
     skipped: list[Skipped] = Field(default_factory=list)
+    channels: dict[str, ChannelEntry] = Field(default_factory=dict)
+    channels_finished: Sha256 | None = None
     content_sha256: Sha256 | None = None
 
     def write(self, folder: Path) -> None:

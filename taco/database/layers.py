@@ -1,8 +1,9 @@
-"""`LayerDatabase`: read layers at levels, and stitch them into a new model."""
+"""`LayerDatabase`: read layers at levels and units at widths, and stitch layers into a new model."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from taco.database.build import build
-from taco.database.index import Index, LevelEntry, Skipped, UnitEntry, read_index
+from taco.database.channels import read_removal
+from taco.database.index import ChannelEntry, Index, LevelEntry, Skipped, UnitEntry, read_index
 from taco.database.recipe import Recipe
 from taco.database.source import Source, weights_sha256
 from taco.database.unit_file import read_unit
@@ -18,6 +20,7 @@ from taco.errors import InputError
 from taco.executor import Executor
 from taco.levels import Level
 from taco.progress import PlainProgress, Progress
+from taco.removal import Removal
 from taco.sparse import support, unpack
 from taco.unfold import known, weight_matrix
 from taco.wording import nearest
@@ -105,13 +108,49 @@ class LayerDatabase:
         self._stored(unit, level)
         return support(str(level), read_unit(self.folder, self.entry(unit)))
 
+    @property
+    def channel_units(self) -> tuple[str, ...]:
+        """Names of the units of channels whose widths are known."""
+        return tuple(self.index.channels)
+
+    def removal(self, unit: str) -> Removal:
+        """Return the order in which a unit's channels leave, with the loss at every width.
+
+        Raises:
+            InputError: It is not in the database, or its file is damaged.
+        """
+        return read_removal(self.folder, self.channel_entry(unit))
+
+    def widths(self, unit: str, step: int = 1) -> dict[Level, float]:
+        """Return the widths of a unit at multiples of `step`, the widest first, each with its loss.
+
+        Losses are shares of what the unit's readers give, see `taco.removal.Removal.loss`; 0 for the dense width.
+
+        Raises:
+            InputError: It is not in the database, or its file is damaged.
+        """
+        entry, order = self.channel_entry(unit), self.removal(unit)
+        together = math.lcm(step, entry.multiple)
+        narrower = range((entry.width - 1) // together * together, 0, -together)
+        return {Level("channels", width): float(order.loss[entry.width - width]) for width in (entry.width, *narrower)}
+
+    def channel_entry(self, unit: str) -> ChannelEntry:
+        """Return all that is known of a unit of channels but its order.
+
+        Raises:
+            InputError: It is not in the database.
+        """
+        if unit not in self.index.channels:
+            raise InputError(f"no widths of {unit!r} are in {self.folder}", nearest(unit, self.channel_units))
+        return self.index.channels[unit]
+
     def verify(self) -> None:
         """Read every file.
 
         Raises:
             InputError: The first that is missing or damaged.
         """
-        for entry in self.index.units.values():
+        for entry in (*self.index.units.values(), *self.index.channels.values()):
             read_unit(self.folder, entry)
 
     def stitch(self, model: nn.Module, levels: Mapping[str, Level]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The file of one layer: its weights at every level, packed, with the masks they were solved under."""
+"""The file of one layer: its weights at every level, packed, with the masks they were solved under; or of a unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from taco.database.index import REPAIR, UnitEntry
+from taco.database.index import REPAIR, ChannelEntry, UnitEntry
 from taco.errors import InputError
 from taco.files import write_atomically
 
@@ -33,7 +33,7 @@ def write_unit(folder: Path, layer: str, tensors: Mapping[str, torch.Tensor]) ->
     return name, digest, len(content)
 
 
-def read_unit(folder: Path, entry: UnitEntry) -> dict[str, torch.Tensor]:
+def read_unit(folder: Path, entry: UnitEntry | ChannelEntry) -> dict[str, torch.Tensor]:
     """Read a layer's file, every time against its hash.
 
     Raises:
@@ -44,7 +44,7 @@ def read_unit(folder: Path, entry: UnitEntry) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def is_whole(folder: Path, entry: UnitEntry) -> bool:
+def is_whole(folder: Path, entry: UnitEntry | ChannelEntry) -> bool:
     """Tell whether a layer's file is there with the content that the index names."""
     try:
         _content(folder, entry)
@@ -53,7 +53,7 @@ def is_whole(folder: Path, entry: UnitEntry) -> bool:
     return True
 
 
-def _content(folder: Path, entry: UnitEntry) -> bytes:
+def _content(folder: Path, entry: UnitEntry | ChannelEntry) -> bytes:
     path = folder / entry.file
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What every unit may become: its widths with what each loses and what each takes on one device.
+"""What every unit may become: its widths with what each loses and what each takes on a device, or gone with its block.
 
 A width that buys no measured time is not offered: between two neighbours on one stair of the staircase only the wider
 one counts, and a width in between is interpolated only where the step down is larger than what measuring can tell.
@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from taco.distribute import BUCKETS, distribute
+from taco.distribute import BUCKETS, Instead, distribute
 from taco.latency.table import Cell, Source, UnitCells
 
 #: At most so many levels a unit.
@@ -26,9 +26,9 @@ class Level:
     """One width of one unit.
 
     Attributes:
-        width: Channels or heads kept.
+        width: Channels or heads kept; 0 where the block that holds them is left out.
         loss: What it costs, see `taco.latency.losses`; 0 at the dense width.
-        ms: What the block that holds the unit takes.
+        ms: What the block that holds the unit takes. Where multiply-accumulates are the budget, millions of them.
         source: Where `ms` comes from.
     """
 
@@ -39,14 +39,40 @@ class Level:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Drop:
+    """A residual block that may be left out, with all units in it.
+
+    Attributes:
+        units: Those whose levels it stands in place of.
+        loss: What it costs.
+        dense_ms: What the block takes.
+        source: Where `dense_ms` comes from.
+        left_ms: What still counts when it is gone: the table holds the block's time once for every unit in it, and
+            leaving it out saves it once.
+    """
+
+    units: tuple[str, ...]
+    loss: float
+    dense_ms: float
+    source: Source
+    left_ms: float = 0.0
+
+
+#: Block -> what leaving it out means.
+Drops = Mapping[str, Drop]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
     """One level for every unit.
 
     Attributes:
-        levels: Unit -> its level.
+        levels: Unit -> its level; block that is left out -> a level of width 0, as its units have.
+        left_ms: What the blocks that are left out still count, see `Drop`.
     """
 
     levels: Mapping[str, Level]
+    left_ms: float = 0.0
 
     @property
     def widths(self) -> dict[str, int]:
@@ -56,7 +82,7 @@ class Choice:
     @property
     def table_ms(self) -> float:
         """Sum of what the table says."""
-        return math.fsum(level.ms for level in self.levels.values())
+        return math.fsum(level.ms for level in self.levels.values()) + self.left_ms
 
     @property
     def loss(self) -> float:
@@ -81,8 +107,16 @@ def levels_of(unit: UnitCells, losses: Mapping[int, float], step: int) -> list[L
     return _thinned(levels)
 
 
-def choose(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS) -> Choice:
+def choose(
+    options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS, drops: Drops | None = None
+) -> Choice:
     """Return the levels with the least loss whose times by the table sum up to at most `table_ms`: the exact optimum.
+
+    Args:
+        options: Unit -> levels.
+        table_ms: What they may take together.
+        buckets: Resolution.
+        drops: Blocks that may be left out.
 
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
@@ -90,13 +124,34 @@ def choose(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int
     floor = {name: min(level.ms for level in levels) for name, levels in options.items()}
     losses = {name: [level.loss for level in levels] for name, levels in options.items()}
     costs = {name: [level.ms - floor[name] for level in levels] for name, levels in options.items()}
-    chosen = distribute(losses, costs, table_ms - math.fsum(floor.values()), buckets)
-    return Choice({name: options[name][index] for name, index in chosen.items()})
+    least, instead = math.fsum(floor.values()), {}
+    for name, drop in (drops or {}).items():
+        saved = math.fsum(floor[unit] for unit in drop.units) - drop.left_ms
+        if saved > 0:  # it takes less than its narrowest units: costs count from there
+            least -= saved
+            costs[drop.units[0]] = [cost + saved for cost in costs[drop.units[0]]]
+        instead[name] = Instead(drop.units, drop.loss, max(0.0, -saved))
+    return _choice(options, drops or {}, distribute(losses, costs, table_ms - least, buckets, instead))
 
 
-def fastest(options: Mapping[str, Sequence[Level]]) -> Choice:
-    """Return the fastest level of every unit."""
-    return Choice({name: min(levels, key=lambda level: level.ms) for name, levels in options.items()})
+def fastest(options: Mapping[str, Sequence[Level]], drops: Drops | None = None) -> Choice:
+    """Return the fastest level of every unit; a block that takes less when it is left out is."""
+    chosen = {name: min(range(len(own)), key=lambda i: own[i].ms) for name, own in options.items()}
+    for name, drop in (drops or {}).items():
+        if drop.left_ms < math.fsum(options[unit][chosen[unit]].ms for unit in drop.units):
+            chosen = {unit: index for unit, index in chosen.items() if unit not in drop.units} | {name: 0}
+    return _choice(options, drops or {}, chosen)
+
+
+def _choice(options: Mapping[str, Sequence[Level]], drops: Drops, chosen: Mapping[str, int]) -> Choice:
+    """Turn indices into levels; of a block that is left out its units are there too, with width 0."""
+    gone = {name: drop for name, drop in drops.items() if name in chosen}
+    levels: dict[str, Level] = {}
+    for name, own in options.items():
+        block = next((drop for drop in gone.values() if name in drop.units), None)
+        levels[name] = own[chosen[name]] if block is None else Level(0, 0.0, 0.0, block.source)
+    levels |= {name: Level(0, drop.loss, 0.0, drop.source) for name, drop in gone.items()}
+    return Choice(levels, math.fsum(drop.left_ms for drop in gone.values()))
 
 
 def dense(options: Mapping[str, Sequence[Level]]) -> Choice:

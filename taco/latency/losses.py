@@ -116,6 +116,17 @@ def lost(share: float, readers: int) -> float:
     return -readers * math.log1p(-min(1.0 - _NOTHING_LEFT, max(0.0, share) / readers))
 
 
+def exchange_rate(units: Mapping[str, UnitLoss], currency: Currency) -> float | None:
+    """Return how much of a currency one nat of harm is: over all probes, the sum of their losses over that of harms.
+
+    A block that is left out has no share of a reader's output to lose: its harm is measured, and counts so beside
+    widths. None where probes did no harm, so that there is no rate.
+    """
+    pairs = [(u.at(probe.width, currency), probe.harm) for u in units.values() for probe in u.probes]
+    loss, harm = (math.fsum(part) for part in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+    return loss / harm if harm > 0 else None
+
+
 def choose_currency(units: Mapping[str, UnitLoss], joints: Sequence[Joint]) -> Chosen:
     """Return the currency whose sums rank models cut in many units best.
 

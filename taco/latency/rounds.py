@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import Choice, Level, choose, dense, fastest
+from taco.latency.levels import Choice, dense, fastest
+from taco.latency.limits import LimitError, Space
 
 MOST_ROUNDS = 5
 #: A result counts from this share of the budget on; what is faster has lost more than it had to.
@@ -77,25 +78,26 @@ class Round:
     line: Line
 
 
-Options = Mapping[str, Sequence[Level]]
-
-
 def latency_rounds(
-    options: Options, dense_ms: float, budget_ms: float, scale: float, measure: Callable[[Choice, float], float]
+    space: Space, dense_ms: float, budget_ms: float, scale: float, measure: Callable[[Choice, float], float]
 ) -> Iterator[Round]:
     """Yield rounds until one lies within the band, nothing new would be tried, or `MOST_ROUNDS` are done.
 
     Args:
-        options: Unit -> levels, the dense one first.
+        space: What may be chosen.
         dense_ms: The dense model, measured end to end.
         budget_ms: What the compressed one may take.
         scale: First guess of how the table's milliseconds compare with `dense_ms`'s.
         measure: Choice and its predicted time -> milliseconds of the whole model.
+
+    Raises:
+        LimitError: A limit beside the budget cannot be held.
     """
-    points = [(dense(options).table_ms, dense_ms)]
-    line, tried = Line.through(*points[0], scale), {tuple(dense(options).widths.items())}
+    whole = dense(space.options)
+    points = [(whole.table_ms, dense_ms)]
+    line, tried = Line.through(*points[0], scale), {tuple(whole.widths.items())}
     for _ in range(MOST_ROUNDS):
-        choice = within(options, line, AIM * budget_ms)
+        choice = within(space, line, AIM * budget_ms)
         key = tuple(choice.widths.items())
         if key in tried:
             return
@@ -109,12 +111,14 @@ def latency_rounds(
             return
 
 
-def within(options: Options, line: Line, aim_ms: float) -> Choice:
+def within(space: Space, line: Line, aim_ms: float) -> Choice:
     """Return the best choice that is predicted to take at most `aim_ms`; where there is none, the fastest of all."""
     try:
-        return choose(options, line.invert(aim_ms))
+        return space.choose(line.invert(aim_ms))
+    except LimitError:
+        raise
     except BudgetInfeasibleError:
-        return fastest(options)
+        return fastest(space.options, space.drops)
 
 
 def best_round(
@@ -139,15 +143,15 @@ def best_round(
     told = f"; {price(quickest.choice)}" if quickest and price else ""
     ratio, enough_ms = dense_ms / least, math.ceil(100 * least) / 100
     raise BudgetInfeasibleError(
-        f"{budget_ms:.3g} ms cannot be reached by inner widths on this device: the fastest model that was measured "
-        f"takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)"
+        f"{budget_ms:.3g} ms cannot be reached by inner widths and blocks on this device: the fastest model that "
+        f"was measured takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)"
         f"{told}",
         f"Ask for --speedup {max(1.0, math.floor(100 * ratio) / 100):g} or less, for --latency-ms {enough_ms:g} or "
         "more, or choose a smaller --model",
     )
 
 
-def narrower(options: Options, chosen: Round, line: Line, count: int) -> list[Choice]:
+def narrower(space: Space, chosen: Round, line: Line, count: int) -> list[Choice]:
     """Return up to `count` further choices, each predicted to be about 3 % faster than the one before.
 
     They are taken, one after another, where a final measurement falls short.
@@ -156,7 +160,7 @@ def narrower(options: Options, chosen: Round, line: Line, count: int) -> list[Ch
     seen = {tuple(chosen.choice.widths.items())}
     at = Line.through(chosen.choice.table_ms, chosen.measured_ms, line.scale)
     for number in range(1, count + 1):
-        choice = within(options, at, chosen.measured_ms * 0.97**number)
+        choice = within(space, at, chosen.measured_ms * 0.97**number)
         if tuple(choice.widths.items()) not in seen:
             seen.add(tuple(choice.widths.items()))
             found.append(choice)

@@ -1,14 +1,14 @@
-"""The part of the page that tells how the device decided the widths: rounds, and every unit's time and loss."""
+"""The part of the page that tells how widths were decided unit by unit: rounds, and every unit's time and loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from taco.report import wording
 from taco.report.loop_figures import block_times, round_marks
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
-from taco.report.schema import LossCurrency, ProfileSection, Report
+from taco.report.schema import BlocksSection, HeldLimit, LossCurrency, ProfileSection, Report
 
 _CURRENCIES = {
     "shares": "as the share of their readers' output that is lost",
@@ -18,9 +18,9 @@ _CURRENCIES = {
 
 
 def loop_sections(report: Report) -> tuple[Section, ...]:
-    """Rounds of the latency loop, what was chosen, and the profile behind it; nothing without the loop."""
+    """Rounds of the latency loop, what was chosen, and the profile behind it; nothing where one ratio was taken."""
     if report.profile is None or report.budget_ms is None:
-        return ()
+        return () if report.currency is None else (_macs_section(report),)
     return (
         Section(
             "loop",
@@ -31,8 +31,29 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
                 *_rounds(report, report.budget_ms),
                 *_profile(report.profile),
                 *_currency(report.currency),
+                *_left_out(report.blocks),
+                *_limits(report.limits),
                 *_allocation(report),
             ),
+        ),
+    )
+
+
+def _macs_section(report: Report) -> Section:
+    told = "; ".join(f"{name} {harm:.3g}" for name, harm in report.spread.items())
+    return Section(
+        "loop",
+        "How the widths were chosen",
+        "Every unit was cut alone at several widths and the change of the answers was looked at; the widths with the "
+        "least loss within the number of multiply-accumulates were chosen. No clock took part.",
+        (
+            Note(
+                "Choices that keep as many multiply-accumulates were compared on the select pictures, and the one with "
+                f"the least change of the answers was taken (nats, before recovery: {told})."
+            ),
+            *_currency(report.currency),
+            *_left_out(report.blocks),
+            *_limits(report.limits),
         ),
     )
 
@@ -81,6 +102,29 @@ def _currency(found: LossCurrency | None) -> Iterator[Block]:
             f"What units lose is counted {_CURRENCIES[found.currency]}. Of the ways to count, this one ranked "
             f"{found.models} models with all units cut best (rank correlation with how far answers change: {told})."
         )
+
+
+def _limits(limits: Sequence[HeldLimit]) -> Iterator[Block]:
+    if limits:
+        told = ", ".join(f"{held.flag} {held.asked:.4g}: {held.used:.4g}" for held in limits)
+        yield Note(f"Limits that held beside the budget, and what the model uses: {told}.")
+
+
+def _left_out(found: BlocksSection | None) -> Iterator[Block]:
+    if found is None:
+        return
+    alone = "; ".join(f"{name} {harm:.3g}" for name, harm in found.offered.items())
+    could = (
+        f"{wording.counted(len(found.offered), 'residual block')} could be left out; change of the answers when one "
+        f"alone is, in nats: {alone}."
+    )
+    harms = [
+        f"{name} {harm:.3g}"
+        for name, harm in (("with blocks left out", found.harm_with), ("by widths alone", found.harm_without))
+        if harm is not None
+    ]
+    compared = f" Change of the answers of the whole choice, before recovery: {', '.join(harms)}." if harms else ""
+    yield Note(f"Left out: {', '.join(found.taken) or 'no block'}. {could}{compared}")
 
 
 def _allocation(report: Report) -> Iterator[Block]:

@@ -7,7 +7,7 @@ import shlex
 from taco.report import wording
 from taco.report.figures import MOST_CLASSES
 from taco.report.page import Block, Code, Folded, Lines, Note, Section, Table, Tone
-from taco.report.schema import Parity, Report
+from taco.report.schema import Parity, RefitSection, Report
 
 
 def conditions_section(report: Report) -> Section:
@@ -61,6 +61,8 @@ def recovery_section(report: Report) -> Section:
     if before is not None and compressed is not None:
         text = f"Accuracy {wording.percent(before)} before, {wording.percent(compressed.top1.percent)} after."
         blocks.append(Note(wording.marked(text, report)))
+    if report.refit is not None:
+        blocks.append(_refit_note(report.refit))
     if report.recovery is None:
         blocks.append(Note("No recovery was done."))
     else:
@@ -120,6 +122,20 @@ def run_section(report: Report) -> Section:
             Table(("step", "time"), tuple(steps)),
             Folded("Versions and seed", Table((), versions, numeric=False)),
         ),
+    )
+
+
+def _refit_note(refit: RefitSection) -> Note:
+    if refit.failed is not None:
+        return Note(f"Refitting the layers in the model's order failed, and was left out: {refit.failed}", Tone.WARN)
+    ways = {"one by one": "each on the dense model's inputs", "in order": "one after the other, each for what is left"}
+    told = ", ".join(
+        f"{way} {'not finite' if value is None else f'{value:.4g}'}"
+        for way, value in (("one by one", refit.one_by_one), ("in order", refit.in_order))
+    )
+    return Note(
+        f"The layers that read cut channels were refitted {ways[refit.kept]}: that came nearer to the dense model's "
+        f"features and answers on the select pictures (distance {told})."
     )
 
 

@@ -76,7 +76,11 @@ def widths_section(report: Report) -> Section:
         )
         caption = "Channels of each unit in the order of the network; the whole bar is the dense width."
         blocks.append(Picture(partial(figures.width_bars, report), caption))
-        table = Table(("unit", "kind", "dense", "kept", "share"), rows, "Widths are numbers of channels, or of heads.")
+        table = Table(
+            ("unit", "kind", "dense", "kept", "share"),
+            rows,
+            "Widths are numbers of channels, or of heads; a block that was left out keeps 0 of 1.",
+        )
         blocks.append(Folded(f"Table of {wording.counted(len(rows), 'unit')}", table))
     else:
         blocks.append(Note("No unit was cut."))

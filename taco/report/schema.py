@@ -150,7 +150,15 @@ class LayerWidth(Frozen):
     unit: str
     kind: str
     dense: int
-    kept: int
+    kept: int = Field(description="0 within a block that was left out, and for that block itself, whose width is 1")
+
+
+class HeldLimit(Frozen):
+    """A limit that was to hold beside the budget."""
+
+    flag: str
+    asked: float
+    used: float = Field(description="counted on the compressed model before export")
 
 
 class LatencyRound(Frozen):
@@ -164,7 +172,7 @@ class UnitLevel(Frozen):
     """What the loop chose for one unit."""
 
     unit: str
-    level: str = Field(description="as in width:64")
+    level: str = Field(description="as in width:64; drop: the block is left out, and with it units at width:0")
     latency_ms: float = Field(description="of the block that holds the unit, all else in it dense")
     dense_ms: float = Field(description="of the same block with the unit dense")
     loss: float = Field(description="in the run's currency, see currency")
@@ -177,6 +185,21 @@ class LossCurrency(Frozen):
     currency: Literal["shares", "logarithms", "probes"]
     correlations: dict[str, float] = Field(description="Spearman's, of the currency's sums with measured divergences")
     models: int = Field(description="models that were ranked, with every unit cut")
+
+
+class BlocksSection(Frozen):
+    """Residual blocks that could be left out, beside widths."""
+
+    offered: dict[str, float] = Field(
+        description="block -> change of the answers in nats when it alone is left out and the next layer refitted"
+    )
+    taken: list[str] = Field(description="blocks that were left out")
+    harm_with: float | None = Field(
+        default=None, description="change of the answers by the choice that leaves blocks out; null where none did"
+    )
+    harm_without: float | None = Field(
+        default=None, description="by the choice of widths alone; null where it was not needed or met no budget"
+    )
 
 
 class ZerosGain(Frozen):
@@ -200,6 +223,17 @@ class ProfileSection(Frozen):
     unpaid: dict[str, list[int]] = Field(
         default={}, description="unit -> timed widths that are no faster than a wider one, and so were not offered"
     )
+
+
+class RefitSection(Frozen):
+    """How the layers that read cut channels were refitted before recovery; the nearer one to the dense is kept."""
+
+    kept: Literal["one by one", "in order"] = Field(
+        description="one by one: on the dense model's inputs; in order: on those that the layers before have left"
+    )
+    one_by_one: float | None = Field(description="distance from the dense model on select pictures; null: not finite")
+    in_order: float | None = Field(description="the same, in order; null where that failed or is not finite")
+    failed: str | None = Field(description="why refitting in order failed; null where it did not")
 
 
 class SparseLayer(Frozen):
@@ -274,7 +308,12 @@ class Report(Frozen):
     rounds: list[LatencyRound] = Field(default=[], description="of the latency loop, in the order taken")
     allocation: list[UnitLevel] = Field(default=[], description="what the latency loop chose")
     profile: ProfileSection | None = Field(default=None, description="null without the latency loop")
-    currency: LossCurrency | None = Field(default=None, description="null without the latency loop")
+    currency: LossCurrency | None = Field(default=None, description="null where one ratio was taken for all units")
+    blocks: BlocksSection | None = Field(default=None, description="null where no block could be left out")
+    limits: list[HeldLimit] = Field(default=[], description="what held beside the budget")
+    spread: dict[str, float] = Field(
+        default={}, description="of a search by MACs: each choice that was compared -> change of the answers, in nats"
+    )
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")
@@ -285,6 +324,7 @@ class Report(Frozen):
         default=None, description="what a copied folder found on its device; null until it has run there"
     )
     layers: list[LayerWidth]
+    refit: RefitSection | None = Field(default=None, description="null where nothing was cut, or with --no-sequential")
     recovery: dict[str, float | int | str] | None = Field(description="steps, batch, learning rate, what was kept")
     next_step: str | None = Field(description="what to run on the device when it was absent")
     steps: list[Step]
