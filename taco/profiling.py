@@ -107,10 +107,13 @@ class Profiler:
             runtime_version=machine["runtimes"][_RUNTIMES[target.runtime]]["version"],
             provider=target.provider,
             precision=target.precision,
-            threads=self.threads or target.threads or int(machine["cores_physical"]),
+            threads=1 if target.runtime == "trt" else self._threads(machine),
             model=self.name,
             architecture=content_key([asked, list(self.input_size)]),
         )
+
+    def _threads(self, machine: Mapping[str, Any]) -> int:
+        return self.threads or self.target.threads or int(machine["cores_physical"])
 
     def profile(
         self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None

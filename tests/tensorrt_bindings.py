@@ -22,6 +22,8 @@ WHEELS = {
     "10.16.1": ("tensorrt-cu12-bindings", "10.16.1.11", 10),
     "11.4.0": ("tensorrt-cu12-bindings", "11.4.0.106", 11),
 }
+#: Types only: its package `tensorrt` is empty at run time, so that it must never be installed.
+STUBS = "tensorrt-stubs"
 #: Classes whose members the builder uses.
 CLASSES = (
     *("Builder", "BuilderFlag", "IBuilderConfig", "INetworkDefinition", "ITimingCache", "Logger", "MemoryPoolType"),
@@ -47,19 +49,7 @@ def real_names(version: str, folder: Path) -> dict[str, list[str]]:
         UnreachableError: The wheel or a compiler is missing.
     """
     distribution, exact, major = WHEELS[version]
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        f"{distribution}=={exact}",
-    ]
-    _run([*wheel, "-d", str(folder)], folder)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        archive.extractall(folder / "site")
+    _unpacked(f"{distribution}=={exact}", folder, folder / "site")
     for library in _LIBRARIES:
         name = f"lib{library}.so.{major}"
         options = ["-shared", "-fPIC", "-w", f"-DVER={major}0000", f"-Wl,-soname,{name}", "-o", str(folder / name)]
@@ -69,6 +59,27 @@ def real_names(version: str, folder: Path) -> dict[str, list[str]]:
     assert found["version"].startswith(version)
     classes: dict[str, list[str]] = found["classes"]
     return classes
+
+
+def stubs(folder: Path) -> Path:
+    """Return a folder with the types of the bindings, as the package `tensorrt`.
+
+    Raises:
+        UnreachableError: They cannot be had.
+    """
+    site = folder / "typings"
+    _unpacked(STUBS, folder, site)
+    if (site / "tensorrt-stubs").is_dir():
+        (site / "tensorrt-stubs").rename(site / "tensorrt")
+    return site
+
+
+def _unpacked(requirement: str, folder: Path, site: Path) -> None:
+    """Download one wheel and unpack it; nothing is installed."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
+    _run([*pip, requirement], folder)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(site)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

@@ -15,6 +15,7 @@ from int8_models import calibration, small_net
 from torch import nn
 
 from taco.errors import GateError, MeasurementError, TargetError
+from taco.exporters.editions import STRONG_OPSET, strong_file
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import quantise
@@ -22,7 +23,7 @@ from taco.exporters.opened import Simulated
 from taco.exporters.opsets import NATIVE, lowered, opset_of, raised
 from taco.exporters.protocol import Artifact, Calibration, Compressed, FloatArray, Reference, RunOptions
 from taco.exporters.scheme import TENSORRT, scheme_for
-from taco.exporters.trt import EXPORTER, STRONG_OPSET, strong_file
+from taco.exporters.trt import EXPORTER
 from taco.exporters.trt_rules import breaches
 from taco.gates import LEAST_COSINE, agreement
 from taco.targets.loading import load_target
