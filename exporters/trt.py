@@ -18,7 +18,7 @@ from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.half import to_half
 from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
-from taco.exporters.opsets import LOWEST, NATIVE, lowered
+from taco.exporters.opsets import LOWEST, NATIVE, lowered, opset_of
 from taco.exporters.protocol import Artifact, Compressed, Exporter, RunOptions, Session
 from taco.exporters.scheme import scheme_for
 from taco.exporters.trt_rules import require_rules
@@ -59,8 +59,9 @@ class TrtExporter:
 
 
 def lowest(model: Compressed) -> onnx.ModelProto:
-    """Return the fp32 graph in operator set 17."""
-    return export_proto(model) if model.fp32 is not None else lowered(export_proto(model, NATIVE))
+    """Return the fp32 graph in operator set 17; a file that was exported before may still be in the set of torch."""
+    proto = export_proto(model, NATIVE)
+    return proto if opset_of(proto) == LOWEST else lowered(proto)
 
 
 EXPORTER: Exporter = TrtExporter()

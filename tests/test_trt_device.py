@@ -133,8 +133,8 @@ def test_2_to_4_is_found_where_it_is(quantised: bool) -> None:
 
 
 def quick(name: str) -> Target:
-    """A target whose protocol takes a second, and whose steps suit a tiny model."""
-    return dataclasses.replace(load_target(name), benchmark=BenchmarkProtocol(3, 100.0, 60.0), channel_multiple=16)
+    """A target whose protocol takes seconds."""
+    return dataclasses.replace(load_target(name), benchmark=BenchmarkProtocol(3, 100.0, 60.0))
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short")
 def test_the_latency_loop_runs_on_engines_to_a_report(pi_site: Path, tmp_path: Path) -> None:
     address = url(tmp_path)
-    asked: dict[str, Any] = {"target": "jetson-orin", "device": address, "speedup": 1.15}
+    asked: dict[str, Any] = {"target": "jetson-orin", "device": address, "speedup": 1.1, "allocation": "latency"}
     result = api.export(tiny_run.options(pi_site, tmp_path / "out", **asked))
     report = result.report
     assert report.latency_source == "measured"
     assert report.speedup is not None
-    assert report.speedup >= 1.15
+    assert report.speedup >= 1.1
     assert report.rounds
     assert report.budget_ms is not None
     assert report.rounds[-1].measured_ms <= report.budget_ms
