@@ -12,12 +12,12 @@ import numpy as np
 
 from taco.accuracy import wilson
 from taco.converting import Pair
+from taco.device.images import Preprocessing
 from taco.device_judge import OnDevice, chosen
 from taco.errors import MeasurementError
 from taco.judge import Judgement
 from taco.listing import LabelledPicture
 from taco.material import Material
-from taco.model import Preprocessing
 from taco.node_owners import owners_of, units_by_module
 from taco.report.device_schema import EngineFacts, EnginesRun, LayerProfile
 from taco.report.parts import GateResult, Proportion
@@ -81,9 +81,9 @@ class EngineJudge:
             "profile_s": _PROFILE_S,
         }
         found = self.tensorrt.judge(files, request)
-        for name in files if bench is not None else ():
-            timed, judged = bench.models[name].session["engine_sha256"], found["engines"][name]["engine_sha256"]
-            if timed != judged:
+        timed = {} if bench is None else {name: bench.models[name].session["engine_sha256"] for name in files}
+        for name, digest in timed.items():
+            if found["engines"][name]["engine_sha256"] != digest:
                 raise MeasurementError(
                     f"the engine of {name} was built again after it was timed: the judged bytes are other bytes",
                     "Run again with a new --out",

@@ -5,8 +5,10 @@ The wheels of the bindings come from PyPI (1 MB each); the stub is `edge_lab/trt
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -24,6 +26,7 @@ WHEELS = {
 }
 #: Types only: its package `tensorrt` is empty at run time, so that it must never be installed.
 STUBS = "tensorrt-stubs"
+_MOST_REPAIRS = 50
 #: Classes whose members the builder uses.
 CLASSES = (
     *("Builder", "BuilderFlag", "IBuilderConfig", "INetworkDefinition", "ITimingCache", "Logger", "MemoryPoolType"),
@@ -62,16 +65,32 @@ def real_names(version: str, folder: Path) -> dict[str, list[str]]:
 
 
 def stubs(folder: Path) -> Path:
-    """Return a folder with the types of the bindings, as the package `tensorrt`.
+    """Return a folder with the types of the bindings.
+
+    A few signatures in it are no Python (`in` as a parameter's name): those take anything.
 
     Raises:
         UnreachableError: They cannot be had.
     """
     site = folder / "typings"
     _unpacked(STUBS, folder, site)
-    if (site / "tensorrt-stubs").is_dir():
-        (site / "tensorrt-stubs").rename(site / "tensorrt")
+    for file in site.rglob("*.pyi"):
+        file.write_text(_parsable(file.read_text()))
     return site
+
+
+def _parsable(text: str) -> str:
+    lines = text.splitlines()
+    for _ in range(_MOST_REPAIRS):
+        try:
+            ast.parse("\n".join(lines))
+            return "\n".join(lines) + "\n"
+        except SyntaxError as error:
+            place = (error.lineno or 1) - 1
+        while not (match := re.match(r"( *)def (\w+)\(", lines[place])):
+            place -= 1
+        lines[place] = f"{match[1]}def {match[2]}(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:"
+    raise UnreachableError(f"the stubs cannot be parsed after {_MOST_REPAIRS} repairs")
 
 
 def _unpacked(requirement: str, folder: Path, site: Path) -> None:

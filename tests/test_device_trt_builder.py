@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,14 +178,18 @@ def test_the_script_s_types_are_those_of_nvidia_s_stubs(tmp_path: Path) -> None:
         pytest.skip(f"the stubs of TensorRT cannot be had here: {error}")
     source = Path(trt_builder.__file__)
 
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n[mypy-tensorrt.*]\nignore_errors = true\n[mypy-tensorrt_bindings.*]\n"
+        "ignore_errors = true\n[mypy-tensorrt_libs.*]\nignore_missing_imports = true\n"
+    )
+
     def errors(text: str) -> list[str]:
-        file = tmp_path / "build_engine.py"
-        file.write_text(text)
-        command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache")]
+        (tmp_path / "build_engine.py").write_text(text)
         done = subprocess.run(
-            [*command, str(file)],
-            cwd=tmp_path, env={"MYPYPATH": str(typings), "PATH": ""}, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "build_engine.py"],
+            cwd=tmp_path, env={**os.environ, "MYPYPATH": str(typings)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
+        assert done.returncode in (0, 1), done.stdout + done.stderr
         return [line for line in done.stdout.splitlines() if ": error:" in line]
 
     assert errors(source.read_text()) == []
