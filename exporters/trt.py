@@ -2,14 +2,13 @@
 
 The precision stands in the graph (RUNTIMES.md): FP16 by halves with float32 at both ends, INT8 by symmetric Q/DQ. One
 file of operator set 17 serves TensorRT 8.6 to 11 in fp32 and in FP16. INT8 needs a second one for strongly typed
-networks (10.12 and later), in which everything between Q/DQ is FP16: `strongly_typed`.
+networks (10.12 and later), in which everything between Q/DQ is FP16: `taco.exporters.editions`.
 
 Nothing here has run on hardware: no Jetson and no TensorRT library was at hand (docs/adr/0014).
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -19,14 +18,11 @@ from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.half import to_half
 from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
-from taco.exporters.opsets import LOWEST, NATIVE, lowered, raised
+from taco.exporters.opsets import LOWEST, NATIVE, lowered, opset_of
 from taco.exporters.protocol import Artifact, Compressed, Exporter, RunOptions, Session
 from taco.exporters.scheme import scheme_for
 from taco.exporters.trt_rules import require_rules
 from taco.targets.loading import Target
-
-#: Of the INT8 graph for strongly typed networks: Q and DQ take halves from 19 on, TensorRT 10.3 reads up to 20.
-STRONG_OPSET = 20
 
 
 class TrtExporter:
@@ -63,29 +59,9 @@ class TrtExporter:
 
 
 def lowest(model: Compressed) -> onnx.ModelProto:
-    """Return the fp32 graph in operator set 17."""
-    return export_proto(model) if model.fp32 is not None else lowered(export_proto(model, NATIVE))
-
-
-def strongly_typed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the INT8 graph whose other arithmetic is FP16, for TensorRT 10.12 and later.
-
-    Args:
-        proto: With symmetric Q/DQ, operator set 17, else fp32.
-
-    Raises:
-        GateError: It breaks a rule of TensorRT.
-    """
-    made = to_half(raised(proto, STRONG_OPSET))
-    require_rules(made, STRONG_OPSET)
-    return made
-
-
-def strong_file(path: Path) -> bytes:
-    """Return the content of the strongly typed form of an INT8 file."""
-    with tempfile.TemporaryDirectory(prefix="taco-strong-") as folder:
-        artifact = write_proto(strongly_typed(onnx.load(path)), Path(folder) / "strong.onnx")
-        return artifact.path.read_bytes()
+    """Return the fp32 graph in operator set 17; a file that was exported before may still be in the set of torch."""
+    proto = export_proto(model, NATIVE)
+    return proto if opset_of(proto) == LOWEST else lowered(proto)
 
 
 EXPORTER: Exporter = TrtExporter()

@@ -19,13 +19,14 @@ ZEROS: tuple[Zeros, ...] = get_args(Zeros)
 
 _SHARE = 0.8
 _GROUP, _KEPT = 4, 2
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 
 
 def zeroed(proto: onnx.ModelProto, pattern: Zeros) -> onnx.ModelProto:
     """Return the graph with zeros in the weights of its convolutions and products.
 
     Args:
-        proto: Not changed. Weights stand in it plainly or behind a DequantizeLinear.
+        proto: Not changed. Weights stand in it plainly, behind a DequantizeLinear, or behind both Q and DQ.
         pattern: 2:4, along input channels where they come in fours; or four fifths of all weights, anywhere.
     """
     found = onnx.ModelProto()
@@ -39,14 +40,39 @@ def zeroed(proto: onnx.ModelProto, pattern: Zeros) -> onnx.ModelProto:
     return found
 
 
+def has_two_to_four(proto: onnx.ModelProto) -> bool:
+    """Say whether a graph's weights have the pattern: at most 2 of 4 neighbours along the input channels are not 0.
+
+    It is said of a graph in which that holds for at least half of the weights that could have it: some layers are left
+    dense by choice, and a small one may have the pattern by chance.
+    """
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    could = has = 0
+    for name, axis in _weights(proto.graph):
+        tensor = tensors.get(name)
+        if tensor is not None and len(tensor.dims) > 1 and tensor.dims[axis] % _GROUP == 0:
+            values = np.asarray(onnx.numpy_helper.to_array(tensor))
+            could += values.size
+            has += values.size if _in_fours(values, axis) else 0
+    return has > 0 and 2 * has >= could
+
+
+def _in_fours(values: npt.NDArray[np.generic], axis: int) -> bool:
+    kept = np.moveaxis(values != 0, axis, -1).reshape(-1, _GROUP).sum(1)
+    return bool((kept <= _KEPT).all() and kept.any())
+
+
 def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
     """Yield the initializer that holds each layer's weight, and its axis of input channels."""
-    stored = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    stored = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _QUANTISING}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             axis = 1 if node.op_type == "Conv" or transposed else 0
-            yield stored.get(node.input[1], node.input[1]), axis
+            name = node.input[1]
+            while name in stored:
+                name = stored[name]
+            yield name, axis
 
 
 def _leaves(size: npt.NDArray[np.float32], axis: int, pattern: Zeros) -> npt.NDArray[np.bool_]:

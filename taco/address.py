@@ -31,6 +31,7 @@ class Address:
         folder: Work folder on the device, absolute, or relative to the home folder.
         emulated: Whether the person says that the device is an emulator, whose times mean nothing.
         python: Its interpreter; None looks for one.
+        trtexec: NVIDIA's trtexec there; None looks where JetPack puts it.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Address:
     folder: str = FOLDER
     emulated: bool = False
     python: str | None = None
+    trtexec: str | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -47,7 +49,7 @@ def parse_address(text: str) -> Address:
 
     Args:
         text: `local`, or an ssh URL. `/folder` is an absolute path, `/~/folder` one in the home folder. Options follow
-            a `?`: `emulated` declares an emulator, `python=/path` names an interpreter.
+            a `?`: `emulated` declares an emulator, `python=/path` and `trtexec=/path` name programs there.
 
     Raises:
         InputError: It is no such address; says what is wrong with it.
@@ -58,9 +60,9 @@ def parse_address(text: str) -> Address:
     except ValueError as error:
         raise InputError(f"--device {text!r} is no address: {error}", _EXAMPLE) from error
     options = _options(parts.query, text)
-    emulated, python = "emulated" in options, options.get("python")
+    emulated, python, trtexec = "emulated" in options, options.get("python"), options.get("trtexec")
     if not parts.scheme and not parts.netloc and parts.path == LOCAL:
-        return Address(text, None, emulated=emulated, python=python)
+        return Address(text, None, emulated=emulated, python=python, trtexec=trtexec)
     if parts.scheme != "ssh" or not host:
         raise InputError(f"--device {text!r} is no address", _EXAMPLE)
     if parts.password is not None:
@@ -68,7 +70,7 @@ def parse_address(text: str) -> Address:
     user = None if parts.username is None else unquote(parts.username)
     if not _HOST.fullmatch(host) or (user is not None and not _USER.fullmatch(user)):
         raise InputError(f"--device {text!r}: the host or user holds a character that none can have", _EXAMPLE)
-    return Address(text, host, user, port, _folder(unquote(parts.path), text), emulated, python)
+    return Address(text, host, user, port, _folder(unquote(parts.path), text), emulated, python, trtexec)
 
 
 def _as_written(netloc: str) -> str:
@@ -91,7 +93,10 @@ def _folder(path: str, text: str) -> str:
 
 def _options(query: str, text: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(options) - {"emulated", "python"})
-    if unknown or options.get("python") == "":
-        raise InputError(f"--device {text!r}: the options are ?emulated and ?python=/path/to/python", _EXAMPLE)
+    unknown = sorted(set(options) - {"emulated", "python", "trtexec"})
+    if unknown or "" in (options.get("python"), options.get("trtexec")):
+        raise InputError(
+            f"--device {text!r}: the options are ?emulated, ?python=/path/to/python and ?trtexec=/path/to/trtexec",
+            _EXAMPLE,
+        )
     return options

@@ -65,10 +65,12 @@ class AgentCaller:
             completed = self.transport.run(argv, timeout_s)
         return _answer(completed)
 
-    def ask_json(self, command: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Run a command that takes a JSON request; else as `ask`."""
+    def ask_json(
+        self, command: str, request: Mapping[str, Any], timeout_s: float, options: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Run a command that takes a JSON request, with options of its own; else as `ask`."""
         place = self.put_bytes(json.dumps(request, allow_nan=False).encode(), "request-{}.json")
-        return self.ask([command, place], timeout_s)
+        return self.ask([command, *options, place], timeout_s)
 
     def send(self, files: Iterable[Path], suffix: str) -> dict[Path, str]:
         """Send the files that the device does not have yet.

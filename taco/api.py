@@ -12,7 +12,7 @@ from taco.bundle import MANIFEST, Bundle
 from taco.checks import gates_of
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
-from taco.device_summary import deployed
+from taco.device_summary import deployed, engine_there
 from taco.errors import BundleError, GateError
 from taco.files import write_atomically
 from taco.formats.megadetector import read_boxes
@@ -100,7 +100,7 @@ def export(
             manifest = write_bundle(done, checks, options.out)
         if plan.device is not None:
             with progress.step(f"put the bundle on {plan.device.name}"):
-                report = deployed(report, plan.device.deploy(Bundle(options.out)))
+                report = deployed(report, plan.device.deploy(Bundle(options.out), engine_there(done)))
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})

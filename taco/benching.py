@@ -16,6 +16,7 @@ from taco.stability import steady
 from taco.targets.loading import load_target
 from taco.timings import BenchResult, ModelTiming
 
+IDLE_S = 10.0
 _BESIDE = {"dense": "dense.onnx", "baseline_fp32": "dense.fp32.onnx"}
 
 
@@ -25,13 +26,13 @@ class BenchAsked:
 
     Attributes:
         threads: Threads of the model; None is the target's own choice.
-        idle_s: Pause before a first run; 0 is none.
+        idle_s: Pause before a first run; 0 is none; None is 10, and none with TensorRT.
         sustained_s: Work without a pause; 0 is none.
         sweep: Other numbers of threads.
     """
 
     threads: int | None = None
-    idle_s: float = 0.0
+    idle_s: float | None = 0.0
     sustained_s: float = 0.0
     sweep: tuple[int, ...] = ()
 
@@ -50,19 +51,20 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
     models = {"compressed": bundle.model_path, **_beside(bundle)}
     with attached(address) as device, leased(device):
         device.check_runtime(target.runtime)
+        provider = target.provider if target.runtime == "trt" else bundle.provider
         options = MeasureOptions(
             threads=asked.threads or target.threads,
             rounds=target.benchmark.rounds,
             round_ms=target.benchmark.round_ms,
             max_seconds=target.benchmark.max_seconds,
-            provider=bundle.provider,
-            idle_s=asked.idle_s,
+            provider=provider,
+            idle_s=asked.idle_s if asked.idle_s is not None else 0.0 if target.runtime == "trt" else IDLE_S,
             sustained_s=asked.sustained_s,
             sweep=asked.sweep,
             focus="compressed",
         )
         if device.emulated:
-            quick = MeasureOptions(rounds=1, round_ms=1, provider=bundle.provider, threads=1)
+            quick = MeasureOptions(rounds=1, round_ms=1, provider=provider, threads=1)
             ran = device.measure(models, quick)
             return {
                 "device": address.text,

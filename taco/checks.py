@@ -8,6 +8,7 @@ from typing import Any
 
 from taco.accuracy import Score
 from taco.baking import baked_gate
+from taco.converting import floats_name
 from taco.formats.names import BLANK
 from taco.gates import (
     Gate,
@@ -73,13 +74,14 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
         return None
     ratio = None if given_up is None else given_up.ratio
     if given_up is None and done.bench is not None:
-        ratio = done.bench.speedup("compressed_fp32", "compressed")
+        ratio = done.bench.speedup(floats_name(done.compressed), "compressed")
     facts = {key: value for key, value in dataclasses.asdict(found).items() if key != "put_back"}
     return schema.PrecisionSection(
         asked=done.plan.target.precision,
         used=done.target.precision,
         given_up=None if given_up is None else given_up.why,
         faster_than_fp32=None if ratio is None else (ratio.value, ratio.low, ratio.high),
+        compared_with="fp16" if done.plan.target.runtime == "trt" else "fp32",
         put_back=[schema.PutBackLayer(**dataclasses.asdict(item)) for item in found.put_back],
         **facts,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from taco.baking import Baked, make_baked
-from taco.converting import Converter, GivenUp, Pair, given_up, timed_files
+from taco.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
 from taco.device_judge import Asking, OnDevice, chosen
+from taco.engine_judge import EngineJudge
 from taco.exporters.protocol import Exporter
 from taco.judge import Judgement, Shipped, Stages, judge
 from taco.keys import Keys
@@ -25,6 +26,7 @@ from taco.search import Bench
 from taco.stored import Key, Store
 from taco.targets.loading import Target
 from taco.timings import BenchResult, pooled
+from taco.units import Unit
 
 _BENCH = TypeAdapter(BenchResult)
 #: A camera trap wakes up to take a picture.
@@ -77,14 +79,14 @@ class Delivery:
         return self.converter.pair(name, module, key, self.progress.step)
 
     def worth_having(self, dense: Pair) -> Pair:
-        """Give INT8 up before anything is searched for, where it is slower than fp32 of the dense model."""
+        """Give INT8 up before anything is searched for, where it is slower than the floats of the dense model."""
         ratio = None
         if self.converter.int8 and self.bench.measurable:
-            models = {"dense": dense.fp32.path, "compressed": dense.shipped.path}
-            depends = {"fp32": dense.fp32.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
+            models = {"dense": dense.floats.path, "compressed": dense.shipped.path}
+            depends = {"fp32": dense.floats.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
 
             def compute() -> Any:
-                with self.progress.step("time INT8 against fp32"):
+                with self.progress.step(f"time INT8 against {dense.floats.precision}"):
                     return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
 
             bench = _BENCH.validate_python(self.store.rundir.json_step("int8-gain", depends, compute, measured=True))
@@ -95,7 +97,8 @@ class Delivery:
         if why is None:
             return pair
         self.progress.say(why.why)
-        self.given_up, self.target = why, dataclasses.replace(self.target, precision="fp32")
+        self.given_up = why
+        self.target = dataclasses.replace(self.target, precision="fp32" if pair.fp16 is None else "fp16")
         return pair.plain
 
     def finish(
@@ -111,7 +114,7 @@ class Delivery:
         """
         compressed = self.export("model", module, key)
         bench = self.time(dense, compressed, asked)
-        ratio = bench.speedup("compressed_fp32", "compressed") if bench and self.converter.int8 else None
+        ratio = bench.speedup(floats_name(compressed), "compressed") if bench and self.converter.int8 else None
         why = given_up(compressed, "compressed", ratio)
         if why is None:
             return dense, compressed, bench
@@ -164,6 +167,40 @@ class Delivery:
         depends = {"model": compressed.shipped.sha256, "pictures": content_key(views), "target": self.bench.key()}
         answer = self.store.rundir.json_step("on-device", depends, compute, measured=True)
         return OnDevice.of(answer, judged, self.material, pictures)
+
+    def engines(
+        self, dense: Pair, compressed: Pair, bench: BenchResult | None, units: Sequence[Unit]
+    ) -> Mapping[str, Any] | None:
+        """Let the engines on the attached device name the judged pictures; None without a device, or without TensorRT.
+
+        Args:
+            dense: The dense model.
+            compressed: The compressed one.
+            bench: How they were timed: the engines that answer are those.
+            units: What the run may cut, to tell whose time the layers take.
+        """
+        device = self.device
+        if device is None or self.target.runtime != "trt":
+            return None
+        asking = self._engine_judge(device, units)
+
+        def compute() -> Any:
+            with self.progress.step(f"let the engines on {device.name} name {len(asking.pictures)} pictures"):
+                return asking.ask(dense, compressed, bench)
+
+        timed = {} if bench is None else {n: bench.models[n].session["engine_sha256"] for n in ("dense", "compressed")}
+        views = [str(self.material.judged[i].view) for i in asking.pictures]
+        hashes = {"dense": dense.shipped.sha256, "model": compressed.shipped.sha256, "timed": timed}
+        depends = {**hashes, "pictures": content_key(views), "target": self.bench.key()}
+        found: Mapping[str, Any] = self.store.rundir.json_step("engines", depends, compute, measured=True)
+        return found
+
+    def engine_answers(self, found: Mapping[str, Any], judged: Judgement) -> OnDevice | None:
+        """Put the answers of `engines` beside ours."""
+        return None if self.device is None else self._engine_judge(self.device, ()).answers(found, judged)
+
+    def _engine_judge(self, device: Device, units: Sequence[Unit]) -> EngineJudge:
+        return EngineJudge(device.tensorrt, self.material, units, self.scratch)
 
     def judge(self, stages: Stages, compressed: Pair, key: Key) -> Judgement:
         """Run every stage over the judged pictures; `key` is of the compressed module."""

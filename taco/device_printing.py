@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from taco.device.trt_preflight import NOT_HARDWARE
 from taco.printing import note
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ def benched(found: Mapping[str, Any]) -> None:
         )
         return
     console.print(Text(f"measured on {found['measured_on'].get('board') or found['device']}"), highlight=False)
+    if found["measured_on"].get("hardware") == NOT_HARDWARE:
+        console.print(Text(f"{NOT_HARDWARE}: these are times of a stand-in", style="bold red"), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("MODEL", "P50 ms", "P90 ms", "MIN ms", "COLD ms", "N"):
         table.add_column(column)
     for name, model in found["models"].items():
-        times = (f"{model[key]:.2f}" for key in ("p50", "p90", "min", "cold"))
+        times = ("-" if model[key] is None else f"{model[key]:.2f}" for key in ("p50", "p90", "min", "cold"))
         table.add_row(Text(name), *times, str(model["n"]))
     console.print(table)
     if found["idle_ms"]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from taco.accuracy import Proportion
 from taco.benching import conditions
+from taco.device.trt_engines import engine_file
+from taco.device.trt_preflight import NOT_HARDWARE
+from taco.engine_judge import engines_section
+from taco.gates import DEVICE_GATE, Gate
 from taco.ondevice import WRONG_CLOCK_S
 from taco.pipeline import Finished
 from taco.report import device_schema, parts, schema
@@ -11,6 +18,8 @@ from taco.timings import BenchResult
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
+#: Name of the engine in the bundle on the device.
+ENGINE = "model.engine"
 
 
 def device_section(done: Finished) -> device_schema.DeviceSection | None:
@@ -39,12 +48,39 @@ def device_section(done: Finished) -> device_schema.DeviceSection | None:
             for (name, a), b in zip(here_score.per_class.items(), there_score.per_class.values(), strict=True)
         },
         unreadable=list(there.failures),
-        cold_ms={} if bench is None else {name: timing.cold_ms for name, timing in bench.models.items()},
+        cold_ms={} if bench is None else {n: t.cold_ms for n, t in bench.models.items() if t.cold_ms is not None},
         idle_ms=[] if bench is None else list(bench.idle_ms),
         sustained=[] if bench is None else _minutes(bench),
         unstable=[] if bench is None else list(bench.unstable),
         repeated=bench is not None and bench.repeated,
     )
+
+
+def engines_run(done: Finished, checks: Sequence[Gate]) -> device_schema.EnginesRun | None:
+    """Describe the engines on the attached device; None where TensorRT ran on none."""
+    if done.engines is None or done.on_device is None:
+        return None
+    own = [parts.GateResult(**dataclasses.asdict(gate)) for gate in checks if gate.name == DEVICE_GATE]
+    kind = "evaluation" if done.material.task.evaluation else "select"
+    return engines_section(done.engines, done.on_device, done.bench, own, kind)
+
+
+def engines_warning(done: Finished) -> str:
+    """Say whether hardware has run the engines, and what accuracies are of."""
+    if done.engines is None:
+        return "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
+    elsewhere = "accuracies outside of the part on the device are those of the ONNX file on this CPU"
+    if done.engines["hardware"] is None:
+        return f"{NOT_HARDWARE}: no NVIDIA machine was found, so every time here is that of a stand-in; {elsewhere}"
+    return elsewhere
+
+
+def engine_there(done: Finished) -> dict[str, tuple[str, str]]:
+    """Return where the compressed engine lies on the device, and its SHA-256: the tested bytes are deployed."""
+    if done.engines is None:
+        return {}
+    facts = done.engines["engines"]["compressed"]
+    return {ENGINE: (engine_file("compressed", facts["key"]), facts["engine_sha256"])}
 
 
 def device_warnings(done: Finished) -> list[str]:
@@ -92,6 +128,11 @@ def deployed(report: schema.Report, folder: str) -> schema.Report:
         return report
     device = report.device.model_copy(update={"deployed_to": folder})
     step = f"on the device, name pictures with: python3 {folder}/agent.pyz predict {folder} PICTURES"
+    if report.engines_run is not None:
+        step = (
+            f"on the device, your program loads the engine that was timed and judged, {folder}/{ENGINE}, with "
+            f"TensorRT {report.engines_run.tensorrt}"
+        )
     return report.model_copy(update={"device": device, "next_step": step})
 
 

@@ -92,7 +92,10 @@ def bench(
         str | None,
         typer.Option(metavar="LIST", help="Also with so many threads each, as in 1,2,4.", show_default="no"),
     ] = None,
-    idle: Annotated[float, typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.")] = 10.0,
+    idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.", show_default="10"),
+    ] = None,
     threads: arguments.Threads = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")] = False,
     debug: arguments.Debug = False,

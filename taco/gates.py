@@ -21,6 +21,8 @@ Logits = npt.NDArray[np.float32]
 
 #: Points that the exported file may lose against the compressed torch model.
 CONVERSION_POINTS = 1.0
+#: Name of the check of an attached device's own answers.
+DEVICE_GATE = "answers on the device"
 #: Mean cosine of centred logits of the shipped precision and fp32, and percent of equal answers, that a sound
 #: conversion reaches with ease.
 LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
@@ -104,7 +106,7 @@ def conversion_gate(labels: Labels, compressed: Labels, exported: Labels, *, bal
 
 def device_gate(labels: Labels, here: Labels, there: Labels, *, balanced: bool) -> Gate:
     """Compare the answers that the device gave with those of the same file on this machine, all (n,) int64."""
-    return _drop_gate("answers on the device", paired_drop(labels, here, there, balanced), CONVERSION_POINTS)
+    return _drop_gate(DEVICE_GATE, paired_drop(labels, here, there, balanced), CONVERSION_POINTS)
 
 
 def drop_gate(labels: Labels, dense: Labels, exported: Labels, limit: float, *, balanced: bool) -> Gate:

@@ -161,7 +161,7 @@ def _result(answer: _Answer) -> BenchResult:
         threads=answer.threads,
         rounds=answer.rounds,
         stopped_early=answer.stopped_early,
-        measured_on=_in_words(answer.probe_before, answer.probe_after),
+        measured_on=machine_words(answer.probe_before, answer.probe_after),
         focus=answer.focus,
         idle_ms=tuple(answer.idle_ms),
         sweep=tuple(answer.sweep),
@@ -181,7 +181,7 @@ def _timing(model: _ModelAnswer) -> ModelTiming:
     )
 
 
-def _in_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
+def machine_words(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
     """The machine as a person reads it; "unknown" where the device does not say."""
     fixed = {
         "machine": _word(before, "machine"),

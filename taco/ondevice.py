@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +25,7 @@ from taco.measure import MeasureOptions, measure_with
 from taco.ssh import SshTransport
 from taco.timings import BenchResult
 from taco.transport import LocalTransport, Transport
+from taco.trt_device import PROVIDER, TensorRt
 
 #: Interpreters that are looked for, in this order; the first lies in the work folder, where `doctor` proposes it.
 _PYTHONS = ("./venv/bin/python", "python3", "python")
@@ -33,6 +36,8 @@ _PICTURES_S = 3600.0
 WRONG_CLOCK_S = 120.0
 _DEPLOYED = ("model.onnx", "labels.txt", "preprocessing.json", "parity.safetensors", "agent.pyz", "model.pixels.onnx")
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino"}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +77,25 @@ class Device:
         board, processor = (str(self.probe.get(key, "unknown")) for key in ("board", "processor"))
         return processor if board == "unknown" else board
 
-    def key(self) -> dict[str, Any]:
-        """What a measurement on it depends on, as JSON values."""
+    @functools.cached_property
+    def tensorrt(self) -> TensorRt:
+        """Its TensorRT.
+
+        Raises:
+            MeasurementError: There is none that can be used; says why.
+        """
+        return TensorRt.found(self.agent, self.address.trtexec)
+
+    def machine(self, runtime: str) -> Mapping[str, Any]:
+        """What it said about itself, with what decides how fast models of a runtime are there."""
+        return self.tensorrt.machine(self.probe) if runtime == "trt" else self.probe
+
+    def key(self, runtime: str) -> dict[str, Any]:
+        """What a measurement of a runtime's models on it depends on, as JSON values."""
         fixed = ("machine", "board", "processor", "cores_physical", "memory_total_mib", "os", "python")
         runtimes = {name: entry["version"] for name, entry in self.probe["runtimes"].items()}
-        return {"address": self.address.text, "runtimes": runtimes, **{key: self.probe.get(key) for key in fixed}}
+        found = {"address": self.address.text, "runtimes": runtimes, **{key: self.probe.get(key) for key in fixed}}
+        return {**found, **self.tensorrt.key()} if runtime == "trt" else found
 
     def check_runtime(self, runtime: str) -> None:
         """Refuse a device that cannot run a target's models.
@@ -87,11 +106,9 @@ class Device:
         Raises:
             MeasurementError: Says what is missing and the command that installs it.
         """
-        if runtime not in _RUNTIMES:
-            raise MeasurementError(
-                f"TensorRT engines cannot yet be built and timed through --device {self.address.text}",
-                "Leave --device out: the bundle tells what to run on the Jetson",
-            )
+        if runtime == "trt":
+            self._check_tensorrt()
+            return
         lacks = [lack for lack in self.probe["missing"] if lack["what"] != "disk space"]
         wanted = _RUNTIMES[runtime]
         if wanted not in self.probe["runtimes"] or any(lack["what"] in ("numpy", "pillow") for lack in lacks):
@@ -103,16 +120,30 @@ class Device:
                 f"`taco devices doctor --device {self.address.text}` tells all that is missing",
             )
 
+    def _check_tensorrt(self) -> None:
+        lacks = [lack for lack in self.probe["missing"] if lack["what"] == "numpy"]
+        if lacks:
+            raise MeasurementError(
+                f"{self.name} lacks numpy for {self.probe['executable']}", f"Install it there: {lacks[0]['command']}"
+            )
+        logger.debug("%s has TensorRT %s", self.name, self.tensorrt.version)
+
     def measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
-        """Time models there; see `taco.measure.measure`."""
+        """Time models there; see `taco.measure.measure`, and `taco.trt_device` for engines."""
+        if options.provider == PROVIDER:
+            return self.tensorrt.measure(models, options)
         return measure_with(self.agent, models, options)
 
     def classify(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Ask a model there about pictures; see `taco.device.classify.classify`."""
         return self.agent.ask_json("classify", request, _PICTURES_S)
 
-    def deploy(self, bundle: Bundle) -> str:
+    def deploy(self, bundle: Bundle, there: Mapping[str, tuple[str, str]] | None = None) -> str:
         """Put a bundle there, all of it or nothing.
+
+        Args:
+            bundle: The bundle.
+            there: Files that the device has already: name in the bundle -> where it lies there, and its SHA-256.
 
         Returns:
             Its folder on the device.
@@ -125,6 +156,7 @@ class Device:
         paths = {name: bundle.path / name for name in (MANIFEST, *sorted(wanted))}
         stored = {path: name for suffix in (".onnx", ".dat") for path, name in self._sent(paths, suffix).items()}
         files = {name: {"from": stored[path], "sha256": sha256_of(path)} for name, path in paths.items()}
+        files |= {name: {"from": place, "sha256": digest} for name, (place, digest) in (there or {}).items()}
         name = f"{_plain(manifest.task)}-{manifest.files[manifest.model_file].sha256[:12]}"
         found = self.agent.ask_json("deploy", {"name": name, "files": files}, _SHORT_S)
         return str(found["folder"])

@@ -40,7 +40,7 @@ from taco.options import ExportOptions
 from taco.packing import pack_model
 from taco.pictures import CROP_MARGIN, BankOptions, PictureBank
 from taco.probes import Prober
-from taco.profile_job import cells_bench
+from taco.profile_job import cells_bench, limit_s
 from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
@@ -110,6 +110,8 @@ class Finished:
         target: In the precision that was used.
         asked: Dense time over the budget; None where no clock decided.
         loop: `LatencySearcher.find`'s result with `allocation`, the choice that was taken; None without that loop.
+        on_device: The attached device's own answers; None without one.
+        engines: What the engines on it answered and take, see `taco.device.trt_judge`; None without TensorRT there.
     """
 
     plan: Plan
@@ -126,6 +128,7 @@ class Finished:
     asked: float | None
     loop: Mapping[str, Any] | None
     on_device: OnDevice | None
+    engines: Mapping[str, Any] | None
     unlabelled: Unlabelled
 
     @functools.cached_property
@@ -208,6 +211,11 @@ class _Job:
         cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
         stages = Stages(specialist.module, cut.stitched, cut.module)
         judgement = delivery.judge(stages, compressed, self._cut_key(cut))
+        engines = delivery.engines(dense, compressed, bench, self.plan.units.within_blocks)
+        if engines is not None:
+            on_device = delivery.engine_answers(engines, judgement)
+        else:
+            on_device = delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None)
         return Finished(
             plan=self.plan,
             material=material,
@@ -222,7 +230,8 @@ class _Job:
             baked=delivery.bake(compressed, judgement),
             asked=self.asked,
             loop=self.loop,
-            on_device=delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None),
+            on_device=on_device,
+            engines=engines,
             unlabelled=self.unlabelled,
         )
 
@@ -248,7 +257,8 @@ class _Job:
             threads=bench.threads,
             exporter=self.plan.exporter,
             timer=cells_bench(bench).time,
-            machine=None if self.plan.device is None else self.plan.device.probe,
+            machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
+            max_seconds=limit_s(self.plan.target),
         )
         probed = self.material.probed
         prober = Prober(

@@ -244,11 +244,12 @@ def _precision(report: Report) -> list[tuple[str, str]]:
     found = report.precision
     if found is None:
         return []
+    other = {"fp16": "FP16"}.get(found.compared_with, found.compared_with)
     if found.given_up is not None:
-        return [("INT8", f"given up, the model is in fp32: {found.given_up}")]
-    gain = "whether it is faster than fp32 was not measured"
+        return [("INT8", f"given up, the model is in {other}: {found.given_up}")]
+    gain = f"whether it is faster than {other} was not measured"
     if found.faster_than_fp32 is not None:
-        gain = f"{found.faster_than_fp32[0]:.2f} times as fast as fp32 of the same model"
+        gain = f"{found.faster_than_fp32[0]:.2f} times as fast as {other} of the same model"
     return [("INT8", f"{found.quantised} of {found.layers} layers ({found.scheme}); {gain}")]
 
 

@@ -34,7 +34,10 @@ def profile(
     model: arguments.Model = DEFAULT_MODEL,
     device: arguments.Device = None,
     threads: arguments.Threads = None,
-    max_seconds: Annotated[float, typer.Option(min=1, help="Begin no further unit after that.")] = 600.0,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="Begin no further unit after that.", show_default="600; 4 hours with TensorRT"),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Time everything even if there is a table.")] = False,
     quiet: arguments.Quiet = False,
     debug: arguments.Debug = False,
@@ -132,6 +135,8 @@ def _print(table: LatencyTable) -> None:
         f"{table.dense_ms:.3f} ms",
         highlight=False,
     )
+    if table.stand_in:
+        printing.note("not run on hardware: no NVIDIA machine was found, so these are times of a stand-in")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("UNIT", overflow="fold")
     for column in ("DENSE MS", "WIDTH: MS (the block that holds it)", "± %", "SOURCE"):

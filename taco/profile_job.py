@@ -19,6 +19,10 @@ from taco.units import find_units
 
 #: Rounds of 11 give the median a 98.8 % interval that leaves out one round at either end.
 _ROUNDS, _ROUND_MS = 11, 10.0
+#: Every round of an engine is a process that loads it first (judgement: 1-3 s): 7 give 98.4 %, the whole range.
+_ENGINE_ROUNDS, _ENGINE_ROUND_MS = 7, 100.0
+#: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
+_LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,8 +57,14 @@ class Place:
 
 def cells_bench(bench: Bench) -> Bench:
     """Return a bench with the short rounds that a cell needs."""
-    protocol = BenchmarkProtocol(_ROUNDS, _ROUND_MS, bench.target.benchmark.max_seconds)
+    short = (_ENGINE_ROUNDS, _ENGINE_ROUND_MS) if bench.target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
+    protocol = BenchmarkProtocol(*short, bench.target.benchmark.max_seconds)
     return dataclasses.replace(bench, target=dataclasses.replace(bench.target, benchmark=protocol))
+
+
+def limit_s(target: Target) -> float:
+    """Return how long profiling may take where nobody says it, seconds."""
+    return _ENGINES_LIMIT_S if target.runtime == "trt" else _LIMIT_S
 
 
 def profile_or_load(
@@ -82,8 +92,17 @@ def profile_or_load(
     return Profile(table, save_cached(cache, table), already_there=False)
 
 
-def profile_model(model: str, place: Place, max_seconds: float, progress: Progress, *, again: bool = False) -> Profile:
+def profile_model(
+    model: str, place: Place, max_seconds: float | None, progress: Progress, *, again: bool = False
+) -> Profile:
     """Profile a timm model; its weights do not matter.
+
+    Args:
+        model: timm's name.
+        place: Where to time.
+        max_seconds: No unit is begun after that; None is `limit_s` of the target.
+        progress: Told about every unit.
+        again: Time everything even if there is a table.
 
     Raises:
         InputError: There is no such model.
@@ -109,7 +128,7 @@ def profile_model(model: str, place: Place, max_seconds: float, progress: Progre
             threads=place.threads,
             exporter=load_exporter(target.runtime),
             timer=cells_bench(Bench(target, place.threads, Path(scratch) / "device", device)).time,
-            machine=None if device is None else device.probe,
-            max_seconds=max_seconds,
+            machine=None if device is None else device.machine(target.runtime),
+            max_seconds=max_seconds or limit_s(target),
         )
         return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)

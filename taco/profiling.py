@@ -22,7 +22,8 @@ from torch import nn
 
 from taco.device.probe import probe
 from taco.errors import MeasurementError
-from taco.exporters.graph import export_proto, write_proto
+from taco.exporters.graph import OPSET, export_proto, write_proto
+from taco.exporters.opsets import NATIVE
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
 from taco.exporters.zeroed import ZEROS, zeroed
@@ -107,10 +108,13 @@ class Profiler:
             runtime_version=machine["runtimes"][_RUNTIMES[target.runtime]]["version"],
             provider=target.provider,
             precision=target.precision,
-            threads=self.threads or target.threads or int(machine["cores_physical"]),
+            threads=1 if target.runtime == "trt" else self._threads(machine),
             model=self.name,
             architecture=content_key([asked, list(self.input_size)]),
         )
+
+    def _threads(self, machine: Mapping[str, Any]) -> int:
+        return self.threads or self.target.threads or int(machine["cores_physical"])
 
     def profile(
         self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None
@@ -132,7 +136,7 @@ class Profiler:
         if dense is None:
             dense = folder / "dense.onnx"
             with progress.step("export the dense model"):
-                self._write(export_proto(Compressed(self.model, self.input_size)), self.input_size, dense)
+                self._write(self._exported(self.model, self.input_size), self.input_size, dense)
         known = {} if earlier is None else dict(earlier.units)
         results, settled = self._time_all(folder, progress, dense, {unit.signature for unit in known.values()})
         if not results and not known:
@@ -238,7 +242,7 @@ class Profiler:
 
         def exported(width: int) -> Sized:
             module = holder.at(self.model, unit, width)
-            return Sized(export_proto(Compressed(module, holder.reads)), width)
+            return Sized(self._exported(module, holder.reads), width)
 
         wide, narrow = exported(widths[0]), exported(widths[-1])
         for width in widths:
@@ -251,9 +255,13 @@ class Profiler:
                 log.debug("%s at %d is exported by itself: %s", name, width, error.what)
                 yield width, exported(width).proto
 
+    def _exported(self, module: nn.Module, reads: tuple[int, ...]) -> onnx.ModelProto:
+        """Export in fp32; TensorRT's exporter takes a file in its own operator set or in the one that torch writes."""
+        return export_proto(Compressed(module, reads), NATIVE if self.target.runtime == "trt" else OPSET)
+
     def _write(self, proto: onnx.ModelProto, reads: tuple[int, ...], path: Path) -> None:
         """Write a graph in the target's precision; the ranges of INT8 come from noise, because only time matters."""
-        if self.target.precision == "fp32":
+        if self.target.precision == "fp32" and self.target.runtime != "trt":
             write_proto(proto, path)
             return
         plain = path.with_suffix(".fp32.onnx")

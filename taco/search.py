@@ -161,7 +161,7 @@ class Bench:
     def key(self) -> dict[str, Any]:
         """Return what a measurement depends on beside the models, as JSON values."""
         key = {**dataclasses.asdict(self.target), "run_threads": self.threads}
-        return key if self.device is None else {**key, "device": self.device.key()}
+        return key if self.device is None else {**key, "device": self.device.key(self.target.runtime)}
 
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
@@ -174,8 +174,12 @@ class Bench:
         return measure(LocalTransport(self.folder), models, options)
 
     def conditions(self, models: Mapping[str, Path], idle_s: float) -> BenchResult:
-        """Time models on a device once more, for the report: cold, warm and after idling; again if disturbed."""
-        device, options = self.device, dataclasses.replace(self._options(None), idle_s=idle_s, focus="compressed")
+        """Time models on a device once more, for the report: cold, warm and after idling; again if disturbed.
+
+        Engines are timed warm only: trtexec loads them for every run.
+        """
+        pause = 0.0 if self.target.runtime == "trt" else idle_s
+        device, options = self.device, dataclasses.replace(self._options(None), idle_s=pause, focus="compressed")
         if device is None:
             raise MeasurementError("there is no device to measure on")
         return steady(lambda: device.measure(models, options))

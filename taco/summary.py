@@ -22,7 +22,14 @@ from taco.baking import BAKED_NAME
 from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
-from taco.device_summary import busy_warnings, device_section, device_warnings, next_step
+from taco.device_summary import (
+    busy_warnings,
+    device_section,
+    device_warnings,
+    engines_run,
+    engines_warning,
+    next_step,
+)
 from taco.gates import Gate
 from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
@@ -75,6 +82,7 @@ def make_report(
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
         precision=precision_section(done),
         gates=[parts.GateResult(**dataclasses.asdict(gate)) for gate in checks],
+        engines_run=engines_run(done, checks),
         shipped="yes" if not failed(checks) else "forced" if options.force else "no",
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
@@ -171,7 +179,7 @@ def _runtime(done: Finished) -> schema.RuntimeSection:
         version=used.runtime_version if used else None,
         precision=done.target.precision,
         provider=used.provider if used else None,
-        threads=bench.threads if bench else None,
+        threads=bench.threads if bench and target.runtime != "trt" else None,
     )
 
 
@@ -259,9 +267,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("random weights: every accuracy is meaningless")
     found += device_warnings(done)
     if plan.target.runtime == "trt":
-        found.append(
-            "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
-        )
+        found.append(engines_warning(done))
     if done.given_up is not None:
         found.append(f"INT8 was given up: {done.given_up.why}")
     if done.packed is not None and done.target.precision != "fp32":

@@ -47,7 +47,7 @@ class ModelTiming:
         provider: Execution provider really used.
         runtime_name: What ran it.
         runtime_version: Its version on the device.
-        cold_ms: Its very first run.
+        cold_ms: Its very first run, milliseconds; None where the runtime does not tell.
         session: Options of the session, read back from the runtime.
     """
 
@@ -55,7 +55,7 @@ class ModelTiming:
     provider: str
     runtime_name: str
     runtime_version: str
-    cold_ms: float
+    cold_ms: float | None
     session: Mapping[str, Any]
 
     @property

@@ -20,6 +20,7 @@ from taco.errors import TargetError
 
 FOLDER = Path(__file__).parent
 PLACEHOLDER = "{model}"
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Target:
     name: Annotated[str, Field(min_length=1)]
     description: Annotated[str, Field(min_length=1)]
     runtime: Literal["ort", "ov", "trt"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     local: Annotated[bool, Field(strict=True)]
     provider: Annotated[str, Field(min_length=1)]
     channel_multiple: Annotated[int, Field(ge=1, strict=True)]

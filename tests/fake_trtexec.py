@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,10 @@ def make_trtexec(folder: Path, version: str = "10.3", mode: Mode = "ok") -> Path
     """Write the executable."""
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "trtexec"
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{__file__}' '{version}' '{mode}' \"$@\"\n")
+    # without `site`, which takes longer than all the rest; what needs packages finds them in the last argument but "$@"
+    packages = sysconfig.get_path("purelib")
+    words = " ".join(f"'{word}'" for word in (sys.executable, "-I", "-S", __file__, version, mode, packages))
+    script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     script.chmod(0o755)
     return script
 
@@ -165,4 +169,5 @@ def _profile(model: bytes, mode: str, given: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.path.append(sys.argv[3])
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[4:]))

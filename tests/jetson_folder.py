@@ -9,21 +9,50 @@ from typing import Any
 
 import numpy as np
 import onnx
-from int8_models import CLASSES, SIZE, run, small_net
-from make_report import make_unmeasured
+from int8_models import CLASSES, SIZE, calibration, run, small_net
+from make_report import make_precision, make_unmeasured
 
 from taco.agent_pack import pack_agent
 from taco.device.normalise import normalised
 from taco.device.trt_kit import KIT, MANIFEST, PICTURES
 from taco.exporters.half import to_half
+from taco.exporters.mixed import quantise
+from taco.exporters.opened import Simulated
+from taco.exporters.scheme import TENSORRT
 from taco.report.schema import RuntimeSection
 from taco.report.write import write_report
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def make_jetson_folder(folder: Path, pictures: int = 4, **changes: Any) -> Path:
-    """Write a folder whose labels are what the fp32 network answers; `changes` are keys of jetson.json."""
+def quantised_kit(folder: Path, *, int8_pays: bool) -> dict[str, Any]:
+    """Write INT8 graphs beside those in FP16; returns what jetson.json and the report say of them.
+
+    The stand-in's times grow with the file, and INT8 graphs hold their weights as floats: they are slower unless those
+    in FP16 are made larger.
+    """
+    net = small_net()
+    made, _ = quantise(net, TENSORRT, calibration(net), Simulated())
+    models = {}
+    for role, extra in (("dense", 40_000), ("compressed", 20_000)):
+        half = to_half(net)
+        half.doc_string = "x" * (extra if int8_pays else 0)
+        (folder / f"{role}.int8.onnx").write_bytes(made.SerializeToString())
+        (folder / f"{role}.fp16.onnx").write_bytes(half.SerializeToString())
+        models[role] = {"weak": f"{role}.int8.onnx", "strong": f"{role}.int8.onnx", "precision": "int8"}
+        models[f"{role}_fp16"] = {"weak": f"{role}.fp16.onnx", "strong": f"{role}.fp16.onnx", "precision": "fp16"}
+    return {"models": models, "instead": {"dense": "dense_fp16", "compressed": "compressed_fp16"}}
+
+
+def make_jetson_folder(folder: Path, pictures: int = 4, int8_pays: bool | None = None, **changes: Any) -> Path:
+    """Write a folder whose labels are what the fp32 network answers.
+
+    Args:
+        folder: Made.
+        pictures: How many go along.
+        int8_pays: Whether INT8 is faster than FP16 there; None makes a folder in FP16 alone.
+        changes: Keys of jetson.json.
+    """
     folder.mkdir(parents=True)
     net = small_net()
     half = to_half(net)
@@ -57,11 +86,16 @@ def make_jetson_folder(folder: Path, pictures: int = 4, **changes: Any) -> Path:
         "owners": {"dense": nodes, "compressed": nodes},
         "units": {"stem": ["pw"], "pw": ["pw"]},
     }
+    if int8_pays is not None:
+        asked |= quantised_kit(folder, int8_pays=int8_pays)
+        asked["host_answers"] = {"compressed": labels, "compressed_fp16": labels}
     (folder / KIT).write_text(json.dumps(asked | changes))
     files = [path for path in folder.iterdir() if path.suffix in (".onnx", ".npy")]
     hashes = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in files}
     (folder / MANIFEST).write_text(json.dumps({"files": hashes}))
-    runtime = RuntimeSection(name="TensorRT", version=None, precision="fp16", provider=None, threads=None)
-    write_report(make_unmeasured(runtime=runtime), folder)
+    precision = "fp16" if int8_pays is None else "int8"
+    runtime = RuntimeSection(name="TensorRT", version=None, precision=precision, provider=None, threads=None)
+    told = None if int8_pays is None else make_precision(compared_with="fp16", faster_than_fp32=None)
+    write_report(make_unmeasured(runtime=runtime, precision=told), folder)
     pack_agent(folder / "agent.pyz")
     return folder

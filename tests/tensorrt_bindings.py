@@ -5,8 +5,10 @@ The wheels of the bindings come from PyPI (1 MB each); the stub is `edge_lab/trt
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -22,6 +24,9 @@ WHEELS = {
     "10.16.1": ("tensorrt-cu12-bindings", "10.16.1.11", 10),
     "11.4.0": ("tensorrt-cu12-bindings", "11.4.0.106", 11),
 }
+#: Types only: its package `tensorrt` is empty at run time, so that it must never be installed.
+STUBS = "tensorrt-stubs"
+_MOST_REPAIRS = 50
 #: Classes whose members the builder uses.
 CLASSES = (
     *("Builder", "BuilderFlag", "IBuilderConfig", "INetworkDefinition", "ITimingCache", "Logger", "MemoryPoolType"),
@@ -47,19 +52,7 @@ def real_names(version: str, folder: Path) -> dict[str, list[str]]:
         UnreachableError: The wheel or a compiler is missing.
     """
     distribution, exact, major = WHEELS[version]
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        f"{distribution}=={exact}",
-    ]
-    _run([*wheel, "-d", str(folder)], folder)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        archive.extractall(folder / "site")
+    _unpacked(f"{distribution}=={exact}", folder, folder / "site")
     for library in _LIBRARIES:
         name = f"lib{library}.so.{major}"
         options = ["-shared", "-fPIC", "-w", f"-DVER={major}0000", f"-Wl,-soname,{name}", "-o", str(folder / name)]
@@ -69,6 +62,43 @@ def real_names(version: str, folder: Path) -> dict[str, list[str]]:
     assert found["version"].startswith(version)
     classes: dict[str, list[str]] = found["classes"]
     return classes
+
+
+def stubs(folder: Path) -> Path:
+    """Return a folder with the types of the bindings.
+
+    A few signatures in it are no Python (`in` as a parameter's name): those take anything.
+
+    Raises:
+        UnreachableError: They cannot be had.
+    """
+    site = folder / "typings"
+    _unpacked(STUBS, folder, site)
+    for file in site.rglob("*.pyi"):
+        file.write_text(_parsable(file.read_text()))
+    return site
+
+
+def _parsable(text: str) -> str:
+    lines = text.splitlines()
+    for _ in range(_MOST_REPAIRS):
+        try:
+            ast.parse("\n".join(lines))
+            return "\n".join(lines) + "\n"
+        except SyntaxError as error:
+            place = (error.lineno or 1) - 1
+        while not (match := re.match(r"( *)def (\w+)\(", lines[place])):
+            place -= 1
+        lines[place] = f"{match[1]}def {match[2]}(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:"
+    raise UnreachableError(f"the stubs cannot be parsed after {_MOST_REPAIRS} repairs")
+
+
+def _unpacked(requirement: str, folder: Path, site: Path) -> None:
+    """Download one wheel and unpack it; nothing is installed."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
+    _run([*pip, requirement], folder)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(site)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

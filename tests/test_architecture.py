@@ -93,7 +93,7 @@ LAYERS = (
     (
         *("targets", "exporters", "bundle", "model_file", "rundir"),
         *("processes", "transport", "ssh", "ssh_errors", "shell", "agent_pack", "agent_calls"),
-        *("timings", "measure", "stability", "ondevice", "trt_times"),
+        *("timings", "measure", "stability", "ondevice", "trt_device", "trt_times"),
     ),
     (
         "keys",
@@ -117,6 +117,8 @@ LAYERS = (
         "sparsity",
         "cutting",
         "device_judge",
+        "engine_judge",
+        "node_owners",
         "device_summary",
         "benching",
         "sparsify",

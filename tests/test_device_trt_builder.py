@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tensorrt_bindings import NAMES, WHEELS, UnreachableError, real_names
+from tensorrt_bindings import NAMES, WHEELS, UnreachableError, real_names, stubs
 
 from taco.device import trt_builder
 
@@ -98,6 +101,13 @@ def arguments(folder: Path, **changes: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**values, **changes})
 
 
+def build(bindings: Bindings, asked: argparse.Namespace) -> int:
+    """Build where `import tensorrt` gives the recorded bindings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", bindings)
+        return trt_builder.build(asked)
+
+
 def flags_of(bindings: Bindings) -> set[str]:
     return {arguments[0].name for name, arguments in bindings.calls if name == "set_flag"}
 
@@ -107,7 +117,7 @@ def flags_of(bindings: Bindings) -> set[str]:
 def test_the_script_finds_every_name_it_uses(version: str, precision: str, tmp_path: Path) -> None:
     bindings = Bindings(version, {})
     asked = arguments(tmp_path, precision=precision, sparse=True)
-    assert trt_builder.build(bindings, asked) == len(b"engine")
+    assert build(bindings, asked) == len(b"engine")
     assert (tmp_path / "m.engine").read_bytes() == b"engine"
     weak = version in ("8.6.1", "10.3.0")
     precisions = {"fp32": set(), "fp16": {"FP16"}, "int8": {"FP16", "INT8"}}[precision] if weak else set()
@@ -139,7 +149,7 @@ def test_a_name_that_a_version_lacks_is_seen() -> None:
 )
 def test_each_failure_is_told_and_leaves_no_engine(answers: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(trt_builder.BuildError, match=words):
-        trt_builder.build(Bindings("10.3.0", answers), arguments(tmp_path))
+        build(Bindings("10.3.0", answers), arguments(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +157,7 @@ def test_an_old_tensorrt_is_refused(tmp_path: Path) -> None:
     bindings = Bindings("8.6.1", {})
     bindings.__version__ = "8.5.2"
     with pytest.raises(trt_builder.BuildError, match=r"TensorRT 8\.5\.2 is too old"):
-        trt_builder.build(bindings, arguments(tmp_path))
+        build(bindings, arguments(tmp_path))
 
 
 @pytest.mark.slow
@@ -158,3 +168,30 @@ def test_the_recorded_names_are_those_of_nvidia_s_bindings(version: str, tmp_pat
     except UnreachableError as error:
         pytest.skip(f"the bindings of TensorRT {version} cannot be had here: {error}")
     assert found == RECORDED[version]
+
+
+@pytest.mark.slow
+def test_the_script_s_types_are_those_of_nvidia_s_stubs(tmp_path: Path) -> None:
+    try:
+        typings = stubs(tmp_path)
+    except UnreachableError as error:
+        pytest.skip(f"the stubs of TensorRT cannot be had here: {error}")
+    source = Path(trt_builder.__file__)
+
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\n[mypy-tensorrt.*]\nignore_errors = true\n[mypy-tensorrt_bindings.*]\n"
+        "ignore_errors = true\n[mypy-tensorrt_libs.*]\nignore_missing_imports = true\n"
+    )
+
+    def errors(text: str) -> list[str]:
+        (tmp_path / "build_engine.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "build_engine.py"],
+            cwd=tmp_path, env={**os.environ, "MYPYPATH": str(typings)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        return [line for line in done.stdout.splitlines() if ": error:" in line]
+
+    assert errors(source.read_text()) == []
+    wrong = source.read_text().replace("config.set_flag(flags.SPARSE_WEIGHTS)", "config.set_flag(1.5)")
+    assert len(errors(wrong)) == 1, "the stubs are really looked at"

@@ -15,6 +15,7 @@ from int8_models import calibration, small_net
 from torch import nn
 
 from taco.errors import GateError, MeasurementError, TargetError
+from taco.exporters.editions import STRONG_OPSET, strong_file
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import quantise
@@ -22,7 +23,7 @@ from taco.exporters.opened import Simulated
 from taco.exporters.opsets import NATIVE, lowered, opset_of, raised
 from taco.exporters.protocol import Artifact, Calibration, Compressed, FloatArray, Reference, RunOptions
 from taco.exporters.scheme import TENSORRT, scheme_for
-from taco.exporters.trt import EXPORTER, STRONG_OPSET, strong_file
+from taco.exporters.trt import EXPORTER
 from taco.exporters.trt_rules import breaches
 from taco.gates import LEAST_COSINE, agreement
 from taco.targets.loading import load_target
@@ -33,6 +34,12 @@ FP32 = dataclasses.replace(ORIN, precision="fp32")
 #: Largest difference of a logit as a share of the largest, FP16 stored between all operators; 0.0045 was the largest
 #: found (efficientnet_lite0, random weights).
 FP16_TOLERANCE = 0.01
+_CNN, _VIT = (f for f in families.SMALL if f.label in ("test_efficientnet", "test_vit"))
+#: A convolutional network and a transformer that take seconds; the slow tests have the others, and whole transformers.
+QUICK = (
+    _CNN,
+    dataclasses.replace(_VIT, label="two blocks of a vit", arguments=(("img_size", 64), ("depth", 2)), pixels=64),
+)
 
 
 def pictures(family: Family, n: int = 8) -> list[FloatArray]:
@@ -76,15 +83,13 @@ def check_family(family: Family, folder: Path) -> None:
         assert sum(node.op_type == "LayerNormalization" for node in proto.graph.node) == norms
 
 
-@pytest.mark.parametrize("family", [f for f in families.SMALL if f.label in ("test_efficientnet", "test_vit")], ids=str)
+@pytest.mark.parametrize("family", QUICK, ids=str)
 def test_every_precision_keeps_the_rules_and_the_answers(family: Family, tmp_path: Path) -> None:
     check_family(family, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family", [f for f in (*families.CUT, *families.UNCUT) if f.label not in ("test_efficientnet", "test_vit")], ids=str
-)
+@pytest.mark.parametrize("family", [f for f in (*families.CUT, *families.UNCUT) if f not in QUICK], ids=str)
 def test_every_family_keeps_the_rules_and_the_answers(family: Family, tmp_path: Path) -> None:
     check_family(family, tmp_path)
 

@@ -55,7 +55,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> Any:
-    if not arguments.exclusive:
+    exclusive = bool(arguments.lease) if arguments.exclusive is None else arguments.exclusive
+    if not exclusive:
         return arguments.command(arguments)
     with holding(".", arguments.lease, arguments.owner):
         return arguments.command(arguments)
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweeping.add_argument("request", metavar="REQUEST.json", help="which models; - reads it from stdin")
     sweeping.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
-    sweeping.set_defaults(command=trt_commands.sweep_engines, exclusive=False)
+    # None: a run that has the device keeps it while this works; a person on the device needs no lease.
+    sweeping.set_defaults(command=trt_commands.sweep_engines, exclusive=None)
     asked = _for_the_host(made)
     for command in (doctor, timing, naming, hashing, profiling, jetson, sweeping, *asked):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
@@ -136,7 +138,14 @@ def _for_the_host(made: Any) -> List[argparse.ArgumentParser]:
     unpack = made.add_parser("unpack", help="put the pictures of an archive into a folder of its name")
     unpack.add_argument("archive", metavar="FILE.zip")
     unpack.set_defaults(command=commands.unpack_archive, exclusive=False)
-    return [classify, deploy, bench, take, release, unpack]
+    judging = made.add_parser("judge", help="logits of pictures and layer times of TensorRT engines by a JSON request")
+    judging.add_argument("request", metavar="REQUEST.json")
+    judging.set_defaults(command=trt_commands.judge_engines, exclusive=True)
+    telling = made.add_parser("tensorrt", help="which TensorRT this is, and whether engines can be built")
+    telling.set_defaults(command=trt_commands.tell_tensorrt, exclusive=False)
+    for command in (judging, telling):
+        command.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
+    return [classify, deploy, bench, take, release, unpack, judging, telling]
 
 
 def _terminated(_number: int, _frame: Any) -> NoReturn:

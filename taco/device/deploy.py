@@ -16,10 +16,12 @@ from typing import Any, Dict, List, Mapping
 from taco.device.wire import DeviceError, RequestError
 
 FOLDER = "bundles"
+ENGINES = "engines/"
 #: Names that the host gives to what it sends; see `taco.agent_calls`.
 _SENT = re.compile(
     r"[0-9a-f]{64}(\.[a-z]+)?|request-[0-9a-f]{16}\.json|agent-[0-9a-f]{16}\.pyz|\.taco-[0-9a-f]{32}\.part"
 )
+_ENGINE = re.compile(r"[A-Za-z0-9._@-]+-[0-9a-f]{16}\.engine(\.json|\.part)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -61,6 +63,8 @@ def deploy(request: Any, folder: str = ".") -> Dict[str, Any]:
 def sweep(folder: str, agent: str) -> List[str]:
     """Remove what was sent for one run: models, pictures, requests, other versions of the agent; bundles stay.
 
+    Engines that were built for the run go too; how fast kernels are (`timing.cache`) is kept for the next one.
+
     Args:
         folder: The work folder.
         agent: The agent that runs, which stays.
@@ -69,6 +73,8 @@ def sweep(folder: str, agent: str) -> List[str]:
         What was removed.
     """
     removed = [n for n in sorted(os.listdir(folder)) if _SENT.fullmatch(n) and n != os.path.basename(agent)]
+    if os.path.isdir(os.path.join(folder, ENGINES)):
+        removed += [ENGINES + n for n in sorted(os.listdir(os.path.join(folder, ENGINES))) if _ENGINE.fullmatch(n)]
     for name in removed:
         path = os.path.join(folder, name)
         if os.path.isdir(path):
@@ -83,11 +89,16 @@ def _checked(request: Any) -> Any:
     if not isinstance(request, dict) or not isinstance(request.get("files"), dict):
         raise RequestError("a request to deploy needs 'name' and 'files'")
     name, files = request.get("name"), request["files"]
-    words = [name, *files, *(entry.get("from") for entry in files.values())]
+    words = [name, *files, *(_plain(entry.get("from")) for entry in files.values())]
     bad = [word for word in words if not isinstance(word, str) or not _NAME.fullmatch(word)]
     if bad:
         raise RequestError(f"{bad[0]!r} cannot be the name of a file in a bundle")
     return name, files
+
+
+def _plain(place: Any) -> Any:
+    """A file that was sent lies in the work folder; an engine that was built here, in the folder of engines."""
+    return place[len(ENGINES) :] if isinstance(place, str) and place.startswith(ENGINES) else place
 
 
 def _is_complete(final: str, files: Mapping[str, Mapping[str, str]]) -> bool:

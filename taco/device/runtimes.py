@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from importlib import metadata
 from typing import Dict, Optional, Tuple
 
@@ -42,11 +43,11 @@ def _distribution(runtime: str) -> Optional[Dict[str, str]]:
 
 
 def _trtexec(root: str) -> Optional[Dict[str, str]]:
-    for folder in TRTEXEC_FOLDERS:
-        path = os.path.join(root, folder, "trtexec")
-        if os.path.isfile(path):
-            return {"version": _debian_version(root), "path": path}
-    return None
+    places = [os.path.join(root, folder, "trtexec") for folder in TRTEXEC_FOLDERS]
+    path = next((place for place in places if os.path.isfile(place)), None)
+    if path is None and root == "/":
+        path = shutil.which("trtexec")
+    return None if path is None else {"version": _debian_version(root), "path": path}
 
 
 def _debian_version(root: str) -> str:

@@ -12,6 +12,7 @@ from taco.device.trt_versions import Recipe
 
 WARM_UP_MS = 200
 PERCENTILES = "50,90,99"
+_ONCE = ("--warmUp=0", "--duration=0", "--iterations=1", "--avgRuns=1")
 
 
 class BuildPlan(NamedTuple):
@@ -58,6 +59,11 @@ def time_arguments(engine: str, times: str, seconds: float) -> List[str]:
     return [f"--loadEngine={engine}", *_timing(seconds), f"--exportTimes={times}"]
 
 
+def load_arguments(engine: str) -> List[str]:
+    """Return the arguments that load an engine and run it as briefly as can be."""
+    return [f"--loadEngine={engine}", *_ONCE]
+
+
 def profile_arguments(engine: str, profile: str, layers: str, seconds: float) -> List[str]:
     """Return the arguments that time the layers of an engine; its total is no latency."""
     return [
@@ -81,8 +87,7 @@ def infer_arguments(recipe: Recipe, engine: str, name: str, source: str, result:
         result: JSON file that is written.
     """
     moved = ["--includeDataTransfers"] if recipe.family == "11" else []
-    once = ["--warmUp=0", "--duration=0", "--iterations=1", "--avgRuns=1"]
-    return [f"--loadEngine={engine}", f"--loadInputs={name}:{source}", *moved, *once, f"--exportOutput={result}"]
+    return [f"--loadEngine={engine}", f"--loadInputs={name}:{source}", *moved, *_ONCE, f"--exportOutput={result}"]
 
 
 def _timing(seconds: float) -> List[str]:

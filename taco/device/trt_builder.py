@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 OLDEST = (8, 6)
 STRONG_FROM = (10, 12)
@@ -38,23 +41,20 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--timing-cache", default="timing.cache", help="kept between builds")
     asked = parser.parse_args(argv)
     try:
-        import tensorrt
+        print(f"engine written: {build(asked)} bytes")
     except ImportError as error:
         print(f"error: tensorrt cannot be imported: {error}. On a Jetson: sudo apt install python3-libnvinfer")
         return 5
-    try:
-        print(f"engine written: {build(tensorrt, asked)} bytes")
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 5
     return 0
 
 
-def build(trt: Any, asked: argparse.Namespace) -> int:
+def build(asked: argparse.Namespace) -> int:
     """Build, check that the engine deserialises, write it.
 
     Args:
-        trt: The module `tensorrt`.
         asked: The arguments.
 
     Returns:
@@ -62,19 +62,22 @@ def build(trt: Any, asked: argparse.Namespace) -> int:
 
     Raises:
         BuildError: It cannot be built or used.
+        ImportError: There are no bindings of TensorRT.
     """
-    version = version_of(trt)
+    import tensorrt as trt
+
+    version = version_of(trt.__version__)
     if version < OLDEST:
         raise BuildError(f"TensorRT {trt.__version__} is too old: install 8.6 or later")
     logger = trt.Logger(trt.Logger.INFO)
     builder = trt.Builder(logger)
-    network = builder.create_network(network_flags(trt, version))
+    network = builder.create_network(network_flags(version))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(os.path.abspath(asked.onnx)):
         reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise BuildError(f"{asked.onnx} cannot be read: {reasons}")
     config = builder.create_builder_config()
-    configure(trt, config, version, asked)
+    configure(config, version, asked)
     cache = config.create_timing_cache(_bytes_of(asked.timing_cache))
     config.set_timing_cache(cache, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
@@ -88,22 +91,26 @@ def build(trt: Any, asked: argparse.Namespace) -> int:
     return len(content)
 
 
-def version_of(trt: Any) -> Tuple[int, int]:
+def version_of(text: str) -> Tuple[int, int]:
     """Return major and minor version."""
-    major, minor = trt.__version__.split(".")[:2]
+    major, minor = text.split(".")[:2]
     return int(major), int(minor)
 
 
-def network_flags(trt: Any, version: Tuple[int, int]) -> int:
+def network_flags(version: Tuple[int, int]) -> int:
     """Return the flags of a network; 10 and later are always explicit about the batch, 11 always strongly typed."""
+    import tensorrt as trt
+
     kinds = trt.NetworkDefinitionCreationFlag
     if version >= STRONG_FROM:
         return 1 << int(kinds.STRONGLY_TYPED) if hasattr(kinds, "STRONGLY_TYPED") else 0
     return 1 << int(kinds.EXPLICIT_BATCH) if version < (10, 0) else 0
 
 
-def configure(trt: Any, config: Any, version: Tuple[int, int], asked: argparse.Namespace) -> None:
+def configure(config: trt.IBuilderConfig, version: Tuple[int, int], asked: argparse.Namespace) -> None:
     """Set memory, profiling and what the builder may choose."""
+    import tensorrt as trt
+
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, asked.workspace_mib << 20)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     flags = trt.BuilderFlag

@@ -32,6 +32,25 @@ def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
     return {**found, "exit_code": EXIT_GATE if broken else 0}
 
 
+def tell_tensorrt(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Say which TensorRT this is, and what stands against building with it."""
+    from taco.device.trt_machine import Surroundings, set_up
+
+    machine = set_up(Surroundings(arguments.trtexec), _tell)
+    return {**machine.facts(), "trtexec": machine.trtexec.path}
+
+
+def judge_engines(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Let engines name pictures, and time their layers."""
+    try:
+        from taco.device.trt_judge import judge
+        from taco.device.trt_machine import Surroundings
+    except ImportError as error:
+        raise _missing(error) from error
+    folder = os.path.abspath(folder_of(arguments.request))
+    return judge(read_json(arguments.request), folder, Surroundings(arguments.trtexec), _tell)
+
+
 def sweep_engines(arguments: argparse.Namespace) -> Dict[str, Any]:
     """Build and time many small engines."""
     try:

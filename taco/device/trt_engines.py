@@ -59,7 +59,6 @@ class Builder:
         self._trtexec, self._recipe, self._folder = trtexec, recipe, folder
         self._system, self._workspace_mib = dict(system), workspace_mib
         self.engines = os.path.join(folder, FOLDER)
-        os.makedirs(self.engines, exist_ok=True)
 
     def engine(self, name: str, onnx: str, precision: str, sparse: bool, say: Say) -> Engine:
         """Return the engine of a graph, built now or before.
@@ -74,6 +73,7 @@ class Builder:
         Raises:
             DeviceError: It cannot be built.
         """
+        os.makedirs(self.engines, exist_ok=True)
         flags = build_flags(self._recipe, precision, sparse)
         parts = {
             "onnx_sha256": sha256_of(os.path.join(self._folder, onnx)),
@@ -82,7 +82,7 @@ class Builder:
             **self._system,
         }
         key = engine_key(parts)
-        path = os.path.join(self.engines, f"{name}-{key}.engine")
+        path = os.path.join(self._folder, engine_file(name, key))
         known = self._known(path)
         if known is not None:
             say(f"engine of {name}: taken from an earlier run")
@@ -127,6 +127,52 @@ class Builder:
         os.replace(partial, path)
         write_json(f"{path}.json", facts)
         return Engine(path, facts, log)
+
+
+def working(build: Callable[[], Engine], run: Callable[[Engine], Any], say: Say) -> Engine:
+    """Return an engine that runs; one of an earlier run that does not is built again, once.
+
+    Args:
+        build: Gives the engine, built now or before.
+        run: Runs it, and so deserialises it; raises DeviceError where it cannot.
+        say: Told what is being done.
+
+    Raises:
+        DeviceError: It cannot be built, or not run although it was built now.
+    """
+    engine = build()
+    try:
+        run(engine)
+    except DeviceError as error:
+        if not engine.facts["from_earlier_run"]:
+            raise
+        say(f"an engine from an earlier run cannot be used ({error.what}): building it again")
+        os.unlink(engine.path)
+        engine = build()
+        run(engine)
+    return engine
+
+
+def engine_facts(engine: Engine, precision: str, unstable: Sequence[float]) -> Dict[str, Any]:
+    """Return what a report tells of an engine, plain JSON values.
+
+    Args:
+        engine: The engine.
+        precision: Of its graph.
+        unstable: Coefficients of variation, in percent, of the runs that trtexec called unstable.
+    """
+    facts = {key: value for key, value in engine.facts.items() if key != "log"}
+    log = {key: getattr(engine.log, key) for key in ("gpu", "capability", "eligible", "chosen", "skipped")}
+    return {**facts, **log, "precision": precision, "unstable_percent": list(unstable)}
+
+
+def engine_file(name: str, key: str) -> str:
+    """Return where the engine of a model lies, from the folder of its graph.
+
+    The name becomes one of a file; the key tells models apart whose names become alike.
+    """
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._@-") else "_" for c in name)
+    return f"{FOLDER}/{plain}-{key}.engine"
 
 
 def sha256_of(path: str) -> str:

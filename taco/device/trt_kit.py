@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 import numpy as np
 
 from taco.device.trt_engines import sha256_of
+from taco.device.trt_versions import Recipe
 from taco.device.wire import RequestError
 
 KIT = "jetson.json"
@@ -19,11 +20,19 @@ _AGAIN = "Copy the whole folder again, or export it again."
 
 
 class Model(NamedTuple):
-    """One model: a graph for weakly and one for strongly typed networks, often the same file, and its precision."""
+    """One model: a graph for weakly and one for strongly typed networks, often the same file, and its precision.
+
+    `sparse` lets the builder consider 2:4 kernels.
+    """
 
     weak: str
     strong: str
     precision: str
+    sparse: bool = False
+
+    def graph(self, recipe: Recipe) -> str:
+        """Return the graph that is built."""
+        return self.strong if recipe.strong else self.weak
 
 
 class Shown(NamedTuple):
@@ -44,7 +53,8 @@ class Shown(NamedTuple):
 class Kit(NamedTuple):
     """A checked folder.
 
-    `models` go by name, `dense` is what the others are compared with; `owners` maps a model to its ONNX nodes' modules,
+    `models` go by name, `dense` is what the others are compared with; `instead` maps dense and compressed to their form
+    in FP16, where they are INT8 and that may not pay; `owners` maps a model to its ONNX nodes' modules,
     `units` a module to the units that decide its width;
     `rounds` interleaved rounds of `round_s` seconds a model, no more than `max_s` seconds together.
     """
@@ -52,7 +62,7 @@ class Kit(NamedTuple):
     folder: str
     target: str
     models: Dict[str, Model]
-    sparse: bool
+    instead: Dict[str, str]
     input_name: str
     output_name: str
     mean: Tuple[float, ...]
@@ -81,17 +91,35 @@ def read_kit(folder: str) -> Kit:
     return kit
 
 
+def read_models(given: Mapping[str, Any]) -> Dict[str, Model]:
+    """Read models by name; every other exception than ValueError comes from a wrong form too.
+
+    Raises:
+        ValueError: A precision is not known.
+    """
+    models = {
+        str(name): Model(str(m["weak"]), str(m["strong"]), str(m["precision"]), bool(m.get("sparse", False)))
+        for name, m in given.items()
+    }
+    if any(model.precision not in PRECISIONS for model in models.values()):
+        raise ValueError(f"a precision is none of {', '.join(PRECISIONS)}")
+    return models
+
+
 def _kit(folder: str, asked: Mapping[str, Any]) -> Kit:
-    models = {str(name): Model(m["weak"], m["strong"], m["precision"]) for name, m in asked["models"].items()}
-    if not {"dense", "compressed"} <= set(models) or any(
-        model.precision not in PRECISIONS for model in models.values()
-    ):
-        raise ValueError("models must hold 'dense' and 'compressed', and precisions be fp32, fp16 or int8")
+    models = {
+        name: model._replace(sparse=bool(asked["sparse"])) for name, model in read_models(asked["models"]).items()
+    }
+    instead = {str(role): str(name) for role, name in asked.get("instead", {}).items()}
+    if not {"dense", "compressed", *instead.values()} <= set(models):
+        raise ValueError("models must hold 'dense' and 'compressed', and what stands in for them")
+    if instead and set(instead) != {"dense", "compressed"}:
+        raise ValueError("instead must name a model for 'dense' and one for 'compressed'")
     return Kit(
         folder=folder,
         target=str(asked["target"]),
         models=models,
-        sparse=bool(asked["sparse"]),
+        instead=instead,
         input_name=str(asked["input"]["name"]),
         output_name=str(asked["output"]),
         mean=tuple(map(float, asked["input"]["mean"])),
@@ -120,8 +148,9 @@ def _shown(folder: str, asked: Mapping[str, Any]) -> Shown:
         raise ValueError("host_answers and labels are not of one length")
     if asked["evaluated_on"] not in ("evaluation", "select"):
         raise ValueError("evaluated_on must be evaluation or select")
-    if "compressed" not in host:
-        raise ValueError("host_answers lacks 'compressed'")
+    lacking = {"compressed", *filter(None, [asked.get("instead", {}).get("compressed")])} - set(host)
+    if lacking:
+        raise ValueError(f"host_answers lacks {min(lacking)!r}")
     return Shown(pixels, labels, host, bool(asked["balanced"]), str(asked["evaluated_on"]))
 
 

@@ -1,4 +1,4 @@
-"""A machine made ready to build engines: checked, its TensorRT known, a builder at hand."""
+"""A machine made ready to build engines: checked, and its TensorRT known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ class Machine(NamedTuple):
     checked: Dict[str, Any]
     trtexec: Trtexec
     recipe: Recipe
-    builder: Builder
+
+    def builder(self, folder: str) -> Builder:
+        """Return what builds the engines of the graphs in a folder; they go to `engines` in it."""
+        probed = self.checked["probe"]
+        system = {key: probed[key] for key in ("board", "machine", "jetson_linux")}
+        system["gpu"] = self.checked["gpu"]
+        return Builder(self.trtexec, self.recipe, folder, system, self.checked["workspace_mib"])
 
     def facts(self) -> Dict[str, Any]:
         """Plain JSON values that stand beside every figure."""
@@ -42,11 +48,10 @@ class Machine(NamedTuple):
         }
 
 
-def set_up(folder: str, here: Surroundings, say: Say) -> Machine:
+def set_up(here: Surroundings, say: Say) -> Machine:
     """Check the machine and find TensorRT.
 
     Args:
-        folder: Engines go to `engines` in it.
         here: Where things are.
         say: Told of warnings and of the version.
 
@@ -59,6 +64,4 @@ def set_up(folder: str, here: Surroundings, say: Say) -> Machine:
     trtexec = Trtexec(find_trtexec(here.trtexec, here.root))
     recipe = recipe_for(trtexec.version)
     say(f"TensorRT {in_words(trtexec.version)}, {'strongly' if recipe.strong else 'weakly'} typed networks")
-    probed = checked["probe"]
-    system = {key: probed[key] for key in ("board", "machine", "jetson_linux")}
-    return Machine(checked, trtexec, recipe, Builder(trtexec, recipe, folder, system, checked["workspace_mib"]))
+    return Machine(checked, trtexec, recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ LEAST_FREE_MIB = 1500
 MOST_WORKSPACE_MIB = 4096
 LEAST_WORKSPACE_MIB = 256
 NVPMODEL = "/usr/sbin/nvpmodel"
+#: What figures are called that no NVIDIA machine gave.
+NOT_HARDWARE = "not run on hardware"
 
 
 def preflight(root: str = "/", nvpmodel: str = NVPMODEL) -> Dict[str, Any]:
@@ -40,6 +43,7 @@ def preflight(root: str = "/", nvpmodel: str = NVPMODEL) -> Dict[str, Any]:
         warnings.append("the power mode is unknown: times cannot be compared with those of another mode")
     return {
         "probe": found,
+        "gpu": gpu_model(root),
         "hardware": hardware(root, found),
         "power_mode": mode,
         "memory_free_mib": free,
@@ -63,13 +67,26 @@ def workspace_mib(free_mib: Optional[int]) -> int:
     return max(LEAST_WORKSPACE_MIB, min(MOST_WORKSPACE_MIB, free_mib // 2))
 
 
+def gpu_model(root: str) -> str:
+    """Name the GPUs of a machine with NVIDIA's own driver for desktops; a Jetson's belongs to its board."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(root), "proc/driver/nvidia/gpus/*/information"))):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                found += re.findall(r"^Model:[ \t]*(\S.*?)[ \t]*$", stream.read(), re.MULTILINE)
+        except OSError:
+            continue
+    return ", ".join(found) or UNKNOWN
+
+
 def hardware(root: str, found: Dict[str, Any]) -> Optional[str]:
     """Name the NVIDIA machine; None where nothing shows that there is one, and nothing then counts as measured."""
     board = str(found["board"])
     if re.search(r"nvidia|jetson", board, re.IGNORECASE):
         return board
     if os.path.exists(os.path.join(root, "proc/driver/nvidia/version")):
-        return f"NVIDIA GPU in a {found['machine']} machine"
+        gpu = gpu_model(root)
+        return f"{'NVIDIA GPU' if gpu == UNKNOWN else gpu} in a {found['machine']} machine"
     return None
 
 

@@ -11,15 +11,16 @@ import statistics
 from typing import Any, Dict, List, Mapping, Sequence
 
 from taco.device.statistics import wilson_ends
-from taco.device.trt_engines import write_json, write_text
+from taco.device.trt_choice import ratios
+from taco.device.trt_engines import engine_file, write_json, write_text
 from taco.device.trt_kit import Kit
+from taco.device.trt_preflight import NOT_HARDWARE
 from taco.device.wire import RequestError
 
 REPORT = "report.json"
 HOST_REPORT = "report.host.json"
-NOT_HARDWARE = "not run on hardware"
 #: Warnings of the host that no longer hold once the device has run.
-_OVER = ("has not been run on hardware", "was attached:")
+_OVER = ("has not been run on hardware", "was attached:", "no NVIDIA machine was found")
 _ENGINE_FACTS = ("key", "precision", "engine_sha256", "engine_bytes", "build_s", "from_earlier_run", "gpu")
 _MORE_FACTS = ("eligible", "chosen", "skipped", "unstable_percent")
 
@@ -39,15 +40,19 @@ def device_section(kit: Kit, found: Mapping[str, Any]) -> Dict[str, Any]:
         "power_mode": found["power_mode"],
         "memory_free_mib": found["memory_free_mib"],
         "workspace_mib": found["workspace_mib"],
-        "engines": {
-            name: {key: facts[key] for key in (*_ENGINE_FACTS, *_MORE_FACTS)} for name, facts in engines.items()
-        },
+        "engines": {name: engine_section(facts) for name, facts in engines.items()},
+        "used": dict(found["used"]),
         "accuracy": {name: _accuracy(kit, answers) for name, answers in found["answers"].items() if answers},
         "evaluated_on": kit.shown.kind,
         "gates": found["gates"],
         "layers": found["layers"],
         "warnings": found["warnings"],
     }
+
+
+def engine_section(facts: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return one engine's part of the report, plain JSON values of `taco.report.device_schema.EngineFacts`."""
+    return {key: facts[key] for key in (*_ENGINE_FACTS, *_MORE_FACTS)}
 
 
 def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dict[str, Any]:
@@ -58,12 +63,15 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
         kit: The folder.
         found: From `run_kit`.
     """
-    rounds = found["rounds_ms"]
-    ratios = speedups(rounds, "compressed")
+    rounds, used = found["rounds_ms"], found["used"]
+    times = {role: rounds[used[role]] for role in ("dense", "compressed")}
+    speedups = ratios(times["dense"], times["compressed"])
     section = device_section(kit, found)
     warnings = [text for text in report["warnings"] if not any(words in text for words in _OVER)]
     if section["hardware"] is None:
         warnings.append(f"{NOT_HARDWARE}: no NVIDIA machine was found, so every time here is that of a stand-in")
+    if found["given_up"] is not None:
+        warnings.append(f"INT8 was given up: {found['given_up']}")
     warnings.append("accuracies outside of the part `On the device` are those of the ONNX file on the host's processor")
     return {
         **report,
@@ -71,18 +79,35 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
             **report["runtime"],
             "version": found["tensorrt"],
             "provider": "TensorRT",
-            "precision": section["engines"]["compressed"]["precision"],
+            "precision": section["engines"][used["compressed"]]["precision"],
         },
-        "latency_ms": {name: _latency(rounds[name]) for name in ("dense", "compressed")},
+        "size": _sizes(report["size"], kit, used),
+        "latency_ms": {role: _latency(samples) for role, samples in times.items()},
         "latency_source": "measured",
         "baseline_fp32_ms": _latency(rounds["baseline_fp32"]) if "baseline_fp32" in rounds else None,
-        "speedup": statistics.median(ratios),
-        "speedup_rounds": ratios,
+        "speedup": statistics.median(speedups),
+        "speedup_rounds": speedups,
+        "precision": _precision(report.get("precision"), found),
         "measured_on": _measured_on(found),
         "next_step": None,
         "warnings": [*warnings, *section["warnings"]],
         "engines_run": section,
     }
+
+
+def _sizes(told: Mapping[str, Any], kit: Kit, used: Mapping[str, str]) -> Dict[str, Any]:
+    """Return the sizes with the bytes of the graphs that are used here."""
+    files = {role: os.path.join(kit.folder, kit.models[name].weak) for role, name in used.items()}
+    return {**told, **{role: {**told[role], "bytes": os.path.getsize(file)} for role, file in files.items()}}
+
+
+def _precision(told: Any, found: Mapping[str, Any]) -> Any:
+    """Return what the report says of INT8: whether it was faster than FP16 here, and whether it is used."""
+    if told is None or found["gain"] is None:
+        return told
+    used = found["engines"][found["used"]["compressed"]]["precision"]
+    gain = {"faster_than_fp32": list(found["gain"]), "compared_with": "fp16"}
+    return {**told, **gain, "used": used, "given_up": found["given_up"]}
 
 
 def write_reports(kit: Kit, found: Mapping[str, Any]) -> List[str]:
@@ -119,18 +144,12 @@ def _host_report(folder: str) -> Dict[str, Any]:
     path, kept = os.path.join(folder, REPORT), os.path.join(folder, HOST_REPORT)
     with open(path, encoding="utf-8") as stream:
         report: Dict[str, Any] = json.load(stream)
-    if report.get("engines_run") is None:
+    if report.get("engines_run") is None or not os.path.exists(kept):
         write_json(kept, report)
         return report
     with open(kept, encoding="utf-8") as stream:
         first: Dict[str, Any] = json.load(stream)
     return first
-
-
-def speedups(rounds: Mapping[str, Sequence[Sequence[float]]], name: str) -> List[float]:
-    """Return dense over another model's time of every round, medians of each."""
-    pairs = zip(rounds["dense"], rounds[name])  # noqa: B905 - Python 3.8
-    return [statistics.median(slow) / statistics.median(fast) for slow, fast in pairs]
 
 
 def failed(found: Mapping[str, Any]) -> List[str]:
@@ -145,9 +164,10 @@ def markdown(report: Mapping[str, Any]) -> List[str]:
     lines += [f"**{NOT_HARDWARE}**: these are the figures of a stand-in.", ""] if device["hardware"] is None else []
     broken = [gate for gate in device["gates"] if gate["passed"] is False]
     lines += [f"**FAILED: {gate['name']}: {gate['measured']}. Do not use this engine.**" for gate in broken]
-    ratios = report["speedup_rounds"]
+    speedups, name = report["speedup_rounds"], device["used"]["compressed"]
     lines += [
-        f"Speed-up {report['speedup']:.2f} (rounds: {min(ratios):.2f} to {max(ratios):.2f}, n = {len(ratios)}).",
+        f"Speed-up {report['speedup']:.2f} (rounds: {min(speedups):.2f} to {max(speedups):.2f}, n = {len(speedups)}).",
+        f"The engine to use: `{engine_file(name, device['engines'][name]['key'])}`.",
         "",
         "| ms for one picture | p50 | p90 | p99 | min | runs |",
         "| :-- | --: | --: | --: | --: | --: |",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from taco.device.trt_preflight import NOT_HARDWARE
 from taco.errors import InputError
 from taco.files import write_atomically
 
@@ -143,6 +144,11 @@ class LatencyTable(_Frozen):
         found = {u.signature: sum(c.source == "measured" for c in u.cells) for u in self.units.values()}
         return sum(found.values())
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether no NVIDIA machine but a stand-in for it gave the times."""
+        return self.key.device.get("hardware") == NOT_HARDWARE
+
     def seen_from(self, key: TableKey) -> LatencyTable:
         """Return the table as it counts under another key: unchanged under its own, else as an estimate throughout."""
         if key.fingerprint == self.key.fingerprint and key.runtime_version == self.key.runtime_version:
@@ -220,7 +226,8 @@ def read_table(path: Path) -> LatencyTable:
 def device_words(probe: Mapping[str, Any]) -> dict[str, str]:
     """Return what of a machine decides how fast it is, out of what its probe says."""
     fixed = {name: str(probe.get(name)) for name in ("machine", "board", "processor", "cores_physical")}
-    return {**fixed, "instructions": " ".join(map(str, probe.get("isa") or ()))}
+    engines = {name: str(probe[name]) for name in ("hardware", "power_mode") if name in probe}
+    return {**fixed, "instructions": " ".join(map(str, probe.get("isa") or ())), **engines}
 
 
 def _digest(text: str) -> str:

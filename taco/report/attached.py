@@ -29,6 +29,8 @@ def device_sections(report: Report) -> tuple[Section, ...]:
     else:
         blocks += _times(found)
     meaning = "The device decoded the pictures, ran the very bytes that it got, and answered itself."
+    if report.engines_run is not None:
+        meaning = "The pictures were cut to size here; the engine that the device built and timed answered itself."
     return (Section("device", "On the device", meaning, tuple(blocks)),)
 
 

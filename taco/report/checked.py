@@ -32,7 +32,7 @@ def precision_sections(report: Report) -> tuple[Section, ...]:
     rows = (
         ("arithmetic", found.scheme),
         ("layers in INT8", f"{found.quantised} of {found.layers}"),
-        ("times as fast as fp32 of the same model", _gain(found)),
+        (f"times as fast as {_other(found)} of the same model", _gain(found)),
         ("ranges of activations", f"{found.ranges}, from {wording.counted(found.pictures, 'picture')}"),
         ("biases make up for rounded weights", "yes" if found.bias_corrected else "no"),
         ("lost on the select pictures", _lost(found)),
@@ -46,7 +46,7 @@ def precision_sections(report: Report) -> tuple[Section, ...]:
             tuple((p.layer, p.reason, _number(p.harm), _number(p.saved)) for p in found.put_back),
             "Harm: how much the divergence from the torch model's answers falls when this layer alone goes back.",
         )
-        blocks.append(Folded(f"{wording.counted(len(found.put_back), 'layer')} back in fp32", table))
+        blocks.append(Folded(f"{wording.counted(len(found.put_back), 'layer')} back in {_other(found)}", table))
     text = (
         "INT8 computes with whole numbers of eight bits: faster where the processor is made for it, a little coarser."
     )
@@ -55,10 +55,18 @@ def precision_sections(report: Report) -> tuple[Section, ...]:
 
 def _precision_note(found: PrecisionSection) -> Note:
     if found.given_up is not None:
-        return Note(f"INT8 was asked for and given up: {found.given_up}. The model is shipped in fp32.", Tone.WARN)
+        return Note(
+            f"INT8 was asked for and given up: {found.given_up}. The model is shipped in {_other(found)}.", Tone.WARN
+        )
     if found.faster_than_fp32 is None:
-        return Note("Whether INT8 is faster than fp32 was not measured: the bench on the device tells.", Tone.WARN)
-    return Note(f"INT8 is used: {_gain(found)} times as fast as fp32 of the same model.", Tone.GOOD)
+        text = f"Whether INT8 is faster than {_other(found)} was not measured: the bench on the device tells."
+        return Note(text, Tone.WARN)
+    return Note(f"INT8 is used: {_gain(found)} times as fast as {_other(found)} of the same model.", Tone.GOOD)
+
+
+def _other(found: PrecisionSection) -> str:
+    """Name what INT8 competes with."""
+    return {"fp16": "FP16"}.get(found.compared_with, found.compared_with)
 
 
 def _gain(found: PrecisionSection) -> str:

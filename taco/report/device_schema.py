@@ -46,7 +46,7 @@ class LayerProfile(Frozen):
 
 
 class EnginesRun(Frozen):
-    """What was found on the device, in the folder that was copied there."""
+    """What was found on the device: in the folder that was copied there, or by the run that it was attached to."""
 
     hardware: str | None = Field(description="the NVIDIA machine; null: a stand-in answered, not run on hardware")
     gpu: str | None
@@ -59,6 +59,7 @@ class EnginesRun(Frozen):
     memory_free_mib: int | None
     workspace_mib: int
     engines: dict[str, EngineFacts]
+    used: dict[str, str] = Field(default={}, description="dense and compressed -> the engine that the figures are of")
     accuracy: dict[str, Proportion] = Field(description="of the engines themselves, on the device")
     evaluated_on: Literal["evaluation", "select"]
     gates: list[GateResult]

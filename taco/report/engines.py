@@ -42,7 +42,8 @@ def engine_sections(report: Report) -> tuple[Section, ...]:
     blocks.append(_engines(found))
     blocks += [Folded(f"Where the time of {name} goes", _layers(layers)) for name, layers in found.layers.items()]
     text = "The engine is another program than the file it was built from; this is what it did on the device itself."
-    return (Section("engines", "On the device", text, tuple(blocks)),)
+    title = "On the device" if report.device is None else "The engines on the device"
+    return (Section("engines", title, text, tuple(blocks)),)
 
 
 def _note(report: Report, found: EnginesRun) -> Note:

@@ -129,8 +129,10 @@ class PrecisionSection(Frozen):
     used: str
     given_up: str | None = Field(description="why INT8 is not used; null where it is")
     faster_than_fp32: tuple[float, float, float] | None = Field(
-        description="fp32 over INT8 time of the same model: median of rounds and its interval; null where not measured"
+        description="time of `compared_with` over that of INT8, of the same model: median of rounds and its interval; "
+        "null where not measured"
     )
+    compared_with: str = Field(default="fp32", description="what INT8 competes with on this target: fp32 or fp16")
     scheme: str = Field(description="kinds of activations and weights")
     layers: int
     quantised: int
@@ -321,7 +323,7 @@ class Report(Frozen):
         default="yes", description="no: a gate failed and nothing was shipped; forced: shipped all the same"
     )
     engines_run: EnginesRun | None = Field(
-        default=None, description="what a copied folder found on its device; null until it has run there"
+        default=None, description="what TensorRT did on the device; null until it has run there"
     )
     layers: list[LayerWidth]
     refit: RefitSection | None = Field(default=None, description="null where nothing was cut, or with --no-sequential")

@@ -1,0 +1,207 @@
+"""TensorRT on an attached device, with a stand-in for trtexec: engines, profile, table, loop and report, end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import tiny_run
+from device_models import write_conv
+from fake_trtexec import Mode, make_trtexec
+from int8_models import calibration, small_net
+from typer.testing import CliRunner
+
+from taco import api, cli, delivery, pipeline
+from taco.address import parse_address
+from taco.errors import MeasurementError
+from taco.exporters.editions import edition_for, precision_of
+from taco.exporters.half import to_half
+from taco.exporters.mixed import quantise
+from taco.exporters.opened import Simulated
+from taco.exporters.opsets import NATIVE, lowered
+from taco.exporters.scheme import TENSORRT
+from taco.exporters.zeroed import has_two_to_four, zeroed
+from taco.latency.table import read_table
+from taco.measure import MeasureOptions
+from taco.ondevice import Device, attached
+from taco.report.markdown import render_markdown
+from taco.targets.loading import BenchmarkProtocol, Target, load_target
+
+STAND_IN = "not run on hardware"
+QUICK = MeasureOptions(rounds=2, round_ms=100, max_seconds=60, provider="TensorRT")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder of `local` and the cache of tables are the test's own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def url(folder: Path, version: str = "10.3", mode: Mode = "ok") -> str:
+    return f"local?trtexec={make_trtexec(folder / version / mode, version, mode)}"
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    with attached(parse_address(url(tmp_path))) as made:
+        yield made
+
+
+def test_engines_are_built_and_timed_there(device: Device, home: Path) -> None:
+    models = {str(width): write_conv(home / f"{width}.onnx", width) for width in (64, 8)}
+    found = device.measure(models, QUICK)
+    assert found.speedup("64", "8").value > 1, "the stand-in's times grow with the file"
+    assert (found.rounds, found.models["8"].n, found.models["8"].runtime_version) == (2, 40, "10.3.0")
+    assert found.measured_on["hardware"] == STAND_IN
+    assert found.models["8"].cold_ms is None
+    work = home / ".cache" / "taco-export" / "device"
+    facts = found.models["8"].session
+    engine = work / "engines" / f"8-{facts['key']}.engine"
+    assert hashlib.sha256(engine.read_bytes()).hexdigest() == facts["engine_sha256"]
+    again = device.measure({"64": models["64"]}, QUICK)
+    assert again.models["64"].session["from_earlier_run"]
+    device.agent.extra = ("--lease", "us", "--owner", "a test")
+    device.agent.ask(["take"])
+    device.agent.ask(["release"])
+    assert [path.name for path in (work / "engines").iterdir()] == ["timing.cache"]
+
+
+def test_what_trtexec_cannot_time_is_refused(device: Device, home: Path) -> None:
+    with pytest.raises(MeasurementError, match="timed warm only"):
+        device.measure({"a": write_conv(home / "a.onnx")}, dataclasses.replace(QUICK, idle_s=1.0))
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "words"),
+    [
+        ("10.3", "killed", "building the engine of .* was killed by the system, because memory ran out"),
+        ("8.5", "ok", r"TensorRT 8\.5\.2 is too old"),
+    ],
+)
+def test_what_goes_wrong_there_is_told_here(version: str, mode: Mode, words: str, tmp_path: Path) -> None:
+    with attached(parse_address(url(tmp_path, version, mode))) as device:
+        caught = pytest.raises(MeasurementError, match=words)
+        with caught as error:
+            device.check_runtime("trt")
+            device.measure({"a": write_conv(tmp_path / "a.onnx")}, QUICK)
+    assert error.value.exit_code == 5
+    assert error.value.todo
+
+
+def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    caught = pytest.raises(MeasurementError, match="trtexec is not on this machine")
+    with attached(parse_address("local")) as device, caught as error:
+        device.check_runtime("trt")
+    assert "apt install" in error.value.todo
+
+
+def test_the_precision_and_the_edition_are_read_from_the_graph(tmp_path: Path) -> None:
+    net = small_net()
+    net.opset_import[0].version = NATIVE
+    net = lowered(net)
+    int8, _ = quantise(net, TENSORRT, calibration(net), Simulated())
+    found = {}
+    for name, proto in {"fp32": net, "fp16": to_half(net), "int8": int8}.items():
+        onnx.save(proto, tmp_path / f"{name}.onnx")
+        assert precision_of(proto) == name
+        found[name] = [edition_for(tmp_path / f"{name}.onnx", tmp_path, strong=strong) for strong in (False, True)]
+    assert all(weak.path == strong.path for weak, strong in (found["fp32"], found["fp16"]))
+    strong = found["int8"][1]
+    assert strong.path != found["int8"][0].path
+    assert strong.precision == "int8"
+    halves = {i.data_type for i in onnx.load(strong.path).graph.initializer if len(i.dims) > 1}
+    assert onnx.TensorProto.FLOAT16 in halves
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_2_to_4_is_found_where_it_is(quantised: bool) -> None:
+    net = small_net()
+    if quantised:
+        net, _ = quantise(net, TENSORRT, calibration(net), Simulated())
+    assert not has_two_to_four(net)
+    assert has_two_to_four(zeroed(net, "2:4"))
+    assert not has_two_to_four(zeroed(net, "80 %"))
+
+
+def quick(name: str) -> Target:
+    """A target whose protocol takes seconds."""
+    return dataclasses.replace(load_target(name), benchmark=BenchmarkProtocol(1, 100.0, 60.0))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rounds of everything."""
+    from taco import profile_job, search
+
+    monkeypatch.setattr(delivery, "IDLE_S", 0.0)
+    monkeypatch.setattr(pipeline, "load_target", quick)
+    monkeypatch.setattr(profile_job, "load_target", quick, raising=False)
+    monkeypatch.setattr(profile_job, "_ENGINE_ROUNDS", 1)
+    monkeypatch.setattr(search, "_TRIAL_ROUNDS", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_the_latency_loop_runs_on_engines_to_a_report(pi_site: Path, tmp_path: Path) -> None:
+    address = url(tmp_path)
+    asked: dict[str, Any] = {"target": "jetson-orin", "device": address, "speedup": 1.1, "allocation": "latency"}
+    result = api.export(tiny_run.options(pi_site, tmp_path / "out", **asked))
+    report = result.report
+    assert report.latency_source == "measured"
+    assert report.speedup is not None
+    assert report.speedup >= 1.1
+    assert report.rounds
+    assert report.budget_ms is not None
+    assert report.rounds[-1].measured_ms <= report.budget_ms
+    assert {unit.source for unit in report.allocation} <= {"measured", "interpolated"}
+    assert report.profile is not None
+    assert report.profile.cells > 0
+    assert {gain.pattern for gain in report.profile.zeros} == {"2:4", "80 %"}
+    found = report.engines_run
+    assert found is not None
+    assert found.hardware is None
+    assert {"dense", "compressed", "baseline_fp32"} <= set(found.engines)
+    assert found.accuracy["compressed"].n == 9
+    assert [(gate.name, gate.passed) for gate in found.gates] == [("answers on the device", True)]
+    assert found.layers["compressed"].unattributed_percent < 50
+    assert report.runtime.version == "10.3.0"
+    assert report.device is not None
+    assert report.device.same_answers == 9
+    page = render_markdown(report).replace("\N{NO-BREAK SPACE}", " ")
+    assert page.index(STAND_IN) < page.index("Speed-up"), "a stand-in is named above everything"
+    there = Path(report.device.deployed_to or "")
+    engine = (there / "model.engine").read_bytes()
+    assert hashlib.sha256(engine).hexdigest() == found.engines["compressed"].engine_sha256, "the judged bytes"
+    assert "model.engine" in (report.next_step or "")
+    table = next((tmp_path / "cache" / "latency").glob("*.json"))
+    assert read_table(table).stand_in
+    shown = CliRunner().invoke(cli.app, ["profile", "show", str(table)])
+    assert STAND_IN in shown.output
+    kit = json.loads((result.folder / "jetson.json").read_text())
+    assert set(kit["models"]) == {"dense", "compressed", "baseline_fp32"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_int8_that_is_slower_than_fp16_there_is_given_up(pi_site: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"target": "jetson-orin-int8", "device": url(tmp_path, "10.16"), "macs": 0.8}
+    report = api.export(tiny_run.options(pi_site, tmp_path / "out", **asked)).report
+    assert report.precision is not None
+    assert "INT8 is slower than FP16 here: of the dense model FP16 takes 0." in (report.precision.given_up or "")
+    assert (report.precision.asked, report.precision.used, report.precision.compared_with) == ("int8", "fp16", "fp16")
+    assert report.runtime.precision == "fp16"
+    assert report.engines_run is not None
+    assert report.engines_run.strongly_typed
+    assert {facts.precision for name, facts in report.engines_run.engines.items() if name != "baseline_fp32"} == {
+        "fp16"
+    }
+    assert any("INT8 was given up" in warning for warning in report.warnings)
