@@ -27,6 +27,7 @@ from taco.errors import BudgetInfeasibleError, InputError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
+from taco.fleet_job import Others, UnitResult, ask_others
 from taco.head import Linear
 from taco.judge import Judgement, Stages
 from taco.keys import Keys, versions
@@ -72,6 +73,7 @@ class Plan:
     units: UnitMap
     frames: Frames
     device: Device | None = None
+    others: Others = dataclasses.field(default_factory=Others)
 
     @functools.cached_property
     def asked(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class Finished:
     Attributes:
         target: In the precision that was used.
         asked: Dense time over the budget; None where no clock decided.
+        units: What the other attached devices did, in the order in which they were named.
         loop: `LatencySearcher.find`'s result with `allocation`, the choice that was taken; None without that loop.
     """
 
@@ -113,6 +116,7 @@ class Finished:
     loop: Mapping[str, Any] | None
     on_device: OnDevice | None
     unlabelled: Unlabelled
+    units: tuple[UnitResult, ...] = ()
 
     @functools.cached_property
     def packed(self) -> bytes | None:
@@ -210,6 +214,7 @@ class _Job:
         cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
         stages = Stages(specialist.module, cut.stitched, cut.module)
         judgement = delivery.judge(stages, compressed, self._cut_key(cut))
+        crop_margin = CROP_MARGIN if self.plan.listings.cropped else None
         return Finished(
             plan=self.plan,
             material=material,
@@ -224,8 +229,9 @@ class _Job:
             baked=delivery.bake(compressed, judgement),
             asked=self.asked,
             loop=self.loop,
-            on_device=delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None),
+            on_device=delivery.on_device(compressed, judgement, crop_margin),
             unlabelled=self.unlabelled,
+            units=ask_others(self.plan.others.devices, delivery, (dense, compressed), judgement, crop_margin),
         )
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:

@@ -28,7 +28,7 @@ def profile(
     context: typer.Context,
     target: arguments.Target = DEFAULT_TARGET,
     model: arguments.Model = DEFAULT_MODEL,
-    device: arguments.Device = None,
+    device: arguments.OneDevice = None,
     threads: arguments.Threads = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="Begin no further unit after that.")] = 600.0,
     again: Annotated[bool, typer.Option("--again", help="Time everything even if there is a table.")] = False,

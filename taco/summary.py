@@ -23,6 +23,7 @@ from taco.bench_kit import bench_kit
 from taco.bundle import Manifest, labels_file, publish
 from taco.checks import failed, loop_fields, precision_section
 from taco.device_summary import busy_warnings, device_section, device_warnings, next_step
+from taco.fleet_summary import fleet_section, fleet_warnings
 from taco.gates import Gate
 from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
@@ -66,6 +67,7 @@ def make_report(
         latency_ms=_latencies(done),
         latency_source="measured" if done.bench else "none",
         device=device_section(done),
+        units=fleet_section(done, command),
         measured_on=dict(done.bench.measured_on) if done.bench else None,
         baseline_fp32_ms=_latency(done.bench.models["baseline_fp32"]) if done.bench else None,
         speedup=speedup.value if speedup else None,
@@ -186,9 +188,9 @@ def _latencies(done: Finished) -> schema.LatencySection | None:
     )
 
 
-def _latency(timing: ModelTiming) -> schema.Latency:
+def _latency(timing: ModelTiming) -> parts.Latency:
     samples: npt.NDArray[np.float64] = np.round(timing.samples_ms, 4)
-    return schema.Latency(
+    return parts.Latency(
         n=timing.n,
         min=timing.min_ms,
         p50=timing.p50_ms,
@@ -255,7 +257,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("no pictures were left for evaluation: accuracies are on select pictures, which guided choices")
     if plan.generalist.random_weights:
         found.append("random weights: every accuracy is meaningless")
-    found += device_warnings(done)
+    found += [*device_warnings(done), *fleet_warnings(done)]
     if plan.target.runtime == "trt":
         found.append(
             "the TensorRT path has not been run on hardware; accuracies are those of the ONNX file on this CPU"
