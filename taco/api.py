@@ -15,9 +15,9 @@ from taco.database_job import DatabaseOptions, build_database
 from taco.device_summary import deployed
 from taco.errors import BundleError, GateError, MeasurementError
 from taco.files import write_atomically
-from taco.formats.megadetector import read_boxes
 from taco.fleet import Failed, reach
 from taco.fleet_job import Others, deploy_others
+from taco.formats.megadetector import read_boxes
 from taco.ondevice import Device, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.packing import PACKED_NAME, unpack_model

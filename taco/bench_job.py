@@ -59,8 +59,8 @@ def run_bench(job: BenchJob, *, into_report: bool) -> dict[str, Any]:
         into_report: Whether the report in the bundle's folder gets it, and is drawn again.
 
     Returns:
-        JSON values: of one device what `taco.benching.bench_bundle` tells, of several what `bench_devices` tells; beside
-        that `duty` where a day's work was given, and `report`, the page, where it was drawn.
+        JSON values: of one device what `taco.benching.bench_bundle` tells, of several what `bench_devices` tells;
+        beside that `duty` where a day's work was given, and `report`, the page, where it was drawn.
 
     Raises:
         BundleError: The folder holds no report to put it into.

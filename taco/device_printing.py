@@ -94,8 +94,9 @@ def _day(duty: Mapping[str, Any]) -> Iterator[str]:
         return
     days = "" if duty["days"] is None else f"; {duty['days']:.1f} days on {duty['battery_wh']:g} Wh"
     yield (
-        f"a day of {duty['frames_per_day']:g} pictures needs {duty['wh_per_day']:.2f} Wh, {duty['model_percent']:.1f} % of "
-        f"it for the model ({duty['joules_per_frame']:.3g} J a picture){days}. AN ESTIMATE, which assumes:"
+        f"a day of {duty['frames_per_day']:g} pictures needs {duty['wh_per_day']:.2f} Wh, "
+        f"{duty['model_percent']:.1f} % of it for the model ({duty['joules_per_frame']:.3g} J a picture){days}. "
+        "AN ESTIMATE, which assumes:"
     )
     yield from (f"  - {assumption}" for assumption in duty["assumptions"])
 

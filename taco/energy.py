@@ -156,8 +156,8 @@ def estimate(duty: Duty, picture_ms: float, rest: Power, active: Power) -> Estim
 
 def _assumptions(duty: Duty, picture_ms: float, rest: Power, active: Power) -> tuple[str, ...]:
     found = [
-        f"{duty.frames_per_day:g} pictures a day, each {picture_ms:.3g} ms of work of the model alone: reading, cutting "
-        "and storing pictures is not counted",
+        f"{duty.frames_per_day:g} pictures a day, each {picture_ms:.3g} ms of work of the model alone: reading, "
+        "cutting and storing pictures is not counted",
         f"{active.watts:.3g} W at work: {active.source}",
         f"{rest.watts:.3g} W between pictures: {rest.source}; a board that sleeps between pictures needs less",
         "nothing else runs: no camera, flash, radio or screen is counted unless the readings hold it",

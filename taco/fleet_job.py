@@ -112,7 +112,9 @@ def deploy_others(units: tuple[UnitResult, ...], bundle: Bundle) -> dict[str, st
 
         return deploy
 
-    jobs = {u.address: job(u.device) for u in units if u.failed is None and (u.gate is None or u.gate.passed is not False)}
+    jobs = {
+        u.address: job(u.device) for u in units if u.failed is None and (u.gate is None or u.gate.passed is not False)
+    }
     return at_once(jobs) if jobs else {}
 
 

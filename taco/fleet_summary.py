@@ -44,8 +44,8 @@ def fleet_warnings(done: Finished) -> list[str]:
             found.append(f"{unit.address} took no part: {unit.failed}")
         if unit.gate is not None and unit.gate.passed is False:
             found.append(
-                f"{unit.address} is wrong more often than this machine with the same file ({unit.gate.measured}, allowed: "
-                f"{unit.gate.limit}): it was not given the bundle"
+                f"{unit.address} is wrong more often than this machine with the same file ({unit.gate.measured}, "
+                f"allowed: {unit.gate.limit}): it was not given the bundle"
             )
     return found
 
@@ -57,9 +57,7 @@ def _unit(unit: UnitResult, done: Finished, *, leads: bool) -> UnitRun:
         return UnitRun(address=unit.address, board=device.board, problem=str(unit.failed))
     answers = None if unit.answers is None else _answers(unit.answers, unit, done)
     if unit.bench is None:
-        return UnitRun(
-            address=unit.address, board=device.board, emulated=device.emulated, leads=leads, answers=answers
-        )
+        return UnitRun(address=unit.address, board=device.board, emulated=device.emulated, leads=leads, answers=answers)
     return unit_run({**facts, **told(unit.bench)}).model_copy(update={"leads": leads, "answers": answers})
 
 

@@ -216,7 +216,8 @@ def median_ratio(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Rat
     """Median of ratios with its distribution-free interval.
 
     The k-th smallest and k-th largest of n samples hold the median with probability 1 - 2 P(Binomial(n, 1/2) < k); k is
-    the largest that still gives `confidence`. With fewer than 6 samples no k does: the whole range is given, with its coverage.
+    the largest that still gives `confidence`. With few samples (fewer than 6 for 95 %) no k does: the whole range is
+    given, with its coverage.
 
     Args:
         ratios: At least one.

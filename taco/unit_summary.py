@@ -36,7 +36,9 @@ def unit_run(found: Mapping[str, Any]) -> UnitRun:
         provider=shown["provider"],
         threads=found["threads"],
         models={name: _latency(model) for name, model in models.items()},
-        speedup=None if found["speedup"] is None else Ratio(**{k: found["speedup"][k] for k in ("value", "low", "high")}),
+        speedup=None
+        if found["speedup"] is None
+        else Ratio(**{k: found["speedup"][k] for k in ("value", "low", "high")}),
         cold_ms={name: model["cold"] for name, model in models.items()},
         idle_ms=found["idle_ms"],
         sustained=[sustained_minute(minute) for minute in found["sustained"]],
@@ -97,8 +99,8 @@ def with_duty(section: UnitsSection, duty: Duty) -> UnitsSection:
     lacking = [name for name, power in (("at work", active), ("between pictures", rest)) if power is None]
     if active is None or rest is None:
         why = (
-            f"{unit.address} does not tell its power {' or '.join(lacking)}: measure with --sustained 5m and --idle on a "
-            "board that does, or read a meter and give --active-w and --rest-w"
+            f"{unit.address} does not tell its power {' or '.join(lacking)}: measure with --sustained 5m and --idle on "
+            "a board that does, or read a meter and give --active-w and --rest-w"
         )
         return section.model_copy(update={"duty": None, "no_duty": why})
     picture_ms = statistics.median(unit.idle_ms) if unit.idle_ms else unit.models["compressed"].p50

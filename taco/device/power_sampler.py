@@ -1,4 +1,4 @@
-"""Readings of power while a model works: taken beside it, because a reading after the last run is one of a board at rest."""
+"""Readings of power while a model works, taken beside it: after the last run the board is at rest again."""
 
 from __future__ import annotations
 

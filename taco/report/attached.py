@@ -56,8 +56,8 @@ def _classes(found: DeviceSection) -> list[Block]:
     if not device_figures.drawn_classes(found):
         return [folded]
     caption = (
-        "Share of each class named right by this machine and by the device, on the same pictures and with the same file; "
-        "the device's worst class comes first."
+        "Share of each class named right by this machine and by the device, on the same pictures and with the same "
+        "file; the device's worst class comes first."
     )
     return [Picture(partial(device_figures.device_recalls, found), caption), folded]
 

@@ -148,7 +148,7 @@ def _ends(row: TimesRow) -> list[float]:
 
 
 def _handles(rows: Sequence[TimesRow]) -> list[Line2D]:
-    warm = Line2D([], [], color=SMALL, marker="o", markersize=7, linewidth=2.6, label="median, 10 to 90 %")
+    warm = Line2D([], [], color=SMALL, marker="o", markersize=7, linewidth=2.6, label="warm runs")
     single = Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none", label="single run")
     slow = Line2D([], [], color=BASELINE, marker="s", markersize=7, linewidth=2.6, label="slow")
     kinds = (
@@ -163,6 +163,13 @@ def _line(axes: Axes, numbers: Sequence[int], values: Sequence[float], colour: s
     style = (0, (2, 1.5)) if colour == DENSE else "-"
     few = len(numbers) <= 40
     (line,) = axes.plot(
-        numbers, values, color=colour, linewidth=2.2, linestyle=style, marker="o" if few else "", markersize=4, label=label
+        numbers,
+        values,
+        color=colour,
+        linewidth=2.2,
+        linestyle=style,
+        marker="o" if few else "",
+        markersize=4,
+        label=label,
     )
     return line

@@ -111,7 +111,9 @@ def _why_not(a: Report, b: Report, common: int) -> str | None:
     if set(a.task.classes) != set(b.task.classes):
         return "the runs know different classes"
     if a.accuracy.answers is None or b.accuracy.answers is None:
-        return "one of the reports does not hold its answers picture by picture (it has none, or is of an older version)"
+        return (
+            "one of the reports does not hold its answers picture by picture (it has none, or is of an older version)"
+        )
     if not common:
         return "no picture was judged by both runs"
     return None
@@ -141,8 +143,8 @@ def _speed(a: Report, b: Report) -> SpeedChange:
         ratio, interval = new.value / old.value, (new.low / old.high, new.high / old.low)
         coverage = max(0.0, old.coverage + new.coverage - 1)
         how = (
-            "through the same dense model, which took turns with each of the two on this device; the interval holds both "
-            "runs' own intervals"
+            "through the same dense model, which took turns with each of the two on this device; the interval holds "
+            "both runs' own intervals"
         )
     else:
         ratio = one / other
@@ -218,7 +220,8 @@ def _warnings(a: Report, b: Report, names: tuple[str, str]) -> Iterator[str]:
         if report.accuracy.evaluated_on == "select":
             yield f"{name} was judged on pictures that also guided its choices: its accuracy is likely too good"
         if report.shipped != "yes":
-            yield f"{name} failed a check before shipping ({'shipped by force' if report.shipped == 'forced' else 'not shipped'})"
+            ending = "shipped by force" if report.shipped == "forced" else "not shipped"
+            yield f"{name} failed a check before shipping ({ending})"
         if report.device is not None and report.device.unstable:
             yield f"the measurement of {name} was disturbed: {report.device.unstable[0]}"
 

@@ -76,9 +76,9 @@ def _accuracy(found: Difference) -> Section:
         ends = wording.interval(change.points.low, change.points.high, "points")
         pair = change.paired
         text = (
-            f"On the pictures that both judged B is right {wording.points(change.points.value)} more often than A{weighed} "
-            f"(95 % interval {ends}). Right only in A: {pair.only_first}; only in B: {pair.only_second}; both: {pair.both}; "
-            f"neither: {pair.neither}; McNemar's exact test: p = {pair.p:.2g}."
+            f"On the pictures that both judged B is right {wording.points(change.points.value)} more often than "
+            f"A{weighed} (95 % interval {ends}). Right only in A: {pair.only_first}; only in B: {pair.only_second}; "
+            f"both: {pair.both}; neither: {pair.neither}; McNemar's exact test: p = {pair.p:.2g}."
         )
         blocks.append(Note(text))
     rows = tuple(

@@ -14,6 +14,7 @@ from taco.report.units_schema import DutySection, UnitRun, UnitsSection
 from taco.report.wording import place
 
 _DASH = "\N{EN DASH}"
+_MINUTE = ("minute", "p50, ms", "p90, ms", "J a picture")
 
 
 def unit_sections(report: Report) -> tuple[Section, ...]:
@@ -29,6 +30,7 @@ def unit_sections(report: Report) -> tuple[Section, ...]:
         title = f"Time of one picture on {wording.counted(len(rows), 'device')}"
         blocks.append(Picture(partial(device_figures.draw_times, rows, "units", title), caption))
     blocks.append(_table(found))
+    blocks += _answers(found)
     blocks += _promise(found)
     blocks += [block for unit in found.units for block in _notes(unit)]
     for number, unit in enumerate(found.units):
@@ -53,10 +55,12 @@ def spread_sentence(found: UnitsSection) -> str:
         return f"{name} takes {wording.milliseconds(p50)} for a picture{lost}"
     fastest, slowest = min(timed, key=timed.__getitem__), max(timed, key=timed.__getitem__)
     ratio = wording.factor(timed[slowest] / timed[fastest])
-    slow = [f"{place(u.address)} is SLOW: {wording.factor(u.slow)} the time of the others" for u in found.units if u.slow]
+    slow = [
+        f"{place(u.address)} is SLOW: {wording.factor(u.slow)} the time of the others" for u in found.units if u.slow
+    ]
     told = f"; {', '.join(slow)}" if slow else ", within what devices of one kind differ by"
     return (
-        f"{len(timed)} devices, from {wording.milliseconds(timed[fastest])} ({fastest}) to "
+        f"{len(timed)} devices were timed, from {wording.milliseconds(timed[fastest])} ({fastest}) to "
         f"{wording.milliseconds(timed[slowest])} ({slowest}) for a picture: {ratio} apart{told}{lost}"
     )
 
@@ -97,12 +101,12 @@ def work_blocks(minutes: list[SustainedMinute], name: str, anchor: str) -> list[
             wording.bare_milliseconds(m.p50),
             wording.bare_milliseconds(m.p90),
             _DASH if m.joules is None else f"{m.joules:.3g}",
-            m.conditions,
         )
         for m in minutes
     )
-    table = Table(("minute", "p50, ms", "p90, ms", "J a picture", "state"), rows, numeric=False)
-    blocks.append(Folded(f"Table of {wording.counted(len(rows), 'minute')}", table))
+    states = tuple((f"minute {m.minute}", m.conditions) for m in minutes)
+    blocks.append(Folded(f"Table of {wording.counted(len(rows), 'minute')}", Table(_MINUTE, rows)))
+    blocks.append(Folded(f"State of {name} at the end of each minute", Table((), states, numeric=False)))
     return blocks
 
 
@@ -112,8 +116,8 @@ def _heat(minutes: list[SustainedMinute], name: str) -> Note:
     heat = "" if hottest is None else f", at up to {hottest:.0f} \N{DEGREE SIGN}C"
     worst = max(m.p50 for m in minutes)
     text = (
-        f"{name} took {wording.milliseconds(first)} for a picture in the first minute and {wording.milliseconds(last)} in "
-        f"minute {minutes[-1].minute} ({wording.factor(last / first)}){heat}."
+        f"{name} took {wording.milliseconds(first)} for a picture in the first minute and {wording.milliseconds(last)} "
+        f"in minute {minutes[-1].minute} ({wording.factor(last / first)}){heat}."
     )
     return Note(text, Tone.WARN if worst > 1.1 * first else Tone.PLAIN)
 
@@ -125,20 +129,34 @@ def _tone(found: UnitsSection) -> Tone:
 
 def _table(found: UnitsSection) -> Table:
     rows = tuple(_row(unit) for unit in found.units)
-    columns = ("device", "p50, ms", "p90, ms", "first, ms", "idle, ms", "speed-up", "same answers")
+    columns = ("device", "p50, ms", "p90, ms", "first, ms", "idle, ms", "speed-up")
     caption = (
-        "p50 and p90: warm runs. First: the very first run. Idle: median of the first runs after a pause. Speed-up: dense "
-        "over compressed on that device. Same answers: as the same file on the machine of this report."
+        "p50 and p90: warm runs. First: the very first run. Idle: median of the first runs after a pause. Speed-up: "
+        "dense over compressed on that device."
     )
     return Table(columns, rows, caption)
 
 
+def _answers(found: UnitsSection) -> list[Block]:
+    told = [(unit, unit.answers) for unit in found.units if unit.answers is not None]
+    if not told:
+        return []
+    rows = tuple(
+        (place(unit.address), wording.proportion(answers.there), f"{answers.same} of {answers.images}")
+        for unit, answers in told
+    )
+    caption = (
+        f"Pictures that each device named itself. This machine, same file: {wording.proportion(told[0][1].here)}. In "
+        "brackets: 95 % interval."
+    )
+    return [Table(("device", "right there", "answers as here"), rows, caption)]
+
+
 def _row(unit: UnitRun) -> tuple[str, ...]:
     name = place(unit.address) + (" (decides)" if unit.leads else "")
-    same = _DASH if unit.answers is None else f"{unit.answers.same} of {unit.answers.images}"
     if unit.problem is not None or not unit.measured:
         why = "not measured" if unit.problem is not None else "emulated"
-        return (name, why, *([_DASH] * 4), same)
+        return (name, why, *([_DASH] * 4))
     shown = unit.models["compressed"]
     cold, idle = unit.cold_ms.get("compressed"), unit.idle_ms
     return (
@@ -148,7 +166,6 @@ def _row(unit: UnitRun) -> tuple[str, ...]:
         _DASH if cold is None else wording.bare_milliseconds(cold),
         wording.bare_milliseconds(statistics.median(idle)) if idle else _DASH,
         _DASH if unit.speedup is None else wording.factor(unit.speedup.value),
-        same,
     )
 
 
@@ -160,7 +177,8 @@ def _promise(found: UnitsSection) -> list[Block]:
     told = ", ".join(
         f"{wording.factor(u.models['compressed'].p50 / found.promised_ms)} on {place(u.address)}" for u in timed
     )
-    text = f"The export measured {wording.milliseconds(found.promised_ms)} for a picture; now it takes {told} of that."
+    promised = wording.milliseconds(found.promised_ms)
+    text = f"The export measured {promised} for a picture. Against that it takes here: {told}."
     return [Note(text)]
 
 
@@ -208,8 +226,8 @@ def _day_sections(found: UnitsSection) -> tuple[Section, ...]:
 def day_sentence(duty: DutySection) -> str:
     """What a day needs and how long a battery lasts."""
     text = (
-        f"{wording.amount(round(duty.frames_per_day))} pictures a day need about {duty.wh_per_day:.2f} Wh, of which the "
-        f"model causes {wording.percent(duty.model_percent)}"
+        f"{wording.amount(round(duty.frames_per_day))} pictures a day need about {duty.wh_per_day:.2f} Wh, of which "
+        f"the model causes {wording.percent(duty.model_percent)}"
     )
     if duty.days is None or duty.battery_wh is None:
         return text + "."

@@ -50,10 +50,10 @@ class UnitRun(Frozen):
         default=None, description="times the median of the other devices, where it surely takes more than 1.1 times it"
     )
     differs: list[str] = Field(default=[], description="of a slow one: in what it differs from the others")
-    cold_ms: dict[str, float] = {}
-    idle_ms: list[float] = []
-    sustained: list[SustainedMinute] = []
-    sweep: list[ThreadsTime] = []
+    cold_ms: dict[str, float] = Field(default={}, description="very first run of each model")
+    idle_ms: list[float] = Field(default=[], description="first runs of the compressed model after a pause")
+    sustained: list[SustainedMinute] = Field(default=[], description="work of the compressed model without a pause")
+    sweep: list[ThreadsTime] = Field(default=[], description="other numbers of threads")
     rest_w: float | None = Field(default=None, description="power at rest, watts")
     rest_source: str | None = Field(default=None, description="where that was read, and what is not in it")
     answers: DeviceAnswers | None = None
