@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from taco.report.parts import Frozen, Proportion
 
@@ -103,6 +103,12 @@ class Answers(Frozen):
     ids: list[str] = Field(description="which picture: a hash of its file's size, first 64 KiB and box")
     truth: list[int] = Field(description="place of the true class among the task's classes")
     said: list[int] = Field(description="place of the answer among the task's classes")
+
+    @model_validator(mode="after")
+    def _they_pair_up(self) -> Answers:
+        if not len(self.ids) == len(self.truth) == len(self.said):
+            raise ValueError("there is not one true class and one answer for each picture")
+        return self
 
 
 class AccuracySection(Frozen):

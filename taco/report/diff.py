@@ -25,6 +25,8 @@ from taco.timings import median_ratio
 
 #: Each of two intervals, so that both hold with 95 % (Bonferroni).
 _EACH = 0.975
+#: What two intervals of few rounds hold together below this proves nothing.
+_SURE = 0.9
 _DEVICE = ("machine", "board", "processor", "cores")
 _NOTHING = "nothing"
 
@@ -254,7 +256,11 @@ def _speed_clause(found: SpeedChange) -> str:
     if found.interval is None:
         return f"it takes {times} for a picture ({found.how})"
     low, high = found.interval
-    told = f"{wording.factor(found.ratio)}, interval {wording.factor(low)} to {wording.factor(high)}; {times}"
+    sure = found.coverage or 0.0
+    ends = f"{100 * sure:.0f} % interval {wording.factor(low)} to {wording.factor(high)}"
+    told = f"{wording.factor(found.ratio)}, {ends}; {times}"
+    if sure < _SURE:
+        return f"there were too few rounds to tell which is faster ({told})"
     if low > 1:
         return f"it is faster ({told})"
     if high < 1:

@@ -9,6 +9,7 @@ from taco.report import device_figures, wording
 from taco.report.device_figures import TimesRow
 from taco.report.diff_schema import Difference, SpeedChange
 from taco.report.page import Block, Card, Code, Note, Page, Picture, Section, Table, Tone
+from taco.report.parts import Proportion
 from taco.report.schema import Report
 
 _DASH = "\N{EN DASH}"
@@ -62,11 +63,12 @@ def _accuracy(found: Difference) -> Section:
     change = found.accuracy
     blocks: list[Block] = [
         Table(
-            ("", "A", "B"),
+            ("run", "right", "pictures"),
             (
-                ("right, each on its own pictures", wording.proportion(change.a), wording.proportion(change.b)),
-                ("pictures that both judged", _DASH, wording.amount(change.pictures)),
+                (f"A: {found.a.name}", wording.proportion(change.a), _count(change.a)),
+                (f"B: {found.b.name}", wording.proportion(change.b), _count(change.b)),
             ),
+            "Each on its own pictures. In brackets: 95 % interval.",
         )
     ]
     if change.points is None or change.paired is None:
@@ -81,19 +83,19 @@ def _accuracy(found: Difference) -> Section:
             f"both: {pair.both}; neither: {pair.neither}; McNemar's exact test: p = {pair.p:.2g}."
         )
         blocks.append(Note(text))
-    rows = tuple(
-        (
-            change.name,
-            wording.proportion(change.a),
-            wording.proportion(change.b),
-            _DASH if change.points is None else wording.points(change.points),
-            wording.pictures(change.pictures),
-        )
-        for change in change.classes
+    rows = tuple((c.name, wording.proportion(c.a), wording.proportion(c.b)) for c in change.classes)
+    blocks.append(Table(("class", "A, right", "B, right"), rows, "Each on its own pictures, with 95 % intervals."))
+    changes = tuple(
+        (c.name, wording.points(c.points), wording.pictures(c.pictures)) for c in change.classes if c.points is not None
     )
-    caption = "In brackets: 95 % interval. Change: on the pictures of the class that both judged; their number is last."
-    blocks.append(Table(("class", "A, right", "B, right", "change", "pictures"), rows, caption))
+    if changes:
+        caption = "B minus A on the pictures of the class that both judged; their number is last."
+        blocks.append(Table(("class", "change", "pictures"), changes, caption))
     return Section("accuracy", "Accuracy", "How often each of the two is right.", tuple(blocks))
+
+
+def _count(value: Proportion | None) -> str:
+    return _DASH if value is None else wording.amount(value.n)
 
 
 def _speed(found: Difference, a: Report, b: Report) -> Section:
@@ -107,10 +109,10 @@ def _speed(found: Difference, a: Report, b: Report) -> Section:
         draw = partial(device_figures.draw_times, rows, "two-times", "Time of one picture in A and in B")
         blocks.append(Picture(draw, "The line holds eight of ten warm runs; the further left, the faster."))
     table = (
-        ("p50 of one picture, ms", *(_ms(value) for value in (speed.a_ms, speed.b_ms))),
-        ("measured on", *(_device(report) for report in (a, b))),
+        (f"A: {found.a.name}", _ms(speed.a_ms), _device(a)),
+        (f"B: {found.b.name}", _ms(speed.b_ms), _device(b)),
     )
-    blocks.append(Table(("", "A", "B"), table, numeric=False))
+    blocks.append(Table(("run", "p50 of one picture", "measured on"), table, numeric=False))
     if speed.ratio is None:
         blocks.append(Note(f"The times are {speed.how}.", Tone.WARN))
     else:
@@ -152,7 +154,7 @@ def _device(report: Report) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return wording.NOT_MEASURED if value is None else wording.bare_milliseconds(value)
+    return wording.NOT_MEASURED if value is None else wording.milliseconds(value)
 
 
 def _share(after: int, before: int) -> str:

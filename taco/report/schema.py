@@ -285,6 +285,14 @@ class Report(Frozen):
     versions: dict[str, str]
 
     @model_validator(mode="after")
+    def _answers_are_classes(self) -> Report:
+        answers = self.accuracy.answers
+        places = [] if answers is None else [*answers.truth, *answers.said]
+        if places and not 0 <= min(places) <= max(places) < len(self.task.classes):
+            raise ValueError("an answer is none of the task's classes")
+        return self
+
+    @model_validator(mode="after")
     def _emulated_times_are_none(self) -> Report:
         """An emulated device's times say nothing of the board: a report that holds any cannot be made."""
         if self.device is None or self.device.emulated is None:
