@@ -5,16 +5,29 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.taco-installed
 TASK   ?=
 RUNS   ?= runs
+DEVICE ?=
+RUN    ?=
+MINUTES ?= 5
+# What a person gives reaches programs through the environment, as it stands: no name of a folder is ever read by a shell or by make.
+override export TASK := $(value TASK)
+override export RUNS := $(value RUNS)
+override export DEVICE := $(value DEVICE)
+override export RUN := $(value RUN)
+override export MINUTES := $(value MINUTES)
+# DEVICE may name several devices, separated by spaces.
+UNITS = set -f; set --; for unit in $$DEVICE; do set -- "$$@" --device "$$unit"; done;
 DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+BENCHES := $(addprefix bench-,$(DEVICES))
 # slow tests that a measurement decides: they have the machine for themselves
 TIMED := tests/test_main_job.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types schemas families bench clean $(DEVICES)
+.PHONY: help setup demo test test-slow check lint types schemas families docs bench clean $(DEVICES) $(BENCHES)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  make DEVICE TASK=photos/   the whole job for one of: $(DEVICES)"
+	@echo "  make TARGET TASK=photos/ [DEVICE=ssh://pi@trap1]   the whole job, also on the device, for one of: $(DEVICES)"
+	@echo "  make bench-TARGET DEVICE=ssh://pi@trap1 [RUN=runs/TARGET] [MINUTES=30]   time a finished run there, into its report"
 
 setup: $(STAMP) ## build .venv with pinned versions
 
@@ -58,9 +71,20 @@ check: lint types test ## what CI runs: ruff, mypy and the README's own test com
 bench: setup ## the benchmarks; each prints ratios against a baseline
 	$(BIN)/python -m benchmarks
 
-$(DEVICES): setup ## the whole job for one device: make raspberry-pi-5 TASK=photos/
-	@test -n "$(TASK)" || { echo "Say which pictures: make $@ TASK=photos/" >&2; exit 2; }
-	$(BIN)/taco-export "$(TASK)" --target $@ --out "$(RUNS)/$@" $(ARGS)
+docs: setup ## build the documentation site into build/site
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
+
+$(DEVICES): setup ## the whole job for one device: make raspberry-pi-5 TASK=photos/ DEVICE=ssh://pi@trap1
+	@test -n "$$TASK" || { echo "Say which pictures: make $@ TASK=photos/" >&2; exit 2; }
+	@$(UNITS) $(BIN)/taco-export "$$TASK" --target $@ --out "$$RUNS/$@" "$$@" $(ARGS)
+	@test -z "$$DEVICE" || { $(UNITS) $(BIN)/taco bench "$$RUNS/$@" "$$@" --sustained "$${MINUTES}m" --report; }
+
+$(BENCHES): bench-%: setup ## time a finished run on its device: make bench-raspberry-pi-5 DEVICE=ssh://pi@trap1
+	@test -n "$$DEVICE" || { echo "Say where: make $@ DEVICE=ssh://pi@trap1" >&2; exit 2; }
+	@test -f "$${RUN:-$$RUNS/$*}/manifest.json" || \
+	    { echo "$${RUN:-$$RUNS/$*} holds no finished run: make $* TASK=photos/ first, or name one with RUN=" >&2; exit 2; }
+	@$(UNITS) $(BIN)/taco bench "$${RUN:-$$RUNS/$*}" "$$@" --sustained "$${MINUTES}m" --report $(ARGS)
 
 clean: ## remove what make built (never runs/)
 	rm -rf .types build .pytest_cache .mypy_cache .ruff_cache *.egg-info

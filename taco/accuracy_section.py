@@ -11,6 +11,7 @@ import numpy.typing as npt
 from taco.abstain import Abstain, choose_threshold
 from taco.accuracy import Proportion, Score, called, paired_drop, wilson
 from taco.formats.names import BLANK
+from taco.identity import picture_id
 from taco.pipeline import Finished
 from taco.quality import compare_paired, quality
 from taco.report import accuracy_schema, parts
@@ -36,10 +37,17 @@ def accuracy_section(done: Finished) -> accuracy_schema.AccuracySection:
         abstention=_abstention(done),
         before_recovery_top1=before.top1.percent if done.cut.recovered else None,
         detail=_detail(done),
-        paired=accuracy_schema.Paired(
-            **dataclasses.asdict(compare_paired(judged.labels, judged.dense, judged.exported))
-        ),
+        answers=_answers(done),
+        paired=_paired(done),
     )
+
+
+def _answers(done: Finished) -> accuracy_schema.Answers | None:
+    pictures, judged = done.material.judged, done.judgement
+    ids = [name for p in pictures if (name := picture_id(p.path, p.view.box)) is not None]
+    if len(ids) < len(pictures):
+        return None
+    return accuracy_schema.Answers(ids=ids, truth=judged.labels.tolist(), said=judged.exported.tolist())
 
 
 def _paired(done: Finished) -> accuracy_schema.Paired:

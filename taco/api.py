@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from taco.address import parse_address
@@ -13,10 +13,12 @@ from taco.checks import gates_of
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
 from taco.device_summary import deployed, engine_there
-from taco.errors import BundleError, GateError
+from taco.errors import BundleError, GateError, MeasurementError
 from taco.files import write_atomically
+from taco.fleet import Failed, reach
+from taco.fleet_job import Others, deploy_others
 from taco.formats.megadetector import read_boxes
-from taco.ondevice import attached, leased
+from taco.ondevice import Device, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.packing import PACKED_NAME, unpack_model
 from taco.pipeline import Plan, make_plan, run
@@ -100,7 +102,8 @@ def export(
             manifest = write_bundle(done, checks, options.out)
         if plan.device is not None:
             with progress.step(f"put the bundle on {plan.device.name}"):
-                report = deployed(report, plan.device.deploy(Bundle(options.out), engine_there(done)))
+                folders = deploy_others(done.units, Bundle(options.out))
+                report = deployed(report, plan.device.deploy(Bundle(options.out), engine_there(done)), folders)
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
@@ -116,9 +119,32 @@ def planned(options: ExportOptions) -> Iterator[Plan]:
     Raises:
         TacoError: The first thing that is wrong.
     """
+    if options.device is None:
+        yield make_plan(options)
+        return
+    addresses = [parse_address(text) for text in options.device]
     with contextlib.ExitStack() as stack:
-        address = None if options.device is None else parse_address(options.device)
-        yield make_plan(options, None if address is None else stack.enter_context(attached(address)))
+        reached, missing = reach(addresses, stack)
+        first, *others = [reached[address.text] for address in addresses if address.text in reached]
+        plan = make_plan(options, first)
+        yield dataclasses.replace(plan, others=_others(plan, others, missing))
+
+
+def _others(plan: Plan, devices: Sequence[Device], missing: Mapping[str, Failed]) -> Others:
+    """Tell the devices that can take part from those that lack something."""
+    able, unable = {}, dict(missing)
+    for device in devices:
+        if plan.target.runtime == "trt":
+            todo = f"Run the same again with --device {device.address.text} and another --out"
+            unable[device.address.text] = Failed("every Jetson builds engines of its own, one device a run", todo)
+            continue
+        try:
+            device.check_runtime(plan.target.runtime)
+        except MeasurementError as error:
+            unable[device.address.text] = Failed(error.what, error.todo)
+        else:
+            able[device.address.text] = device
+    return Others(able, unable)
 
 
 def _refuse(report: Report, folder: Path) -> None:

@@ -201,12 +201,23 @@ RuntimeDevice = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="URL",
         help="Your device, through your own ssh: ssh://[user@]host. It is measured, judged and given the result. "
-        "`taco devices doctor` tells what it lacks.",
+        "`taco devices doctor` tells what it lacks. Give it again for more devices of the same kind: the first "
+        "decides, all are measured at the same time, and the slow one is named.",
         show_default="none: nothing is measured on one",
+        rich_help_panel=RUN,
+    ),
+]
+OneDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="URL",
+        help="Your device, through your own ssh: ssh://[user@]host.",
+        show_default="this machine",
         rich_help_panel=RUN,
     ),
 ]

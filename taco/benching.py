@@ -1,20 +1,24 @@
-"""Time a bundle on a device, by the protocol of its target."""
+"""Time a bundle on one device, or on several at once, by the protocol of its target."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from taco.address import Address
 from taco.bundle import Bundle, check_file
+from taco.energy import PACKAGE, Power, joules_per_picture, whole_power
+from taco.errors import MeasurementError
+from taco.fleet import Failed, at_once, check_distinct
 from taco.measure import MeasureOptions, in_words
 from taco.ondevice import attached, leased
+from taco.spread import spread
 from taco.stability import steady
 from taco.targets.loading import load_target
-from taco.timings import BenchResult, ModelTiming
+from taco.timings import BenchResult, Minute, ModelTiming
 
 IDLE_S = 10.0
 _BESIDE = {"dense": "dense.onnx", "baseline_fp32": "dense.fp32.onnx"}
@@ -35,6 +39,53 @@ class BenchAsked:
     idle_s: float | None = 0.0
     sustained_s: float = 0.0
     sweep: tuple[int, ...] = ()
+
+
+def bench_devices(
+    bundle: Bundle, addresses: Sequence[Address], asked: BenchAsked, advance: Callable[[int], None] = lambda _n: None
+) -> dict[str, Any]:
+    """Measure a bundle on several devices at once; one that cannot be measured does not stop the others.
+
+    Args:
+        bundle: What is timed.
+        addresses: Where the devices are.
+        asked: What is measured.
+        advance: Called with 1 for every device that is done.
+
+    Returns:
+        JSON values: `units`, one entry a device as `bench_bundle` gives it, or with a `problem`; `spread` over the real
+        devices that were measured, null for fewer than two.
+
+    Raises:
+        InputError: A device was given twice.
+        MeasurementError: None could be measured.
+    """
+    check_distinct(addresses)
+
+    def job(address: Address) -> Callable[[], dict[str, Any]]:
+        return lambda: bench_bundle(bundle, address, asked)
+
+    found = at_once({address.text: job(address) for address in addresses}, advance)
+    problems = {text: outcome for text, outcome in found.items() if isinstance(outcome, Failed)}
+    if len(problems) == len(found):
+        told = "; ".join(f"{text}: {failed.what}" for text, failed in problems.items())
+        raise MeasurementError(f"no device could be measured: {told}", next(iter(problems.values())).todo)
+    units = [
+        {"device": text, "problem": str(outcome)} if isinstance(outcome, Failed) else outcome
+        for text, outcome in found.items()
+    ]
+    return {"units": units, "spread": spread_of(units)}
+
+
+def spread_of(units: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Compare the compressed model's times on several devices, entries as `bench_devices` gives them."""
+    rounds = {
+        unit["device"]: [statistics.median(samples) for samples in unit["models"]["compressed"]["rounds_ms"]]
+        for unit in units
+        if unit.get("models")
+    }
+    found = spread(rounds)
+    return None if found is None else asdict(found)
 
 
 def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[str, Any]:
@@ -69,10 +120,12 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
             return {
                 "device": address.text,
                 "emulated": device.emulated,
+                "board": device.board,
                 "ran": {name: f"{m.runtime_name} {m.runtime_version}, {m.provider}" for name, m in ran.models.items()},
             }
         result = steady(lambda: device.measure(models, options))
-    return {"device": address.text, "emulated": None, **_told(result)}
+        board = device.board
+    return {"device": address.text, "emulated": None, "board": board, **told(result)}
 
 
 def _beside(bundle: Bundle) -> dict[str, Path]:
@@ -84,7 +137,9 @@ def _beside(bundle: Bundle) -> dict[str, Path]:
     return found
 
 
-def _told(result: BenchResult) -> dict[str, Any]:
+def told(result: BenchResult) -> dict[str, Any]:
+    """Return everything that a measurement found as JSON values."""
+    rest = rest_power(result)
     speedup = result.speedup("dense", "compressed") if "dense" in result.models else None
     return {
         "measured_on": dict(result.measured_on),
@@ -93,7 +148,8 @@ def _told(result: BenchResult) -> dict[str, Any]:
         "speedup": None if speedup is None else asdict(speedup),
         "idle_ms": list(result.idle_ms),
         "sweep": [{"threads": p.threads, "p50": _medians(p.rounds_ms)} for p in result.sweep],
-        "sustained": [{**asdict(minute), "conditions": conditions(minute.state)} for minute in result.sustained],
+        "sustained": [told_minute(minute) for minute in result.sustained],
+        "rest": None if rest is None else asdict(rest),
         "unstable": list(result.unstable),
         "repeated": result.repeated,
     }
@@ -121,3 +177,28 @@ def conditions(state: Mapping[str, Any]) -> str:
     """Say in one line how hot, fast and throttled the machine was."""
     words = in_words(state)
     return ", ".join(f"{name} {words[name]}" for name in ("temperatures", "clocks", "throttling", "power"))
+
+
+def told_minute(minute: Minute) -> dict[str, Any]:
+    """Return a minute of work as JSON values: what was read, and what follows from it."""
+    power = whole_power(minute.power_w)
+    if power is None and minute.package_w is not None:
+        power = Power(minute.package_w, PACKAGE)
+    temperatures, clocks = minute.state.get("temperatures_c") or {}, minute.state.get("clocks_mhz") or ()
+    return {
+        **asdict(minute),
+        "conditions": conditions(minute.state),
+        "temperature_c": max(map(float, temperatures.values()), default=None),
+        "clock_mhz": statistics.fmean(map(float, clocks)) if clocks else None,
+        "watts": None if power is None else power.watts,
+        "power_source": None if power is None else power.source,
+        "joules": None if power is None else joules_per_picture(power.watts, minute.seconds, minute.n),
+    }
+
+
+def rest_power(result: BenchResult) -> Power | None:
+    """Return the power of the board before the work, or of an Intel package while idling; None where nothing tells."""
+    board = whole_power(result.rest_w)
+    if board is not None:
+        return board
+    return None if result.rest_package_w is None else Power(result.rest_package_w, PACKAGE)

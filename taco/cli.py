@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, devices_cli, inspect_cli, printing, profile_cli
+from taco import arguments, database_cli, devices_cli, inspect_cli, printing, profile_cli, report_cli
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -45,6 +45,7 @@ app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
 app.add_typer(profile_cli.app, name="profile")
 app.add_typer(devices_cli.app, name="devices")
+app.add_typer(report_cli.app, name="report")
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
 app.command(epilog=EXIT_HELP)(devices_cli.deploy)
 app.command(epilog=EXIT_HELP)(devices_cli.bench)
@@ -288,15 +289,6 @@ def unpack(
 
     written = api.unpack(source, output)
     printing.note(f"{written}: {written.stat().st_size / 1e6:.1f} MB, whole")
-
-
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="The --out folder of an export.")]) -> None:
-    """Draw report.html and report.md again from report.json alone."""
-    from taco.report.read import read_report
-    from taco.report.write import write_report
-
-    typer.echo(str(write_report(read_report(run), run).html))
 
 
 def main() -> None:

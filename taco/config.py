@@ -56,7 +56,7 @@ _EXAMPLES: Mapping[str, object] = {
     "gate_class_drop": 5.0,
     "bake_preprocessing": True,
     "runtime_device": "GPU",
-    "device": "ssh://pi@trap1",
+    "device": ["ssh://pi@trap1"],
     "threads": 4,
     "from_run": "runs/host-cpu",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -45,8 +46,64 @@ def deployed(device: Device, folder: str) -> None:
     note(f"Run it on {device.name}: {device.agent.python} {folder}/agent.pyz predict {folder} PICTURES")
 
 
+def benched_all(found: Mapping[str, Any]) -> None:
+    """Print what `taco bench` measured: on one device everything, on several one line a device and the spread."""
+    if "units" in found:
+        _benched_units(found)
+    else:
+        benched(found)
+    console = Console(soft_wrap=True)
+    if (duty := found.get("duty")) is not None:
+        for line in _day(duty):
+            console.print(line, highlight=False, markup=False)
+    if "report" in found:
+        console.print(f"report {found['report']}", highlight=False, markup=False)
+
+
+def _benched_units(found: Mapping[str, Any]) -> None:
+    from taco.report.wording import factor
+
+    console = Console(soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("DEVICE", "BOARD", "P50 ms", "P90 ms", "AFTER IDLE ms", "SPEED-UP"):
+        table.add_column(column, overflow="fold")
+    for unit in found["units"]:
+        if not unit.get("models"):
+            why = unit.get("problem") or f"emulated ({unit['emulated']}): no time is shown"
+            table.add_row(Text(unit["device"]), Text(f"NOT MEASURED: {why}", style="bold red"), "", "", "", "")
+            continue
+        shown, speedup, idle = unit["models"]["compressed"], unit["speedup"], unit["idle_ms"]
+        gained = "" if speedup is None else f"{speedup['value']:.2f}"
+        after = f"{statistics.median(idle):.2f}" if idle else ""
+        times = (f"{shown['p50']:.2f}", f"{shown['p90']:.2f}", after, gained)
+        table.add_row(Text(unit["device"]), Text(unit["board"]), *times)
+    console.print(table)
+    apart = found["spread"]
+    if apart is not None:
+        told = f"{apart['slowest']} is the slowest: {factor(apart['ratio'])} the time of {apart['fastest']}"
+        console.print(told, highlight=False, markup=False)
+        for device, times_as_long in apart["slow"].items():
+            note(f"SLOW: {device} takes {factor(times_as_long)} what the others take")
+    for unit in found["units"]:
+        for reason in unit.get("unstable", ()):
+            note(f"UNSTABLE: {unit['device']}: {reason}")
+
+
+def _day(duty: Mapping[str, Any]) -> Iterator[str]:
+    if "unknown" in duty:
+        yield f"energy of a day: unknown. {duty['unknown']}"
+        return
+    days = "" if duty["days"] is None else f"; {duty['days']:.1f} days on {duty['battery_wh']:g} Wh"
+    yield (
+        f"a day of {duty['frames_per_day']:g} pictures needs {duty['wh_per_day']:.2f} Wh, "
+        f"{duty['model_percent']:.1f} % of it for the model ({duty['joules_per_frame']:.3g} J a picture){days}. "
+        "AN ESTIMATE, which assumes:"
+    )
+    yield from (f"  - {assumption}" for assumption in duty["assumptions"])
+
+
 def benched(found: Mapping[str, Any]) -> None:
-    """Print what `taco bench` measured."""
+    """Print what one device did."""
     console = Console(soft_wrap=True)
     if found["emulated"]:
         console.print(
@@ -73,8 +130,14 @@ def benched(found: Mapping[str, Any]) -> None:
     for minute in found["sustained"]:
         console.print(
             f"minute {minute['minute']}: p50 {minute['p50_ms']:.2f} ms, p90 {minute['p90_ms']:.2f} ms, "
-            f"{minute['conditions']}",
+            f"{minute['conditions']}{_energy(minute)}",
             highlight=False,
         )
     for reason in found["unstable"]:
         note(f"UNSTABLE: {reason}")
+
+
+def _energy(minute: Mapping[str, Any]) -> str:
+    if minute["joules"] is None:
+        return ""
+    return f", {minute['watts']:.2f} W, {minute['joules']:.3g} J a picture ({minute['power_source']})"

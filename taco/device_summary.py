@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from taco.accuracy import Proportion
-from taco.benching import conditions
+from taco.benching import told_minute
 from taco.device.trt_engines import engine_file
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.engine_judge import engines_section
+from taco.fleet import Failed
 from taco.gates import DEVICE_GATE, Gate
 from taco.ondevice import WRONG_CLOCK_S
 from taco.pipeline import Finished
 from taco.report import device_schema, parts, schema
-from taco.timings import BenchResult
+from taco.unit_summary import sustained_minute
 
 #: An interval of the median ratio wider than this share of it is called unstable.
 _STABLE_SPREAD = 0.1
@@ -41,16 +42,16 @@ def device_section(done: Finished) -> device_schema.DeviceSection | None:
         images=len(there.labels),
         judged_images=there.judged,
         same_answers=there.same,
-        here=_proportion(here_score.top1),
-        there=_proportion(there_score.top1),
+        here=proportion(here_score.top1),
+        there=proportion(there_score.top1),
         per_class={
-            name: None if a is None or b is None else (_proportion(a), _proportion(b))
+            name: None if a is None or b is None else (proportion(a), proportion(b))
             for (name, a), b in zip(here_score.per_class.items(), there_score.per_class.values(), strict=True)
         },
         unreadable=list(there.failures),
         cold_ms={} if bench is None else {n: t.cold_ms for n, t in bench.models.items() if t.cold_ms is not None},
         idle_ms=[] if bench is None else list(bench.idle_ms),
-        sustained=[] if bench is None else _minutes(bench),
+        sustained=[] if bench is None else [sustained_minute(told_minute(m)) for m in bench.sustained],
         unstable=[] if bench is None else list(bench.unstable),
         repeated=bench is not None and bench.repeated,
     )
@@ -122,8 +123,14 @@ def busy_warnings(done: Finished) -> list[str]:
     ]
 
 
-def deployed(report: schema.Report, folder: str) -> schema.Report:
-    """Note where the bundle lies on the device, and what runs it there."""
+def deployed(report: schema.Report, folder: str, others: Mapping[str, str | Failed] | None = None) -> schema.Report:
+    """Note where the bundle lies on the devices, and what runs it there.
+
+    Args:
+        report: Of the run.
+        folder: On the first device.
+        others: Address of another device -> folder there, or why it has none.
+    """
     if report.device is None:
         return report
     device = report.device.model_copy(update={"deployed_to": folder})
@@ -133,7 +140,16 @@ def deployed(report: schema.Report, folder: str) -> schema.Report:
             f"on the device, your program loads the engine that was timed and judged, {folder}/{ENGINE}, with "
             f"TensorRT {report.engines_run.tensorrt}"
         )
-    return report.model_copy(update={"device": device, "next_step": step})
+    failed = {address: outcome for address, outcome in (others or {}).items() if isinstance(outcome, Failed)}
+    warnings = [f"{address} was not given the bundle: {outcome}" for address, outcome in failed.items()]
+    units = report.units
+    if units is not None:
+        places = {address: outcome for address, outcome in (others or {}).items() if isinstance(outcome, str)}
+        places[device.address] = folder
+        placed = [u.model_copy(update={"deployed_to": places.get(u.address)}) for u in units.units]
+        units = units.model_copy(update={"units": placed})
+    told = {"device": device, "next_step": step, "units": units, "warnings": [*report.warnings, *warnings]}
+    return report.model_copy(update=told)
 
 
 def next_step(done: Finished) -> str | None:
@@ -142,14 +158,6 @@ def next_step(done: Finished) -> str | None:
     return None if plan.target.local or plan.device is not None else plan.target.instructions("model.onnx")
 
 
-def _minutes(bench: BenchResult) -> list[device_schema.SustainedMinute]:
-    return [
-        device_schema.SustainedMinute(
-            minute=m.minute, n=m.n, p50=m.p50_ms, p90=m.p90_ms, package_w=m.package_w, conditions=conditions(m.state)
-        )
-        for m in bench.sustained
-    ]
-
-
-def _proportion(p: Proportion) -> parts.Proportion:
+def proportion(p: Proportion) -> parts.Proportion:
+    """Return a proportion as a report holds it."""
     return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)

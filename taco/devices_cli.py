@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,14 @@ def deploy(bundle: BundleFolder, device: Url, debug: arguments.Debug = False) ->
 
 def bench(
     bundle: BundleFolder,
-    device: Url = "local",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Where to time it; give it again for more devices of the same kind: they are timed at the same time.",
+            show_default="local",
+        ),
+    ] = None,
     sustained: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Let the model work so long without a pause, as in 30m.", show_default="no"),
@@ -97,21 +105,50 @@ def bench(
         typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.", show_default="10"),
     ] = None,
     threads: arguments.Threads = None,
+    frames_per_day: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Estimate what a day of so many pictures needs.", show_default="no estimate"),
+    ] = None,
+    battery_wh: Annotated[
+        float | None,
+        typer.Option(metavar="WH", help="And how long a battery of so many watt-hours lasts.", show_default="none"),
+    ] = None,
+    rest_w: Annotated[
+        float | None,
+        typer.Option(metavar="W", help="Power between pictures, by your own meter.", show_default="what it tells"),
+    ] = None,
+    active_w: Annotated[
+        float | None,
+        typer.Option(metavar="W", help="Power at work, by your own meter.", show_default="what it tells"),
+    ] = None,
+    into_report: Annotated[
+        bool, typer.Option("--report", help="Put it into the report of the bundle, and draw that again.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")] = False,
     debug: arguments.Debug = False,
 ) -> None:
-    """Time a bundle on a device: warm, cold, after idling; with --sustained also hot."""
+    """Time a bundle on one or more devices: warm, cold, after idling; with --sustained also hot.
+
+    A device that cannot be reached does not stop the others; it is named, and the exit code is 5.
+    """
     del debug
     from taco.address import parse_address
-    from taco.benching import BenchAsked, bench_bundle
+    from taco.bench_job import BenchJob, check_day, run_bench
+    from taco.benching import BenchAsked
     from taco.verify import open_bundle
 
+    day = check_day(frames_per_day, battery_wh, rest_w, active_w)
     asked = BenchAsked(threads, idle, 0.0 if sustained is None else seconds_of(sustained), counts_of(sweep))
-    found: dict[str, Any] = bench_bundle(open_bundle(bundle), parse_address(device), asked)
+    addresses = tuple(parse_address(text) for text in device or ["local"])
+    job = BenchJob(open_bundle(bundle), addresses, asked, day, ("taco", *sys.argv[1:]))
+    found: dict[str, Any] = run_bench(job, into_report=into_report)
     if json_output:
         typer.echo(json.dumps(found, indent=2))
     else:
-        device_printing.benched(found)
+        device_printing.benched_all(found)
+    missing = [unit["device"] for unit in found.get("units", ()) if "problem" in unit]
+    if missing:
+        raise MeasurementError(f"{', '.join(missing)}: not measured", "The others were; see above what is wrong")
 
 
 def seconds_of(text: str) -> float:

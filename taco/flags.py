@@ -22,7 +22,8 @@ def typed(context: typer.Context, parameters: Mapping[str, Any]) -> dict[str, ob
         parameters: The command's parameters by their names, which are those of the fields.
     """
     given = {n: v for n, v in parameters.items() if n in ExportOptions.model_fields and _was_typed(context, n)}
-    return given | {field: split_names(given[field]) for field in _NAMES if field in given}
+    several = {"device": tuple(given["device"])} if given.get("device") else {}
+    return given | {field: split_names(given[field]) for field in _NAMES if field in given} | several
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

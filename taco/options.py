@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from taco.address import parse_address
 from taco.errors import InputError
@@ -70,7 +70,8 @@ class ExportOptions(BaseModel):
         force: Ship what a gate refuses, marked.
         bake_preprocessing: Ship a second form of the model that takes pixels; None does so for CPUs elsewhere.
         runtime_device: OpenVINO's device: CPU, GPU or NPU; None is the target's own.
-        device: Address of the attached device, as `taco.address` reads it; None where there is none.
+        device: Addresses of attached devices of the target's kind, as `taco.address` reads them; the first that can be
+            reached decides the widths. None where there is none.
         sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
         from_run: Folder of another run whose finished steps are taken over where they fit.
@@ -122,10 +123,15 @@ class ExportOptions(BaseModel):
     force: bool = False
     bake_preprocessing: bool | None = None
     runtime_device: Literal["CPU", "GPU", "NPU"] | None = None
-    device: str | None = None
+    device: tuple[str, ...] | None = None
     sure: float = 95.0
     out: Path
     from_run: Path | None = None
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _one_device(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
     @property
     def sparse(self) -> bool:
@@ -210,7 +216,9 @@ def _check(options: ExportOptions) -> None:
         if not holds:
             raise InputError(message, "See `taco-export --help`")
     if options.device is not None:
-        parse_address(options.device)
+        addresses = [parse_address(text) for text in options.device]
+        if not addresses or len(set(options.device)) < len(addresses):
+            raise InputError("--device names no device, or one twice", "Name each device once")
 
 
 def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:

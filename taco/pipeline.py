@@ -29,6 +29,7 @@ from taco.executor import Executor
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
+from taco.fleet_job import Others, UnitResult, ask_others
 from taco.head import Linear
 from taco.judge import Judgement, Stages
 from taco.keys import Keys, versions
@@ -86,6 +87,7 @@ class Plan:
     units: UnitMap
     frames: Frames
     device: Device | None = None
+    others: Others = dataclasses.field(default_factory=Others)
 
     @functools.cached_property
     def asked(self) -> dict[str, Any]:
@@ -109,6 +111,7 @@ class Finished:
     Attributes:
         target: In the precision that was used.
         asked: Dense time over the budget; None where no clock decided.
+        units: What the other attached devices did, in the order in which they were named.
         loop: `LatencySearcher.find`'s result with `allocation`, the choice that was taken; None without that loop.
         on_device: The attached device's own answers; None without one.
         engines: What the engines on it answered and take, see `taco.device.trt_judge`; None without TensorRT there.
@@ -130,6 +133,7 @@ class Finished:
     on_device: OnDevice | None
     engines: Mapping[str, Any] | None
     unlabelled: Unlabelled
+    units: tuple[UnitResult, ...] = ()
 
     @functools.cached_property
     def packed(self) -> bytes | None:
@@ -212,10 +216,11 @@ class _Job:
         stages = Stages(specialist.module, cut.stitched, cut.module)
         judgement = delivery.judge(stages, compressed, self._cut_key(cut))
         engines = delivery.engines(dense, compressed, bench, self.plan.units.within_blocks)
+        crop_margin = CROP_MARGIN if self.plan.listings.cropped else None
         if engines is not None:
             on_device = delivery.engine_answers(engines, judgement)
         else:
-            on_device = delivery.on_device(compressed, judgement, CROP_MARGIN if self.plan.listings.cropped else None)
+            on_device = delivery.on_device(compressed, judgement, crop_margin)
         return Finished(
             plan=self.plan,
             material=material,
@@ -233,6 +238,7 @@ class _Job:
             on_device=on_device,
             engines=engines,
             unlabelled=self.unlabelled,
+            units=ask_others(self.plan.others.devices, delivery, (dense, compressed), judgement, crop_margin),
         )
 
     def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:

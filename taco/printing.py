@@ -155,6 +155,8 @@ def plan(found: Plan, config: Path | None = None) -> str:
         f"head      {options.head}{', a fine-tune tried too' if options.fine_tune else ''}",
         f"target    {found.target.name}: {found.target.description}",
         *([f"device    {found.device.name}: {found.device.board}"] if found.device else []),
+        *(f"device    {other.name}: {other.board}" for other in found.others.devices.values()),
+        *(f"MISSING   {address}: {failed}" for address, failed in found.others.missing.items()),
         f"budget    {how}",
         f"units     {len(found.units.within_blocks) - heads} inner widths, {widths} channels, multiples of "
         f"{found.target.channel_multiple}{f'; the heads of {heads} attentions' if heads else ''}; "
@@ -237,7 +239,16 @@ def _device(report: Report) -> list[tuple[str, str]]:
     if found is None:
         return []
     told = f"{found.same_answers} of {found.images} answers are those of this machine"
-    return [("device", f"{found.board}: {told}; the bundle is in {found.deployed_to}")]
+    lines = [("device", f"{found.board}: {told}; the bundle is in {found.deployed_to}")]
+    return [*lines, *(("devices", line) for line in _units(report))]
+
+
+def _units(report: Report) -> list[str]:
+    from taco.report.units import outcome, spread_sentence
+
+    if report.units is None:
+        return []
+    return [spread_sentence(report.units), *(outcome(unit) for unit in report.units.units)]
 
 
 def _precision(report: Report) -> list[tuple[str, str]]:

@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -23,6 +25,9 @@ KEPT_STDERR = 64 * 2**10
 _CHUNK = 1 << 16
 #: A process that was left behind may hold a pipe open for ever; what came until then is enough.
 _LAST_WORDS_S = 2.0
+_LOOK_EVERY_S = 0.1
+#: Set in a thread whose programs another thread may end: the event that ends the one that is running.
+STOP: ContextVar[threading.Event | None] = ContextVar("STOP", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def run_program(command: Command) -> Ended:
 
     Raises:
         InputError: There is no program to run.
-        MeasurementError: It cannot be started, or does not end in time.
+        MeasurementError: It cannot be started, does not end in time, or another thread has ended it (`STOP`).
     """
     process = _start(command)
     out, err = Tail(KEPT_STDOUT, command.marker), Tail(KEPT_STDERR)
@@ -148,7 +153,7 @@ def run_program(command: Command) -> Ended:
     for thread in threads:
         thread.start()
     try:
-        process.wait(command.timeout_s)
+        _wait(process, command.timeout_s)
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(
             f"{command.argv[0]} did not end within {command.timeout_s:g} s and was stopped",
@@ -162,6 +167,27 @@ def run_program(command: Command) -> Ended:
             thread.join(_LAST_WORDS_S)
         _close(process, threads)
     return Ended(process.returncode, out.end(), err.end(), out.begun)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Wait for the end; where another thread may end it, look whether it has."""
+    stop = STOP.get()
+    if stop is None:
+        process.wait(timeout_s)
+        return
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            process.wait(max(0.0, min(_LOOK_EVERY_S, left)))
+        except subprocess.TimeoutExpired:
+            if stop.is_set():
+                STOP.set(None)  # what tidies up afterwards may run its own programs
+                raise MeasurementError("it was stopped") from None
+            if left <= 0:
+                raise
+        else:
+            return
 
 
 def _start(command: Command) -> subprocess.Popen[bytes]:

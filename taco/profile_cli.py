@@ -32,7 +32,7 @@ def profile(
     context: typer.Context,
     target: arguments.Target = DEFAULT_TARGET,
     model: arguments.Model = DEFAULT_MODEL,
-    device: arguments.Device = None,
+    device: arguments.OneDevice = None,
     threads: arguments.Threads = None,
     max_seconds: Annotated[
         float | None,

@@ -85,6 +85,22 @@ class PlainProgress:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
 
 
+class SilentProgress(PlainProgress):
+    """Says nothing: for work in a thread, whose whole is told elsewhere."""
+
+    @contextlib.contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Run one step."""
+        del total
+        begin = time.perf_counter()
+        yield lambda _n: None
+        self._finish(name, begin)
+
+    def say(self, text: str) -> None:
+        """Log one line for those who look closely."""
+        log.debug("%s", text)
+
+
 class RateColumn(ProgressColumn):
     """Items a second, once there is a rate."""
 

@@ -30,6 +30,7 @@ from taco.device_summary import (
     engines_warning,
     next_step,
 )
+from taco.fleet_summary import fleet_section, fleet_warnings
 from taco.gates import Gate
 from taco.jetson_kit import jetson_kit
 from taco.packing import PACKED_NAME
@@ -73,6 +74,7 @@ def make_report(
         latency_ms=_latencies(done),
         latency_source="measured" if done.bench else "none",
         device=device_section(done),
+        units=fleet_section(done, command),
         measured_on=dict(done.bench.measured_on) if done.bench else None,
         baseline_fp32_ms=_latency(done.bench.models["baseline_fp32"]) if done.bench else None,
         speedup=speedup.value if speedup else None,
@@ -196,9 +198,9 @@ def _latencies(done: Finished) -> schema.LatencySection | None:
     )
 
 
-def _latency(timing: ModelTiming) -> schema.Latency:
+def _latency(timing: ModelTiming) -> parts.Latency:
     samples: npt.NDArray[np.float64] = np.round(timing.samples_ms, 4)
-    return schema.Latency(
+    return parts.Latency(
         n=timing.n,
         min=timing.min_ms,
         p50=timing.p50_ms,
@@ -265,7 +267,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append("no pictures were left for evaluation: accuracies are on select pictures, which guided choices")
     if plan.generalist.random_weights:
         found.append("random weights: every accuracy is meaningless")
-    found += device_warnings(done)
+    found += [*device_warnings(done), *fleet_warnings(done)]
     if plan.target.runtime == "trt":
         found.append(engines_warning(done))
     if done.given_up is not None:

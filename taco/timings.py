@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,7 @@ class Minute:
         p90_ms: Their 90th percentile.
         state: The machine's state at its end, as `taco.device.probe.telemetry` tells it.
         package_w: Mean power of an Intel package in watts; None where it cannot be read.
+        power_w: Mean readings of the board's rails while it worked, watts; empty where nothing tells.
     """
 
     minute: int
@@ -126,6 +127,7 @@ class Minute:
     p90_ms: float
     state: Mapping[str, Any]
     package_w: float | None
+    power_w: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,8 @@ class BenchResult:
         emulated: How the device is emulated, which makes its times worthless; None for a real one.
         unstable: What disturbed the measurement, in words; empty for a quiet one.
         repeated: Whether it was taken a second time because the first was disturbed.
+        rest_w: Readings of the board's rails before the first run, watts; empty where nothing tells.
+        rest_package_w: Mean power of an Intel package while idling, watts; None where it cannot be read.
     """
 
     models: Mapping[str, ModelTiming]
@@ -159,6 +163,8 @@ class BenchResult:
     emulated: str | None = None
     unstable: tuple[str, ...] = ()
     repeated: bool = False
+    rest_w: Mapping[str, float] = field(default_factory=dict)
+    rest_package_w: float | None = None
 
     def speedup(self, dense: str, other: str) -> Ratio:
         """How many times faster one model is than another, from their common rounds.
@@ -206,14 +212,16 @@ def pooled(first: BenchResult, second: BenchResult) -> BenchResult:
     )
 
 
-def median_ratio(ratios: Sequence[float]) -> Ratio:
+def median_ratio(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
     """Median of ratios with its distribution-free interval.
 
     The k-th smallest and k-th largest of n samples hold the median with probability 1 - 2 P(Binomial(n, 1/2) < k); k is
-    the largest that still gives 95 %. With fewer than 6 samples no k does: the whole range is given, with its coverage.
+    the largest that still gives `confidence`. With few samples (fewer than 6 for 95 %) no k does: the whole range is
+    given, with its coverage.
 
     Args:
         ratios: At least one.
+        confidence: How sure the interval should be (0-1).
 
     Returns:
         The median and its interval.
@@ -221,6 +229,6 @@ def median_ratio(ratios: Sequence[float]) -> Ratio:
     ordered = sorted(ratios)
     n = len(ordered)
     tails = [2 * math.fsum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, n // 2 + 1)]
-    k = max((k for k, tail in enumerate(tails, start=1) if tail <= 1 - CONFIDENCE), default=1)
+    k = max((k for k, tail in enumerate(tails, start=1) if tail <= 1 - confidence), default=1)
     coverage = 1 - tails[k - 1] if tails else 0.0
     return Ratio(float(np.median(ordered)), ordered[k - 1], ordered[n - k], coverage, tuple(ratios))

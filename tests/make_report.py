@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
@@ -10,6 +11,7 @@ from taco import accuracy
 from taco.report.accuracy_schema import (
     Abstention,
     AccuracySection,
+    Answers,
     CalibrationBin,
     CalibrationError,
     Confused,
@@ -20,10 +22,10 @@ from taco.report.accuracy_schema import (
     ModelAccuracy,
     Paired,
 )
-from taco.report.parts import Proportion
+from taco.report.device_schema import DeviceSection, SustainedMinute
+from taco.report.parts import Latency, Proportion
 from taco.report.schema import (
     HeadCandidate,
-    Latency,
     LatencyRound,
     LatencySection,
     LayerWidth,
@@ -45,6 +47,7 @@ from taco.report.schema import (
     UnitLevel,
     ZerosGain,
 )
+from taco.report.units_schema import DeviceAnswers, DutySection, Ratio, UnitRun, UnitsSection
 
 CLASSES = ["panthera-leo", "panthera-tigris", "equus-quagga", "loxodonta-africana", "ursus-arctos", "vulpes-vulpes"]
 TRAP_CLASSES = ["sus-scrofa", "capreolus-capreolus", "blank", "lynx-lynx", "vulpes-vulpes"]
@@ -118,6 +121,121 @@ def make_loop(units: int = 16, **changes: Any) -> Report:
         "currency": LossCurrency(
             currency="probes", correlations={"shares": 0.41, "logarithms": 0.52, "probes": 0.9}, models=16
         ),
+    }
+    return make_report(**{**fields, **changes})
+
+
+def make_device(**changes: Any) -> DeviceSection:
+    """An attached Raspberry Pi that answers like this machine but for one picture."""
+    classes = {name: (make_proportion(38, 40), make_proportion(37, 40)) for name in CLASSES}
+    fields: dict[str, Any] = {
+        "address": "ssh://pi@trap1",
+        "board": "Raspberry Pi 5 Model B Rev 1.0",
+        "os": "Debian GNU/Linux 12",
+        "python": "3.11.2",
+        "runtime": "onnxruntime 1.32.0",
+        "provider": "CPUExecutionProvider",
+        "emulated": None,
+        "deployed_to": "/home/pi/taco-export/bundles/my-photos-0123456789ab",
+        "images": 240,
+        "judged_images": 320,
+        "same_answers": 239,
+        "here": make_proportion(228, 240),
+        "there": make_proportion(227, 240),
+        "per_class": {**classes, CLASSES[-1]: None},
+        "unreadable": [],
+        "cold_ms": {"dense": 9.4, "compressed": 7.9},
+        "idle_ms": [4.9, 5.2, 5.0],
+        "sustained": [],
+        "unstable": [],
+        "repeated": False,
+    }
+    return DeviceSection.model_validate({**fields, **changes})
+
+
+def make_minutes(count: int = 30, **changes: Any) -> list[SustainedMinute]:
+    """Work that gets hotter and, from minute 12 on, slower."""
+    found = []
+    for minute in range(1, count + 1):
+        slower = 1 + 0.02 * max(0, min(12, minute - 12))
+        fields: dict[str, Any] = {
+            "minute": minute,
+            "n": round(19_000 / slower),
+            "p50": 3.1 * slower,
+            "p90": 3.4 * slower,
+            "package_w": None,
+            "conditions": f"cpu {50 + minute} °C, 2400 MHz",
+            "seconds": 60.0,
+            "temperature_c": 50.0 + min(minute, 34),
+            "clock_mhz": 2400.0 / slower,
+            "power_w": 7.1,
+            "power_source": "the rails of the Pi's power chip",
+            "joules": 7.1 * 60 / round(19_000 / slower),
+        }
+        found.append(SustainedMinute.model_validate({**fields, **changes}))
+    return found
+
+
+def make_unit(address: str, middle_ms: float, seed: int, **changes: Any) -> UnitRun:
+    """One device that was timed."""
+    fields: dict[str, Any] = {
+        "address": address,
+        "board": "Raspberry Pi 5 Model B Rev 1.0",
+        "runtime": "onnxruntime 1.32.0",
+        "provider": "CPUExecutionProvider",
+        "threads": 4,
+        "models": {"compressed": make_latency(middle_ms, seed), "dense": make_latency(1.6 * middle_ms, seed + 1)},
+        "speedup": Ratio(value=1.6, low=1.57, high=1.63),
+        "cold_ms": {"compressed": 2.5 * middle_ms},
+        "idle_ms": [1.6 * middle_ms, 1.7 * middle_ms, 1.65 * middle_ms],
+        "rest_w": 2.9,
+        "rest_source": "the rails of the Pi's power chip",
+        "answers": DeviceAnswers(
+            images=240, same=239, here=make_proportion(228, 240), there=make_proportion(227, 240), passed=True
+        ),
+        "measured_on": {"processor": "Cortex-A76", "governor before": "ondemand", "temperatures after": "61"},
+    }
+    return UnitRun.model_validate({**fields, **changes})
+
+
+def make_units(**changes: Any) -> UnitsSection:
+    """Four devices: one leads, one is slow, one is emulated, one is gone; and a day of work."""
+    fields: dict[str, Any] = {
+        "created": "2026-11-26T10:00:00+00:00",
+        "command": ["taco", "bench", "runs/site", "--device", "ssh://pi@trap1", "--sustained", "30m", "--report"],
+        "model_sha256": "ab" * 32,
+        "promised_ms": 3.1,
+        "units": [
+            make_unit("ssh://pi@trap1", 3.1, 4, leads=True, sustained=make_minutes()),
+            make_unit("ssh://pi@trap2", 4.9, 6, slow=1.58, differs=["governor before powersave (the other: ondemand)"]),
+            UnitRun(address="ssh://pi@trap3?emulated", emulated="qemu", board="Raspberry Pi 5 Model B Rev 1.0"),
+            UnitRun(address="ssh://pi@trap4", problem="trap4 cannot be reached: no route to host. Switch it on"),
+        ],
+        "duty": DutySection(
+            address="ssh://pi@trap1",
+            frames_per_day=2000,
+            battery_wh=100,
+            picture_ms=5.1,
+            rest_w=2.9,
+            active_w=7.1,
+            joules_per_frame=0.021,
+            wh_per_day=69.6,
+            model_percent=0.02,
+            days=1.44,
+            assumptions=["2000 pictures a day, each 5.1 ms of work", "the battery gives all of its 100 Wh"],
+        ),
+    }
+    return UnitsSection.model_validate({**fields, **changes})
+
+
+def make_field(**changes: Any) -> Report:
+    """A run on an attached device, with its fleet."""
+    fields: dict[str, Any] = {
+        "target": "raspberry-pi-5",
+        "target_description": "Raspberry Pi 5 (four Cortex-A76), with ONNX Runtime in INT8",
+        "local": False,
+        "device": make_device(),
+        "units": make_units(),
     }
     return make_report(**{**fields, **changes})
 
@@ -278,9 +396,17 @@ def make_accuracy(classes: list[str], each: int = 40, **changes: Any) -> Accurac
         "abstention": make_abstention(small.top1 if unseen else None),
         "before_recovery_top1": 90.8,
         "detail": make_detail(classes, each),
+        "answers": make_answers(classes, each),
         "paired": Paired(both=200, only_first=12, only_second=3, neither=25, p=0.035),
     }
     return AccuracySection.model_validate({**fields, **changes})
+
+
+def make_answers(classes: Sequence[str] = CLASSES, each: int = 40, wrong: int = 6, start: int = 0) -> Answers:
+    """So many wrong answers among the first class's pictures, which are taken for the second; the rest are right."""
+    truth = [place for place in range(len(classes)) for _ in range(each)]
+    said = [1 if number < wrong else place for number, place in enumerate(truth)]
+    return Answers(ids=[f"{start + number:016x}" for number in range(len(truth))], truth=truth, said=said)
 
 
 def make_no_accuracy(**changes: Any) -> AccuracySection:
@@ -288,7 +414,7 @@ def make_no_accuracy(**changes: Any) -> AccuracySection:
     nothing = dict.fromkeys(
         [
             *("dense", "compressed", "exported", "drop_points", "drop_ci95", "before_recovery_top1"),
-            *("detail", "paired"),
+            *("detail", "paired", "answers"),
         ],
         None,
     )

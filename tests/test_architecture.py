@@ -25,6 +25,7 @@ LAYERS = (
     (
         *(
             "listing",
+            "identity",
             "formats",
             "task",
             "duplicates",
@@ -54,7 +55,7 @@ LAYERS = (
             "executor",
             "sequential",
         ),
-        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options"),
+        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options", "energy"),
     ),
     (
         *(
@@ -93,7 +94,7 @@ LAYERS = (
     (
         *("targets", "exporters", "bundle", "model_file", "rundir"),
         *("processes", "transport", "ssh", "ssh_errors", "shell", "agent_pack", "agent_calls"),
-        *("timings", "measure", "stability", "ondevice", "trt_device", "trt_times"),
+        *("timings", "measure", "stability", "ondevice", "fleet", "spread", "trt_device", "trt_times"),
     ),
     (
         "keys",
@@ -121,6 +122,10 @@ LAYERS = (
         "node_owners",
         "device_summary",
         "benching",
+        "bench_job",
+        "unit_summary",
+        "fleet_job",
+        "fleet_summary",
         "sparsify",
         "checks",
         "summary",
@@ -143,6 +148,7 @@ LAYERS = (
         "profile_cli",
         "devices_cli",
         "device_printing",
+        "report_cli",
         "families",
         "arguments",
         "printing",
@@ -173,12 +179,16 @@ LIGHT = (
     "latency.losses",
     "latency.rounds",
     "ondevice",
+    "fleet",
+    "spread",
+    "energy",
+    "benching",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile")))
+COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile", "report")))
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

@@ -284,6 +284,33 @@ def test_an_emulated_device_gives_answers_and_no_times(
 
 
 @pytest.mark.slow
+def test_a_fleet_is_measured_at_once_and_the_lost_unit_named(
+    server: Server, site: Path, tmp_path: Path, run: api.ExportResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "IDLE_S", 0.05)
+    monkeypatch.setattr(pipeline, "load_target", quick)
+    second, lost = f"ssh://trap/~/second?python={sys.executable}", "ssh://nobody.invalid"
+    report = api.export(options(site, tmp_path / "out", (lost, URL, second), from_run=run.folder)).report
+    assert report.device is not None
+    assert report.units is not None
+    units = {unit.address: unit for unit in report.units.units}
+    assert list(units) == [URL, second, lost]
+    assert (units[URL].leads, units[second].leads) == (True, False)
+    for address in (URL, second):
+        assert units[address].measured
+        assert units[address].answers is not None
+        assert units[address].answers.same == 9
+        assert Path(units[address].deployed_to or "").joinpath("model.onnx").is_file()
+    assert units[second].deployed_to == str(
+        server.home / "second" / "bundles" / Path(units[URL].deployed_to or "").name
+    )
+    assert "nobody.invalid" in (units[lost].problem or "")
+    assert any(warning.startswith(f"{lost} took no part") for warning in report.warnings)
+    with attached(parse_address(second)) as device, leased(device):
+        pass
+
+
+@pytest.mark.slow
 def test_deploy_and_bench_of_a_finished_bundle(
     server: Server, run: api.ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,11 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List
 
+from taco.device import board
 from taco.device.child import WorkerProcess, worker_argv
 from taco.device.probe import physical_cores, probe
 from taco.device.request import BenchRequest, read_request
-from taco.device.sustained import after_idle, sustain
+from taco.device.sustained import after_idle, sustain, watts
 
 WARMUP_RUNS = 2
 LEAST_ITERATIONS = 3
@@ -65,7 +66,9 @@ def _measure(asked: BenchRequest, threads: int) -> Dict[str, Any]:
             opened[name] = _ask(workers[name], _open_command(asked, name, threads))
         samples = _rounds(asked, workers)
         focus = asked.focus or list(workers)[-1]
+        energy, asleep = board.energy_uj(), time.monotonic()
         idle = after_idle(asked.idle_s, lambda: _time(workers[focus], 1, warmup=0))
+        rest_w = watts(energy, board.energy_uj(), time.monotonic() - asleep) if idle else None
         minutes = sustain(asked.sustained_s, lambda: _time(workers[focus], LEAST_ITERATIONS, warmup=0))
     rounds = min(len(rounds_ms) for rounds_ms in samples.values())
     return {
@@ -74,6 +77,7 @@ def _measure(asked: BenchRequest, threads: int) -> Dict[str, Any]:
         "stopped_early": rounds < asked.rounds,
         "focus": focus,
         "idle_ms": idle,
+        "rest_package_w": rest_w,
         "sustained": minutes,
     }
 

@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from taco.device import board
+from taco.device.power_sampler import PowerSampler
 from taco.device.probe import telemetry
 
 IDLE_REPEATS = 3
@@ -44,8 +45,18 @@ def sustain(seconds: float, run: Callable[[], List[float]], look: Callable[[], D
 
     Returns:
         One entry a minute: `minute` from 1, `seconds` it really took, `n`, `p50_ms`, `p90_ms`, `state`, and
-        `package_w`, an Intel package's mean power, where it may be read.
+        `package_w`, an Intel package's mean power, where it may be read, and `power_w`, the mean readings of the
+        board's rails while it worked.
     """
+    if seconds <= 0:
+        return []
+    with PowerSampler() as sampler:
+        return _minutes(seconds, run, look, sampler)
+
+
+def _minutes(
+    seconds: float, run: Callable[[], List[float]], look: Callable[[], Dict[str, Any]], sampler: PowerSampler
+) -> List[Dict[str, Any]]:
     minutes: List[Dict[str, Any]] = []
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
@@ -62,8 +73,9 @@ def sustain(seconds: float, run: Callable[[], List[float]], look: Callable[[], D
                 "n": len(samples),
                 "p50_ms": percentile(samples, 50),
                 "p90_ms": percentile(samples, 90),
+                "power_w": sampler.take(),
                 "state": look(),
-                "package_w": _watts(energy, board.energy_uj(), took),
+                "package_w": watts(energy, board.energy_uj(), took),
             }
         )
     return minutes
@@ -78,7 +90,8 @@ def percentile(samples: List[float], percent: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def _watts(before: Optional[int], after: Optional[int], seconds: float) -> Optional[float]:
+def watts(before: Optional[int], after: Optional[int], seconds: float) -> Optional[float]:
+    """Mean power between two readings of an energy counter in microjoules; None where it was not read or began anew."""
     if before is None or after is None or after < before or seconds <= 0:  # the counter starts again at 0
         return None
     return round((after - before) / 1e6 / seconds, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from taco.report.parts import Frozen, Proportion
 
@@ -97,6 +97,20 @@ class Paired(Frozen):
     p: float = Field(description="McNemar's exact two-sided test that they are equally often right")
 
 
+class Answers(Frozen):
+    """What the exported model said of each judged picture, so that two runs can be compared picture by picture."""
+
+    ids: list[str] = Field(description="which picture: a hash of its file's size, first 64 KiB and box")
+    truth: list[int] = Field(description="place of the true class among the task's classes")
+    said: list[int] = Field(description="place of the answer among the task's classes")
+
+    @model_validator(mode="after")
+    def _they_pair_up(self) -> Answers:
+        if not len(self.ids) == len(self.truth) == len(self.said):
+            raise ValueError("there is not one true class and one answer for each picture")
+        return self
+
+
 class AccuracySection(Frozen):
     """Dense specialist, compressed torch model and exported file on the same pictures."""
 
@@ -117,3 +131,4 @@ class AccuracySection(Frozen):
     before_recovery_top1: float | None = Field(description="compressed model before distillation, percent")
     detail: Detail | None = Field(default=None, description="of the exported model; null where nothing was judged")
     paired: Paired | None = Field(default=None, description="null where nothing was judged")
+    answers: Answers | None = Field(default=None, description="null where nothing was judged, or a file was gone")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import attached, camera, checked, detail, engines, loop, record, results, sparsity
+from taco.report import attached, camera, checked, detail, engines, loop, record, results, sparsity, units
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -32,6 +32,7 @@ def build_page(report: Report) -> Page:
             *loop.loop_sections(report),
             record.conditions_section(report),
             *attached.device_sections(report),
+            *units.unit_sections(report),
             *checked.gate_sections(report),
             record.parity_section(report),
             record.recovery_section(report),

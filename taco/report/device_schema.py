@@ -76,6 +76,12 @@ class SustainedMinute(Frozen):
     p90: float
     package_w: float | None = Field(description="mean power of an Intel package; null where it cannot be read")
     conditions: str = Field(description="temperatures, clocks, throttling, power, in words")
+    seconds: float | None = Field(default=None, description="how long the minute really was")
+    temperature_c: float | None = Field(default=None, description="of the hottest zone at its end")
+    clock_mhz: float | None = Field(default=None, description="mean of the cores at its end")
+    power_w: float | None = Field(default=None, description="mean power of the board or package; null where unknown")
+    power_source: str | None = Field(default=None, description="where it was read, and what is not in it")
+    joules: float | None = Field(default=None, description="energy of one picture, rest included")
 
 
 class DeviceSection(Frozen):

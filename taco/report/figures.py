@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from taco.report.parts import Proportion
-from taco.report.schema import Latency, Report, SparsitySection
+from taco.report.parts import Latency, Proportion
+from taco.report.schema import Report, SparsitySection
 from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, Margins, canvas, render
 
 MOST_CLASSES = 20
@@ -51,21 +51,36 @@ def timed_models(report: Report) -> list[tuple[str, Latency]]:
 def recall_dots(report: Report) -> str:
     """A dot and an interval a class: hollow and grey for dense, filled and coloured for exported."""
     names = shown_classes(report)
+    models = ((report.accuracy.dense, DENSE, "dense"), (report.accuracy.exported, SMALL, "exported"))
+    series = [(model.per_class, colour, label) for model, colour, label in models if model is not None]
+    title = f"Recall of {len(names)} classes, dense and exported, with 95 % intervals"
+    return draw_recalls(names, series, "recall", title)
+
+
+def draw_recalls(
+    names: Sequence[str], series: Sequence[tuple[Mapping[str, Proportion | None], str, str]], anchor: str, title: str
+) -> str:
+    """Draw a dot and an interval a class for each series of recalls.
+
+    Args:
+        names: Classes; each has a recall in one series at least.
+        series: Recalls by class, key colour (DENSE is drawn hollow), and what they are of; two, or one.
+        anchor: Unique on the page.
+        title: For those who cannot see it.
+    """
     labels = [short(name) for name in names]
     figure, axes = canvas(len(names) * 30 + 82, Margins(label_room(labels)))
     rows = np.arange(len(names), dtype=float)
-    series = [(report.accuracy.dense, DENSE, "dense", -0.17), (report.accuracy.exported, SMALL, "exported", 0.17)]
-    for model, colour, _, offset in series:
-        if model is not None:
-            _draw_recalls(axes, (rows + offset).tolist(), [model.per_class.get(name) for name in names], colour)
-    low = min(recall.low for model, *_ in series if model for recall in map(model.per_class.get, names) if recall)
+    for (recalls, colour, _), offset in zip(series, (-0.17, 0.17), strict=False):
+        _draw_recalls(axes, (rows + offset).tolist(), [recalls.get(name) for name in names], colour)
+    low = min(recall.low for recalls, *_ in series for recall in map(recalls.get, names) if recall)
     axes.set_xlim(max(0.0, 10 * np.floor(low / 10)) - 1, 101)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(rows, labels=labels, color=INK, parse_math=False)
     axes.grid(axis="x", color=GRID, linewidth=1)
     axes.set_xlabel("pictures named right, %")
-    legend(axes, [_dot(colour, name) for model, colour, name, _ in series if model is not None])
-    return render(figure, "recall", f"Recall of {len(names)} classes, dense and exported, with 95 % intervals")
+    legend(axes, [_dot(colour, label) for _, colour, label in series])
+    return render(figure, anchor, title)
 
 
 def latency_curves(report: Report) -> str:

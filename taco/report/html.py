@@ -7,6 +7,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taco.report.build import build_page
+from taco.report.page import Page
 from taco.report.schema import Report
 
 
@@ -19,6 +20,11 @@ def render_html(report: Report) -> str:
     Returns:
         A complete HTML document with its style and pictures inside.
     """
+    return render_page(build_page(report))
+
+
+def render_page(page: Page) -> str:
+    """Draw any page as one HTML document with its style and pictures inside."""
     environment = Environment(
         loader=PackageLoader("taco.report", "."),
         autoescape=True,
@@ -29,4 +35,4 @@ def render_html(report: Report) -> str:
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     style = files("taco.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(page=build_page(report), style=style)
+    return environment.get_template("page.html.j2").render(page=page, style=style)

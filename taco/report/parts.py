@@ -27,3 +27,14 @@ class GateResult(Frozen):
     passed: bool | None = Field(description="null where it could not be decided")
     measured: str
     limit: str
+
+
+class Latency(Frozen):
+    """Milliseconds of single images, over all interleaved rounds."""
+
+    n: int
+    min: float
+    p50: float
+    p90: float
+    p99: float
+    samples: list[float] = Field(description="raw samples in milliseconds, in the order taken")

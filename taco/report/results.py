@@ -7,7 +7,8 @@ from functools import partial
 from taco.report import figures, sparsity, wording
 from taco.report.accuracy_schema import ModelAccuracy
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
-from taco.report.schema import Latency, ModelSize, Report
+from taco.report.parts import Latency
+from taco.report.schema import ModelSize, Report
 
 
 def accuracy_section(report: Report) -> Section:

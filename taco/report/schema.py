@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.device_schema import DeviceSection, EnginesRun
-from taco.report.parts import Frozen, GateResult
+from taco.report.parts import Frozen, GateResult, Latency
+from taco.report.units_schema import UnitsSection
 
 SCHEMA_VERSION = 1
 
@@ -83,17 +84,6 @@ class SizeSection(Frozen):
 
     dense: ModelSize
     compressed: ModelSize
-
-
-class Latency(Frozen):
-    """Milliseconds of single images, over all interleaved rounds."""
-
-    n: int
-    min: float
-    p50: float
-    p90: float
-    p99: float
-    samples: list[float] = Field(description="raw samples in milliseconds, in the order taken")
 
 
 class LatencySection(Frozen):
@@ -301,6 +291,9 @@ class Report(Frozen):
     latency_ms: LatencySection | None
     latency_source: Literal["measured", "none"]
     device: DeviceSection | None = Field(default=None, description="null where no device was attached")
+    units: UnitsSection | None = Field(
+        default=None, description="the devices of one kind that were measured beside each other, or by `taco bench`"
+    )
     measured_on: dict[str, str] | None = Field(description="machine, processor, system, governor, temperatures")
     baseline_fp32_ms: Latency | None
     speedup: float | None = Field(description="median of per-round ratios dense / compressed, interleaved")
@@ -332,6 +325,14 @@ class Report(Frozen):
     steps: list[Step]
     warnings: list[str]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _answers_are_classes(self) -> Report:
+        answers = self.accuracy.answers
+        places = [] if answers is None else [*answers.truth, *answers.said]
+        if places and not 0 <= min(places) <= max(places) < len(self.task.classes):
+            raise ValueError("an answer is none of the task's classes")
+        return self
 
     @model_validator(mode="after")
     def _emulated_times_are_none(self) -> Report:

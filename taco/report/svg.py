@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -84,11 +85,39 @@ def canvas(height: float, margins: Margins) -> tuple[Figure, Axes]:
             (height - margins.top - margins.bottom) / height,
         )
         axes = figure.add_axes(box)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.tick_params(length=0, pad=6, labelsize=FONT_SIZE)
-        axes.set_axisbelow(True)
+        _plain(axes)
     return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0, pad=6, labelsize=FONT_SIZE)
+    axes.set_axisbelow(True)
+
+
+def panels(heights: Sequence[float], margins: Margins, gap: float = 16) -> tuple[Figure, list[Axes]]:
+    """An empty figure of the page's width with plain axes above each other; only the last one names its columns.
+
+    Args:
+        heights: Of the axes from top to bottom, CSS pixels.
+        margins: Room around all of them.
+        gap: Between two, CSS pixels.
+    """
+    whole = margins.top + sum(heights) + gap * (len(heights) - 1) + margins.bottom
+    below = margins.bottom + sum(heights[1:]) + gap * (len(heights) - 1)
+    figure, first = canvas(whole, Margins(margins.left, margins.right, margins.top, below))
+    found = [first]
+    with mpl.rc_context(_STYLE):
+        for number, height in enumerate(heights[1:], start=1):
+            bottom = margins.bottom + sum(heights[number + 1 :]) + gap * (len(heights) - 1 - number)
+            width = (WIDTH - margins.left - margins.right) / WIDTH
+            found.append(figure.add_axes((margins.left / WIDTH, bottom / whole, width, height / whole), sharex=first))
+    for axes in found:
+        _plain(axes)
+    for axes in found[:-1]:
+        axes.tick_params(labelbottom=False)
+    return figure, found
 
 
 def render(figure: Figure, key: str, label: str) -> str:

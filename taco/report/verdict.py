@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import camera, engines, sparsity, wording
+from taco.report import camera, engines, sparsity, units, wording
 from taco.report.accuracy_schema import ModelAccuracy
 from taco.report.page import Card, Note, Tone
 from taco.report.schema import Report
@@ -58,6 +58,8 @@ def actions(report: Report) -> tuple[Note, ...]:
     elif _missed(report) and report.speedup is not None and report.speedup_asked is not None:
         asked, got = wording.factor(report.speedup_asked), wording.factor(report.speedup)
         notes.append(Note(f"The asked speed-up of {asked} was missed: {got} was measured.", Tone.WARN))
+    if report.units is not None and any(unit.slow or unit.problem for unit in report.units.units):
+        notes.append(Note(units.spread_sentence(report.units) + ".", Tone.WARN))
     if report.accuracy.evaluated_on == "select":
         notes.append(
             Note(

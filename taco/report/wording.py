@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taco.report.parts import Proportion
-from taco.report.schema import Latency, Report
+from taco.report.parts import Latency, Proportion
+from taco.report.schema import Report
 
 _GAP = "\N{NO-BREAK SPACE}"
 """Between a figure and its unit, so that no line ends between them."""
@@ -108,6 +108,22 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str, many: str = "") -> str:
     """`1 picture`, `320 pictures`, `8 classes`."""
     return f"{amount(n)} {noun if n == 1 else many or noun + 's'}"
+
+
+def place(address: str) -> str:
+    """A device's address as a person says it: `pi@trap1` of `ssh://pi@trap1?emulated`, `this machine` of `local`."""
+    bare = address.removeprefix("ssh://").partition("?")[0]
+    return "this machine" if bare == "local" else bare
+
+
+def watts(value: float | None) -> str:
+    """`5.31 W`."""
+    return "unknown" if value is None else f"{value:.2f}{_GAP}W"
+
+
+def joules(value: float | None) -> str:
+    """Three significant digits: `0.265 J`."""
+    return "unknown" if value is None else f"{value:.3g}{_GAP}J"
 
 
 def pictures(n: int) -> str:
