@@ -100,7 +100,7 @@ def export(
             manifest = write_bundle(done, checks, options.out)
         if plan.device is not None:
             with progress.step(f"put the bundle on {plan.device.name}"):
-                report = deployed(report, plan.device.deploy(Bundle(options.out)))
+                report = deployed(report, plan.device.deploy(Bundle(options.out)).folder)
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})

@@ -67,18 +67,44 @@ def unlock(device: Url, debug: arguments.Debug = False) -> None:
     typer.echo("nobody had it" if had is None else f"freed; {had} had it")
 
 
-def deploy(bundle: BundleFolder, device: Url, debug: arguments.Debug = False) -> None:
-    """Put a bundle on a device, all of it or nothing, and say what to run there."""
+def deploy(
+    device: Url,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The --out folder of an export; none with --rollback.", show_default=False)
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Use the bundle that was in use there before this one.")
+    ] = False,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="On the device: where pictures arrive, for the unit file.", show_default=""
+        ),
+    ] = None,
+    results: Annotated[
+        str, typer.Option(metavar="FOLDER", help="On the device: where results go, for the unit file.")
+    ] = "results",
+    debug: arguments.Debug = False,
+) -> None:
+    """Put a bundle on a device and use it there from now on; say how to watch a folder with it."""
     del debug
+    if rollback == (bundle is not None):
+        raise InputError(
+            "one thing at a time: a bundle is put there, or the one before it is used again",
+            "Give BUNDLE, or --rollback without one",
+        )
     from taco.address import parse_address
-    from taco.ondevice import attached, leased
+    from taco.ondevice import Watch, attached, leased
     from taco.verify import open_bundle
 
-    opened, address = open_bundle(bundle), parse_address(device)
+    opened, address = None if bundle is None else open_bundle(bundle), parse_address(device)
     with attached(address) as found, leased(found):
-        folder = found.deploy(opened)
-        typer.echo(folder)
-        device_printing.deployed(found, folder)
+        if opened is None:
+            typer.echo(found.roll_back())
+            return
+        done = found.deploy(opened, None if watch is None else Watch(watch, results))
+        typer.echo(done.folder)
+        device_printing.deployed(found, done)
 
 
 def bench(
@@ -93,6 +119,9 @@ def bench(
         typer.Option(metavar="LIST", help="Also with so many threads each, as in 1,2,4.", show_default="no"),
     ] = None,
     idle: Annotated[float, typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.")] = 10.0,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Also the time of every operator, by ONNX Runtime's profiler.")
+    ] = False,
     threads: arguments.Threads = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")] = False,
     debug: arguments.Debug = False,
@@ -103,7 +132,8 @@ def bench(
     from taco.benching import BenchAsked, bench_bundle
     from taco.verify import open_bundle
 
-    asked = BenchAsked(threads, idle, 0.0 if sustained is None else seconds_of(sustained), counts_of(sweep))
+    hot = 0.0 if sustained is None else seconds_of(sustained)
+    asked = BenchAsked(threads, idle, hot, counts_of(sweep), operators)
     found: dict[str, Any] = bench_bundle(open_bundle(bundle), parse_address(device), asked)
     if json_output:
         typer.echo(json.dumps(found, indent=2))
