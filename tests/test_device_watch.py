@@ -23,7 +23,7 @@ from device_models import wait_until
 from power import AFTERMATHS, KILLED, Aftermath, Disk, PowerCutError, until_done
 from tiny_bundle import BLUE, GREEN, PALE_BLUE, PALE_RED, RED, make_bundle, paint
 
-from taco.agent_pack import pack_agent
+from taco.agent_pack import agent_bytes
 from taco.answers.megadetector import to_megadetector
 from taco.device import agent, answers, deploy, ledger, seen, versions, wire
 from taco.device.arrivals import Arrivals, Frame, frames
@@ -461,8 +461,7 @@ def test_deployed_watched_killed_replaced_and_rolled_back(tmp_path: Path) -> Non
     work.mkdir()
     one, two = "site-" + "1" * 12, "site-" + "2" * 12
     for name in (one, two):
-        made = make_bundle(tmp_path / name, sure_from=0.5 if name == one else 0.6)
-        pack_agent(made.path / "agent.pyz")
+        make_bundle(tmp_path / name, agent=agent_bytes(), sure_from=0.5 if name == one else 0.6)
     truth = [paint(card / f"{n:03}.png", (RED, GREEN, BLUE)[n % 3], (33, 32)).name for n in range(60)]
     deploy.deploy(sent(work, tmp_path / one, one), str(work), _check)
     current = work / "bundles" / versions.CURRENT
