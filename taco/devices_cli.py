@@ -17,7 +17,8 @@ Url = Annotated[
     typer.Option(
         "--device",
         metavar="URL",
-        help="ssh://[user@]host[:port][/folder], where host may be an alias of your ssh configuration, or local.",
+        help="ssh://USER@HOST:PORT/FOLDER, of which HOST alone is needed and may be an alias of your ssh "
+        "configuration; or local.",
         show_default=False,
     ),
 ]
@@ -78,7 +79,7 @@ def deploy(
     watch: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="On the device: where pictures arrive, for the unit file.", show_default=""
+            metavar="FOLDER", help="On the device: where pictures arrive, for the unit file.", show_default="none"
         ),
     ] = None,
     results: Annotated[

@@ -380,6 +380,15 @@ def test_a_full_disk_deploys_nothing(server: Server, run: api.ExportResult, smal
     assert not bundles.is_dir() or list(bundles.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", ["deploy", "bench", "devices doctor", "devices unlock", "profile"])
+def test_help_is_shown_and_fits(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(cli.app, [*words.split(), "-h"])
+    assert shown.exit_code == 0, shown.output
+    assert "--device" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("text", ["", "m", "-1", "0", "30 minutes", "25h", "1e3", "nan"])
 def test_a_sustained_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--sustained"):
