@@ -103,7 +103,8 @@ def export(
         if plan.device is not None:
             with progress.step(f"put the bundle on {plan.device.name}"):
                 folders = deploy_others(done.units, Bundle(options.out))
-                report = deployed(report, plan.device.deploy(Bundle(options.out), engine_there(done)), folders)
+                placed = plan.device.deploy(Bundle(options.out), there=engine_there(done))
+                report = deployed(report, placed.folder, folders)
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})

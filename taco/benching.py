@@ -11,16 +11,17 @@ from typing import Any
 from taco.address import Address
 from taco.bundle import Bundle, check_file
 from taco.energy import PACKAGE, Power, joules_per_picture, whole_power
-from taco.errors import MeasurementError
+from taco.errors import InputError, MeasurementError
 from taco.fleet import Failed, at_once, check_distinct
 from taco.measure import MeasureOptions, in_words
-from taco.ondevice import attached, leased
+from taco.ondevice import Device, attached, leased
 from taco.spread import spread
 from taco.stability import steady
 from taco.targets.loading import load_target
 from taco.timings import BenchResult, Minute, ModelTiming
 
 IDLE_S = 10.0
+_PROFILE_S = 600.0
 _BESIDE = {"dense": "dense.onnx", "baseline_fp32": "dense.fp32.onnx"}
 
 
@@ -33,12 +34,14 @@ class BenchAsked:
         idle_s: Pause before a first run; 0 is none; None is 10, and none with TensorRT.
         sustained_s: Work without a pause; 0 is none.
         sweep: Other numbers of threads.
+        operators: Whether the runtime's own profiler times every operator, in a run of its own.
     """
 
     threads: int | None = None
     idle_s: float | None = 0.0
     sustained_s: float = 0.0
     sweep: tuple[int, ...] = ()
+    operators: bool = False
 
 
 def bench_devices(
@@ -95,9 +98,12 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
         JSON values. Of an emulated device no time at all, only how it is emulated and that the models ran.
 
     Raises:
+        InputError: Operators are asked of a runtime whose profiler we do not read.
         MeasurementError: The device is missing or busy, or something is missing on it.
     """
     manifest = bundle.manifest
+    if asked.operators and manifest.runtime != "ort":
+        raise InputError("operators are timed with ONNX Runtime only", "Leave --operators out")
     target = load_target(manifest.target)
     models = {"compressed": bundle.model_path, **_beside(bundle)}
     with attached(address) as device, leased(device):
@@ -125,7 +131,15 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
             }
         result = steady(lambda: device.measure(models, options))
         board = device.board
-    return {"device": address.text, "emulated": None, "board": board, **told(result)}
+        operators = _operators(device, bundle, options.threads) if asked.operators else []
+    return {"device": address.text, "emulated": None, "board": board, **told(result), "operators": operators}
+
+
+def _operators(device: Device, bundle: Bundle, threads: int | None) -> list[dict[str, Any]]:
+    """Time every operator of the model; the profiler slows the run, so these do not add up to the latency."""
+    name = device.agent.send([bundle.model_path], ".onnx")[bundle.model_path]
+    words = ["profile", name, "--provider", bundle.provider, "--threads", str(threads or 0)]
+    return sorted(device.agent.ask(words, _PROFILE_S)["nodes"], key=lambda node: -float(node["ms"]))
 
 
 def _beside(bundle: Bundle) -> dict[str, Path]:

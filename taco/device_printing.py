@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,13 +15,15 @@ from taco.device.trt_preflight import NOT_HARDWARE
 from taco.printing import note
 
 if TYPE_CHECKING:
-    from taco.ondevice import Device
+    from taco.ondevice import Deployed, Device
 
 _SHOWN = (
     *(("device", "device"), ("board", "board"), ("processor", "processor"), ("os", "system"), ("machine", "machine")),
     *(("jetpack", "JetPack"), ("python", "Python"), ("cores_physical", "cores"), ("memory_total_mib", "memory, MiB")),
     *(("disk_free_mib", "disk free, MiB"), ("emulated", "EMULATED")),
 )
+
+_MOST_OPERATORS = 15
 
 
 def examined(found: Mapping[str, Any]) -> None:
@@ -36,14 +39,19 @@ def examined(found: Mapping[str, Any]) -> None:
     for lack in found["missing"]:
         line = Text("missing         ", style="bold red") + Text(f"{lack['what']} ({lack['why']})")
         console.print(line, highlight=False)
-        console.print(Text("  install it:   ") + Text(lack["command"]), highlight=False)
+        console.print(Text("  do this:      ") + Text(lack["command"]), highlight=False)
     if not found["missing"]:
         console.print(Text("Nothing is missing.", style="green"))
 
 
-def deployed(device: Device, folder: str) -> None:
+def deployed(device: Device, done: Deployed) -> None:
     """Say on stderr what to run on the device."""
-    note(f"Run it on {device.name}: {device.agent.python} {folder}/agent.pyz predict {folder} PICTURES")
+    if done.before is not None and done.before != Path(done.folder).name:
+        note(f"It takes the place of {done.before}; back: taco deploy --rollback --device {device.address.text}")
+    agent = f"{device.agent.python} {done.current}/agent.pyz"
+    note(f"Name pictures on {device.name}: {agent} predict {done.current} PICTURES")
+    note(f"Name new pictures as they arrive: {agent} watch {done.current} PICTURES RESULTS")
+    note(f"At every start of the device: see {done.unit} there")
 
 
 def benched_all(found: Mapping[str, Any]) -> None:
@@ -127,6 +135,8 @@ def benched(found: Mapping[str, Any]) -> None:
     for point in found["sweep"]:
         medians = ", ".join(f"{name} {ms:.2f} ms" for name, ms in point["p50"].items())
         console.print(f"{point['threads']} threads: {medians}", highlight=False)
+    for node in found["operators"][:_MOST_OPERATORS]:
+        console.print(Text(f"{node['ms']:9.3f} ms  {node['op']:<20} {node['name']}"), highlight=False)
     for minute in found["sustained"]:
         console.print(
             f"minute {minute['minute']}: p50 {minute['p50_ms']:.2f} ms, p90 {minute['p90_ms']:.2f} ms, "

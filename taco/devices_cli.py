@@ -18,7 +18,8 @@ Url = Annotated[
     typer.Option(
         "--device",
         metavar="URL",
-        help="ssh://[user@]host[:port][/folder], where host may be an alias of your ssh configuration, or local.",
+        help="ssh://USER@HOST:PORT/FOLDER, of which HOST alone is needed and may be an alias of your ssh "
+        "configuration; or local.",
         show_default=False,
     ),
 ]
@@ -68,18 +69,44 @@ def unlock(device: Url, debug: arguments.Debug = False) -> None:
     typer.echo("nobody had it" if had is None else f"freed; {had} had it")
 
 
-def deploy(bundle: BundleFolder, device: Url, debug: arguments.Debug = False) -> None:
-    """Put a bundle on a device, all of it or nothing, and say what to run there."""
+def deploy(
+    device: Url,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The --out folder of an export; none with --rollback.", show_default=False)
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Use the bundle that was in use there before this one.")
+    ] = False,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="On the device: where pictures arrive, for the unit file.", show_default="none"
+        ),
+    ] = None,
+    results: Annotated[
+        str, typer.Option(metavar="FOLDER", help="On the device: where results go, for the unit file.")
+    ] = "results",
+    debug: arguments.Debug = False,
+) -> None:
+    """Put a bundle on a device and use it there from now on; say how to watch a folder with it."""
     del debug
+    if rollback == (bundle is not None):
+        raise InputError(
+            "one thing at a time: a bundle is put there, or the one before it is used again",
+            "Give BUNDLE, or --rollback without one",
+        )
     from taco.address import parse_address
-    from taco.ondevice import attached, leased
+    from taco.ondevice import Watch, attached, leased
     from taco.verify import open_bundle
 
-    opened, address = open_bundle(bundle), parse_address(device)
+    opened, address = None if bundle is None else open_bundle(bundle), parse_address(device)
     with attached(address) as found, leased(found):
-        folder = found.deploy(opened)
-        typer.echo(folder)
-        device_printing.deployed(found, folder)
+        if opened is None:
+            typer.echo(found.roll_back())
+            return
+        done = found.deploy(opened, None if watch is None else Watch(watch, results))
+        typer.echo(done.folder)
+        device_printing.deployed(found, done)
 
 
 def bench(
@@ -104,6 +131,9 @@ def bench(
         float | None,
         typer.Option(metavar="SECONDS", help="Pause before a first run; 0 is none.", show_default="10"),
     ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Also the time of every operator, by ONNX Runtime's profiler.")
+    ] = False,
     threads: arguments.Threads = None,
     frames_per_day: Annotated[
         float | None,
@@ -138,7 +168,8 @@ def bench(
     from taco.verify import open_bundle
 
     day = check_day(frames_per_day, battery_wh, rest_w, active_w)
-    asked = BenchAsked(threads, idle, 0.0 if sustained is None else seconds_of(sustained), counts_of(sweep))
+    hot = 0.0 if sustained is None else seconds_of(sustained)
+    asked = BenchAsked(threads, idle, hot, counts_of(sweep), operators)
     addresses = tuple(parse_address(text) for text in device or ["local"])
     job = BenchJob(open_bundle(bundle), addresses, asked, day, ("taco", *sys.argv[1:]))
     found: dict[str, Any] = run_bench(job, into_report=into_report)

@@ -108,7 +108,7 @@ def deploy_others(units: tuple[UnitResult, ...], bundle: Bundle) -> dict[str, st
     def job(device: Device) -> Callable[[], str]:
         def deploy() -> str:
             with leased(device):
-                return device.deploy(bundle)
+                return device.deploy(bundle).folder
 
         return deploy
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import getpass
+import hashlib
+import json
 import logging
 import os
 import secrets
@@ -19,7 +22,7 @@ from typing import Any
 from taco.address import Address, parse_address
 from taco.agent_calls import AgentCaller
 from taco.bundle import MANIFEST, Bundle
-from taco.errors import MeasurementError
+from taco.errors import LinkError, MeasurementError
 from taco.files import sha256_of
 from taco.measure import MeasureOptions, measure_with
 from taco.ssh import SshTransport
@@ -29,15 +32,55 @@ from taco.trt_device import PROVIDER, TensorRt
 
 #: Interpreters that are looked for, in this order; the first lies in the work folder, where `doctor` proposes it.
 _PYTHONS = ("./venv/bin/python", "python3", "python")
-_LOOK = 'for p in "$@"; do if command -v "$p" >/dev/null 2>&1; then command -v "$p"; exit 0; fi; done; exit 127'
+_NEW_ENOUGH = "import sys; sys.exit(sys.version_info < (3, 8))"
+_LOOK = (
+    'new=$1; shift; for p in "$@"; do if command -v "$p" >/dev/null 2>&1 && "$p" -I -S -c "$new" >/dev/null 2>&1; '
+    'then command -v "$p"; exit 0; fi; done; exit 127'
+)
 _SHORT_S = 120.0
 _PICTURES_S = 3600.0
+#: Copying, hashing and trying a model on a slow card.
+_DEPLOY_S = 600.0
 #: A clock that is further off gives pictures a wrong date.
 WRONG_CLOCK_S = 120.0
 _DEPLOYED = ("model.onnx", "labels.txt", "preprocessing.json", "parity.safetensors", "agent.pyz", "model.pixels.onnx")
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino"}
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Folders on the device, absolute or below the work folder.
+
+    Attributes:
+        pictures: Where pictures arrive.
+        results: Where results go.
+    """
+
+    pictures: str
+    results: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Where a bundle lies on a device.
+
+    Attributes:
+        folder: Of this version.
+        current: The link that leads to the version in use.
+        before: Name of the version that was in use before; None where none was.
+        unit: A unit file for systemd that watches a folder.
+    """
+
+    folder: str
+    current: str
+    before: str | None
+    unit: str
+
+
+class NoPythonError(MeasurementError):
+    """The device answers, and has no Python that can run our agent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,18 +181,18 @@ class Device:
         """Ask a model there about pictures; see `taco.device.classify.classify`."""
         return self.agent.ask_json("classify", request, _PICTURES_S)
 
-    def deploy(self, bundle: Bundle, there: Mapping[str, tuple[str, str]] | None = None) -> str:
-        """Put a bundle there, all of it or nothing.
+    def deploy(
+        self, bundle: Bundle, watch: Watch | None = None, there: Mapping[str, tuple[str, str]] | None = None
+    ) -> Deployed:
+        """Put a bundle there, all of it or nothing, and use it from now on if it runs there.
 
         Args:
-            bundle: The bundle.
+            bundle: What to put there.
+            watch: Folders on the device for the unit file; None leaves an older unit file as it is.
             there: Files that the device has already: name in the bundle -> where it lies there, and its SHA-256.
 
-        Returns:
-            Its folder on the device.
-
         Raises:
-            MeasurementError: The device does not take it.
+            MeasurementError: The device does not take it, or the model does not run there.
         """
         manifest = bundle.manifest
         wanted = {*_DEPLOYED, manifest.model_file} & set(manifest.files)
@@ -157,9 +200,33 @@ class Device:
         stored = {path: name for suffix in (".onnx", ".dat") for path, name in self._sent(paths, suffix).items()}
         files = {name: {"from": stored[path], "sha256": sha256_of(path)} for name, path in paths.items()}
         files |= {name: {"from": place, "sha256": digest} for name, (place, digest) in (there or {}).items()}
-        name = f"{_plain(manifest.task)}-{manifest.files[manifest.model_file].sha256[:12]}"
-        found = self.agent.ask_json("deploy", {"name": name, "files": files}, _SHORT_S)
-        return str(found["folder"])
+        content = hashlib.sha256(json.dumps(sorted((n, f["sha256"]) for n, f in files.items())).encode()).hexdigest()
+        name = f"{_plain(manifest.task)}-{content[:12]}"
+        request: dict[str, Any] = {"name": name, "files": files}
+        if watch is not None:
+            request["watch"] = dataclasses.asdict(watch)
+        found = self.agent.ask_json("deploy", request, _DEPLOY_S)
+        before = found["before"]
+        return Deployed(
+            folder=str(found["folder"]),
+            current=str(found["current"]),
+            before=None if before is None else str(before),
+            unit=str(found["unit"]),
+        )
+
+    def roll_back(self) -> str:
+        """Use the bundle that was in use before this one.
+
+        Returns:
+            Its folder on the device.
+
+        Raises:
+            MeasurementError: There is none, or it does not run there.
+        """
+        now = self.agent.ask(["versions"])["current"]
+        # Named, so that a command which is asked again over a bad link does not go back twice.
+        named = [] if now is None else ["--from", str(now)]
+        return str(self.agent.ask(["rollback", *named], _DEPLOY_S)["folder"])
 
     def _sent(self, paths: Mapping[str, Path], suffix: str) -> dict[Path, str]:
         """Send the models, which `measure` has sent already, or the other files."""
@@ -205,15 +272,15 @@ def find_python(address: Address, transport: Transport) -> str:
     """Return the device's interpreter.
 
     Raises:
-        MeasurementError: There is none.
+        NoPythonError: There is none, or only older ones than 3.8.
     """
     if address.host is None:
         return address.python or sys.executable
     wanted = (address.python,) if address.python else _PYTHONS
-    found = transport.run(["sh", "-c", _LOOK, "sh", *wanted], _SHORT_S)
+    found = transport.run(["sh", "-c", _LOOK, "sh", _NEW_ENOUGH, *wanted], _SHORT_S)
     if found.returncode or not found.stdout.strip():
-        raise MeasurementError(
-            f"{address.host} has no Python: {', '.join(wanted)} cannot be run there",
+        raise NoPythonError(
+            f"{address.host} has no Python of 3.8 or newer: {', '.join(wanted)} cannot be run there, or is older",
             "Install it there: sudo apt install python3 python3-venv",
         )
     return found.stdout.strip().splitlines()[-1]
@@ -265,8 +332,12 @@ def examine(text: str) -> dict[str, Any]:
     with transport_to(address) as transport:
         try:
             device = attach(address, transport)
-        except MeasurementError as error:
-            return _without_agent(address, transport, error)
+        except LinkError:
+            raise
+        except NoPythonError as error:
+            return _without_agent(address, transport, "Python 3.8 or newer", error)
+        except MeasurementError as error:  # it has a Python: never blame that for what is wrong with our agent there
+            return _without_agent(address, transport, "an answer of our agent", error)
         lacks = list(device.probe["missing"])
         if abs(device.clock_off_s) > WRONG_CLOCK_S:
             why = f"its clock is {abs(device.clock_off_s):.0f} s {'ahead' if device.clock_off_s > 0 else 'behind'}"
@@ -281,7 +352,7 @@ def examine(text: str) -> dict[str, Any]:
         }
 
 
-def _without_agent(address: Address, transport: Transport, error: MeasurementError) -> dict[str, Any]:
+def _without_agent(address: Address, transport: Transport, what: str, error: MeasurementError) -> dict[str, Any]:
     """Tell a device that answers, and cannot run our agent, from one that is not there: the latter raises."""
     said = transport.run(["uname", "-srm"], _SHORT_S)
     system, _, rest = said.stdout.strip().partition(" ")
@@ -292,7 +363,7 @@ def _without_agent(address: Address, transport: Transport, error: MeasurementErr
         "machine": rest.rpartition(" ")[2] or "unknown",
         "python": None,
         "runtimes": {},
-        "missing": [{"what": "Python 3.8 or newer", "why": error.what, "command": "sudo apt install python3-venv"}],
+        "missing": [{"what": what, "why": error.what, "command": error.todo}],
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from device_models import write_conv
+from pythons import oldest_and_newest
 
 import taco.device
 from taco.agent_pack import agent_bytes, pack_agent
@@ -93,3 +94,41 @@ def test_the_packed_agent_reports_errors_on_the_wire(agent, tmp_path):
     done = run(agent, "bench", "bench.json", cwd=tmp_path)
     assert done.returncode == 5
     assert "'dense'" in wire.parse(done.stdout)["error"]["what"]
+
+
+def test_without_any_package_it_says_what_is_missing(agent):
+    done = subprocess.run([sys.executable, "-I", "-S", agent, "doctor"], capture_output=True, text=True, check=True)
+    answer = wire.parse(done.stdout)
+    assert answer["runtimes"] == {}
+    assert {lack["what"] for lack in answer["missing"]} >= {"numpy", "pillow", "onnxruntime"}
+
+
+NAMED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from taco.device.answers import facts_of
+from taco.device.watch import Means, WatchAsked, Watcher
+manifest = {"task": "t", "classes": ["a", "b"], "taco_version": "0", "model": {"name": "m"}}
+means = Means(lambda path: ([0.25, 0.75], ""), facts_of(manifest, "t-1"), lambda: False)
+watcher = Watcher(WatchAsked(".", "out", settle_s=0, poll_s=0.01, once=True), means)
+watcher.run()
+print(watcher.named)
+"""
+
+
+def test_it_runs_under_the_oldest_and_the_newest_python_of_this_machine(agent, tmp_path):
+    for python in oldest_and_newest():
+        work = tmp_path / python.replace("/", "_")
+        work.mkdir()
+        (work / "1.jpg").touch()
+        (work / "deploy.json").write_text(json.dumps({"name": "site-1", "files": {}}))
+
+        def run_there(*words, python=python, work=work):
+            argv = [python, "-I", *words]
+            return subprocess.run(argv, capture_output=True, text=True, cwd=work, timeout=60, check=False)
+
+        assert wire.parse(run_there(agent, "doctor").stdout)["executable"]
+        assert wire.parse(run_there(agent, "take", "--lease", "x", "--owner", "anna").stdout)["owner"] == "anna"
+        assert "not that of a bundle" in run_there(agent, "deploy", "deploy.json", "--lease", "x").stderr
+        assert run_there("-c", NAMED, str(agent)).stdout == "1\n"
+        assert (work / "out" / "part-000001.csv").is_file()

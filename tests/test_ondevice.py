@@ -17,15 +17,17 @@ import pytest
 import tiny_run
 from conftest import draw_task
 from sshd import Server, serving
+from tiny_bundle import make_bundle
 from typer.testing import CliRunner
 
 from taco import api, benching, cli, delivery, devices_cli, ondevice, pipeline
 from taco.address import parse_address
+from taco.agent_calls import AgentCaller
 from taco.bundle import Bundle
 from taco.device import lease
 from taco.errors import InputError, MeasurementError
 from taco.latency.table import device_words, read_table
-from taco.ondevice import Device, attached, examine, leased, unlock
+from taco.ondevice import Device, Watch, attached, examine, leased, unlock
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 
 URL = f"ssh://trap?python={sys.executable}"
@@ -60,24 +62,44 @@ def test_doctor_tells_what_is_there_and_prints_nothing_but_json(server: Server) 
     assert {"os", "machine", "disk_free_mib", "memory_total_mib", "telemetry"} <= found.keys()
 
 
+def program(server: Server, name: str, text: str) -> str:
+    """The address of the device with an interpreter of our own making."""
+    made = server.root / "bin" / name
+    made.write_text(f"#!/bin/sh\n{text}\n")
+    made.chmod(0o755)
+    return f"ssh://trap?python={made}"
+
+
 def test_doctor_names_what_is_missing_and_the_command(server: Server) -> None:
-    found = examine("ssh://trap?python=/usr/bin/python3")
-    if "onnxruntime" in found["runtimes"]:
-        pytest.skip("this system's own Python has everything")
+    bare = program(server, "bare-python", f'exec {sys.executable} -S "$@"')  # without any package
+    found = examine(bare)
+    assert found["runtimes"] == {}
     lacks = {lack["what"]: lack["command"] for lack in found["missing"]}
+    assert set(lacks) >= {"numpy", "pillow", "onnxruntime"}
     assert "pip install onnxruntime" in lacks["onnxruntime"]
     assert "venv" in lacks["onnxruntime"]
     refused = pytest.raises(MeasurementError, match=r"trap lacks .*onnxruntime")
-    with attached(parse_address("ssh://trap?python=/usr/bin/python3")) as device, refused as caught:
+    with attached(parse_address(bare)) as device, refused as caught:
         device.check_runtime("ort")
     assert "pip install" in caught.value.todo
 
 
 def test_a_device_without_python_is_reachable_and_told_apart(server: Server) -> None:
-    found = examine("ssh://trap?python=/no/python3")
-    assert (found["reachable"], found["python"], found["runtimes"]) == (True, None, {})
-    assert found["machine"]
-    assert "apt install" in found["missing"][0]["command"]
+    for address in ("ssh://trap?python=/no/python3", program(server, "python3.7", "exit 1")):
+        found = examine(address)
+        assert (found["reachable"], found["python"], found["runtimes"]) == (True, None, {})
+        assert found["machine"]
+        assert found["missing"][0]["what"] == "Python 3.8 or newer"
+        assert "apt install" in found["missing"][0]["command"]
+
+
+def test_python_is_not_blamed_for_what_else_is_wrong(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise MeasurementError("the disk of trap is full", "Free some space there")
+
+    monkeypatch.setattr(AgentCaller, "ask", refused)
+    lack = {"what": "an answer of our agent", "why": "the disk of trap is full", "command": "Free some space there"}
+    assert examine(URL)["missing"] == [lack]
 
 
 def test_an_unreachable_device_exits_with_5_and_pure_json(server: Server) -> None:
@@ -236,7 +258,8 @@ def test_an_export_measures_judges_and_deploys_on_the_device(server: Server, run
     assert there.parent == server.home / "taco-export" / "bundles"
     assert (there / "model.onnx").read_bytes() == (run.folder / "model.onnx").read_bytes()
     assert "predict" in (report.next_step or "")
-    assert [path.name for path in there.parent.iterdir()] == [there.name]
+    assert {path.name for path in there.parent.iterdir()} == {there.name, "current", "history", "taco-watch.service"}
+    assert (there.parent / "current").resolve() == there
     left = {path.name.partition("-")[0] for path in (server.home / "taco-export").iterdir()}
     assert left == {"bundles", "agent", lease._LOCK.partition("-")[0]}
     page = (run.folder / "report.html").read_text()
@@ -264,9 +287,19 @@ def test_the_deployed_bundle_names_pictures_there_by_itself(server: Server, run:
     assert theirs == ours
 
 
-def test_a_speedup_is_refused_of_an_emulated_device(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", [{"speedup": 1.2}, {"latency_ms": 3.0, "allocation": "latency"}], ids=str)
+def test_no_budget_of_time_is_taken_for_an_emulated_device(site: Path, tmp_path: Path, budget: dict[str, Any]) -> None:
     with pytest.raises(MeasurementError, match="none that can be timed is attached"):
-        api.export(options(site, tmp_path / "fast", URL + "&emulated", macs=None, speedup=1.2))
+        api.export(options(site, tmp_path / "fast", URL + "&emulated", macs=None, **budget))
+
+
+def test_no_latency_table_is_made_of_an_emulated_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--device", URL + "&emulated"]
+    refused = CliRunner().invoke(cli.app, asked)
+    assert isinstance(refused.exception, MeasurementError)
+    assert "its times mean nothing and enter no table" in refused.exception.what
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -318,18 +351,22 @@ def test_deploy_and_bench_of_a_finished_bundle(
     assert done.exit_code == 0, done.output
     assert Path(done.stdout.strip()).is_dir()
     assert "predict" in done.stderr
+    assert "It takes the place of" not in done.stderr  # the same bundle again
     monkeypatch.setattr(benching, "load_target", quick)
-    asked = benching.BenchAsked(threads=1, sustained_s=devices_cli.seconds_of("0.2s"), sweep=devices_cli.counts_of("1"))
+    sustained_s, sweep = devices_cli.seconds_of("0.2s"), devices_cli.counts_of("1")
+    asked = benching.BenchAsked(threads=1, sustained_s=sustained_s, sweep=sweep, operators=True)
     found = json.loads(json.dumps(benching.bench_bundle(Bundle(run.folder), parse_address(URL), asked)))
     assert found["models"]["compressed"]["p50"] > 0
     assert [point["threads"] for point in found["sweep"]] == [1]
     assert found["sustained"][0]["n"] >= 1
     assert "temperatures" in found["sustained"][0]["conditions"]
+    assert any("Conv" in node["op"] for node in found["operators"])
+    assert [node["ms"] for node in found["operators"]] == sorted((n["ms"] for n in found["operators"]), reverse=True)
 
 
 def test_a_damaged_or_missing_file_deploys_nothing(server: Server, device: Device, run: api.ExportResult) -> None:
     folder = server.home / device.address.folder
-    first = device.deploy(Bundle(run.folder))
+    first = device.deploy(Bundle(run.folder)).folder
     shutil.rmtree(first)
     model = next(path for path in folder.glob("*.onnx"))
     real = device.agent.ask_json
@@ -341,7 +378,23 @@ def test_a_damaged_or_missing_file_deploys_nothing(server: Server, device: Devic
     device.agent.ask_json = damaged  # type: ignore[method-assign]
     with pytest.raises(MeasurementError, match="is damaged on the device"):
         device.deploy(Bundle(run.folder))
-    assert list((folder / "bundles").iterdir()) == []
+    assert not Path(first).exists()
+
+
+def test_a_bundle_takes_the_place_of_another_and_gives_it_back(server: Server, device: Device, tmp_path: Path) -> None:
+    one, two = (make_bundle(tmp_path / name, sure_from=sure) for name, sure in (("a", 0.5), ("b", 0.6)))
+    first, second = device.deploy(one), device.deploy(two, Watch("/media/my card", "results"))
+    assert (first.before, second.before) == (None, Path(first.folder).name)
+    assert '"/media/my card"' in Path(second.unit).read_text()
+    assert Path(first.current).resolve() == Path(second.folder)
+    back = CliRunner().invoke(cli.app, ["deploy", "--rollback", "--device", device.address.text])
+    assert (back.exit_code, back.stdout) == (0, f"{first.folder}\n")
+    assert Path(first.current).resolve() == Path(first.folder)
+    with pytest.raises(MeasurementError, match="no earlier bundle"):
+        device.roll_back()
+    for wrong in ([], [str(one.path), "--rollback"]):
+        asked = CliRunner().invoke(cli.app, ["deploy", *wrong, "--device", URL])
+        assert isinstance(asked.exception, InputError)
 
 
 def test_a_full_disk_deploys_nothing(server: Server, run: api.ExportResult, small_disk: Any) -> None:
@@ -352,6 +405,15 @@ def test_a_full_disk_deploys_nothing(server: Server, run: api.ExportResult, smal
     assert caught.value.exit_code == 5
     bundles = disk / "w" / "bundles"
     assert not bundles.is_dir() or list(bundles.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["deploy", "bench", "devices doctor", "devices unlock", "profile"])
+def test_help_is_shown_and_fits(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(cli.app, [*words.split(), "-h"])
+    assert shown.exit_code == 0, shown.output
+    assert "--device" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "0", "30 minutes", "25h", "1e3", "nan"])
@@ -400,15 +462,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_latency_table_is_measured_there_and_none_of_an_emulated_device(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_latency_table_is_measured_there(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TACO_CACHE", str(tmp_path))
     asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--threads", "1", "-q"]
-    refused = CliRunner().invoke(cli.app, [*asked, "--device", URL + "&emulated"])
-    assert isinstance(refused.exception, MeasurementError)
-    assert "its times mean nothing and enter no table" in refused.exception.what
-    assert list(tmp_path.iterdir()) == []
     done = CliRunner().invoke(cli.app, [*asked, "--device", URL])
     assert done.exit_code == 0, done.output
     table = read_table(Path(done.stdout.strip()))

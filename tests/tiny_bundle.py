@@ -43,13 +43,16 @@ def colour_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def make_bundle(folder: Path, classes: tuple[str, str, str] = ("fox", "hare", "blank"), **changes: Any) -> Bundle:
-    """Publish one; `changes` are fields of its manifest."""
+def make_bundle(
+    folder: Path, classes: tuple[str, str, str] = ("fox", "hare", "blank"), agent: bytes = b"", **changes: Any
+) -> Bundle:
+    """Publish one, with the device agent where that is given; `changes` are fields of its manifest."""
     folder.mkdir(parents=True)
     files: dict[str, Path | bytes] = {
         "model.onnx": colour_model(),
         "labels.txt": labels_file(classes),
         "preprocessing.json": json.dumps(PREPROCESSING).encode(),
+        **({"agent.pyz": agent} if agent else {}),
     }
     manifest = {
         "taco_version": "0.1.0",

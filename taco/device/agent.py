@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any, List, NoReturn, Optional
 
-from taco.device import commands, trt_commands
+from taco.device import commands, field, trt_commands
 from taco.device.lease import holding
 from taco.device.wire import DeviceError, emit
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     sweeping.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
     # None: a run that has the device keeps it while this works; a person on the device needs no lease.
     sweeping.set_defaults(command=trt_commands.sweep_engines, exclusive=None)
-    asked = _for_the_host(made)
+    asked = [*field.add_commands(made), *_for_the_host(made)]
     for command in (doctor, timing, naming, hashing, profiling, jetson, sweeping, *asked):
         command.add_argument("--output", metavar="FILE", help="write the JSON to this file instead of stdout")
         command.add_argument("--lease", metavar="TOKEN", help=argparse.SUPPRESS)
@@ -125,9 +125,6 @@ def _for_the_host(made: Any) -> List[argparse.ArgumentParser]:
     classify = made.add_parser("classify", help="logits of pictures by a JSON request")
     classify.add_argument("request", metavar="REQUEST.json")
     classify.set_defaults(command=commands.classify_pictures, exclusive=True)
-    deploy = made.add_parser("deploy", help="put a bundle in place by a JSON request")
-    deploy.add_argument("request", metavar="REQUEST.json")
-    deploy.set_defaults(command=commands.deploy_bundle, exclusive=True)
     bench = made.add_parser("bench-alone", help="bench, while no other run has the device")
     bench.add_argument("request", metavar="REQUEST.json")
     bench.set_defaults(command=commands.bench_models, exclusive=True)
@@ -145,7 +142,7 @@ def _for_the_host(made: Any) -> List[argparse.ArgumentParser]:
     telling.set_defaults(command=trt_commands.tell_tensorrt, exclusive=False)
     for command in (judging, telling):
         command.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
-    return [classify, deploy, bench, take, release, unpack, judging, telling]
+    return [classify, bench, take, release, unpack, judging, telling]
 
 
 def _terminated(_number: int, _frame: Any) -> NoReturn:

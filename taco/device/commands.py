@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 
 from taco.device.bench import bench
 from taco.device.classify import classify, predict
-from taco.device.deploy import deploy, sweep
+from taco.device.deploy import sweep
 from taco.device.lease import release, take
 from taco.device.probe import probe
 from taco.device.wire import DeviceError, RequestError, emit
@@ -57,11 +57,6 @@ def predict_pictures(arguments: argparse.Namespace) -> None:
         shown = f"{name}\t{share:.4f}" if name is not None else f"(unreadable: {reason})\t"
         sys.stdout.write(f"{shown}\t{path.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')!r}\n")
     sys.stdout.flush()
-
-
-def deploy_bundle(arguments: argparse.Namespace) -> Dict[str, Any]:
-    """Put a bundle in place."""
-    return deploy(read_json(arguments.request), folder_of(arguments.request))
 
 
 def take_device(arguments: argparse.Namespace) -> Dict[str, Any]:
