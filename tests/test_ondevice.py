@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ast
 import dataclasses
 import json
@@ -123,7 +124,9 @@ def test_a_wrong_clock_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ondevice.time, "time", lambda: real() + 86400)
     found = examine(URL)
     assert found["clock_off_s"] == pytest.approx(-86400, abs=60)
-    assert [lack["why"] for lack in found["missing"]] == ["its clock is 86400 s behind"]
+    assert [re.sub(r"\b86[34]\d\d\b", "86400", lack["why"]) for lack in found["missing"]] == [
+        "its clock is 86400 s behind"
+    ]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from taco.device import versions
 from taco.device.answers import facts_of
 from taco.device.commands import folder_of, read_json
 from taco.device.deploy import FOLDER, deploy, roll_back
-from taco.device.naming import Namer
+from taco.device.naming import Namer, read_bundle_json
 from taco.device.watch import Means, WatchAsked, Watcher
 from taco.device.wire import DeviceError
 
@@ -108,7 +108,7 @@ def watch_pictures(arguments: argparse.Namespace) -> Dict[str, Any]:
 
 def _check(folder: str) -> None:
     """Run the bundle once. One for TensorRT holds the engine that this device has built, judged and timed already."""
-    if read_json(os.path.join(folder, "manifest.json")).get("runtime") != "trt":
+    if read_bundle_json(os.path.join(folder, "manifest.json")).get("runtime") != "trt":
         Namer(folder).check()
 
 

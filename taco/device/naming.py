@@ -34,7 +34,9 @@ class Namer:
     """
 
     def __init__(self, folder: str, threads: int = 0) -> None:
-        self.manifest, preprocessing = (_json(os.path.join(folder, n)) for n in ("manifest.json", "preprocessing.json"))
+        self.manifest, preprocessing = (
+            read_bundle_json(os.path.join(folder, n)) for n in ("manifest.json", "preprocessing.json")
+        )
         lacks = [key for key in _NEEDED if key not in self.manifest]
         if lacks:
             raise RequestError(f"the manifest in {folder!r} lacks {', '.join(lacks)}", "Export the bundle again.")
@@ -136,7 +138,12 @@ def softmax(logits: Sequence[float]) -> List[float]:
     return [share / whole for share in shares]
 
 
-def _json(path: str) -> Dict[str, Any]:
+def read_bundle_json(path: str) -> Dict[str, Any]:
+    """Read one of a bundle's own files.
+
+    Raises:
+        RequestError: It is none.
+    """
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
