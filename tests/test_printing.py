@@ -103,6 +103,10 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
         generalist=SimpleNamespace(name="lite0", weights_source="a package", random_weights=not evaluation),
         target=SimpleNamespace(name="host-cpu", description="this machine", channel_multiple=8),
         device=None,
+        others=SimpleNamespace(
+            devices={"ssh://b": SimpleNamespace(name="b", board="Raspberry Pi 5")} if evaluation else {},
+            missing={"ssh://c": "c cannot be reached"} if evaluation else {},
+        ),
         frames=SimpleNamespace(views=[], problems=[]),
     )
     return printing.plan(found, Path("site/taco.toml") if evaluation else None)  # type: ignore[arg-type]
@@ -119,6 +123,8 @@ def test_a_plan_names_its_settings_file_and_what_it_will_look_at() -> None:
     assert "judged on 4 pictures of val" in lines
     assert "split     places kept apart" in lines
     assert "skipped   1 picture; the report will list them" in lines
+    assert "device    b: Raspberry Pi 5" in lines
+    assert "MISSING   ssh://c: c cannot be reached" in lines
     assert not any("WARNING" in line for line in lines)
 
 
