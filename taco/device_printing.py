@@ -62,7 +62,9 @@ def benched(found: Mapping[str, Any]) -> None:
             )
         )
         return
-    console.print(Text(f"measured on {found['measured_on'].get('board') or found['device']}"), highlight=False)
+    told = (found["measured_on"].get(key) for key in ("board", "processor"))
+    where = next((word for word in told if word not in (None, "", "unknown")), found["device"])
+    console.print(Text(f"measured on {where}"), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("MODEL", "P50 ms", "P90 ms", "MIN ms", "COLD ms", "N"):
         table.add_column(column)
