@@ -120,7 +120,9 @@ def benched(found: Mapping[str, Any]) -> None:
             )
         )
         return
-    console.print(Text(f"measured on {found['measured_on'].get('board') or found['device']}"), highlight=False)
+    told = (found["measured_on"].get(key) for key in ("board", "processor"))
+    where = next((word for word in told if word not in (None, "", "unknown")), found["device"])
+    console.print(Text(f"measured on {where}"), highlight=False)
     if found["measured_on"].get("hardware") == NOT_HARDWARE:
         console.print(Text(f"{NOT_HARDWARE}: these are times of a stand-in", style="bold red"), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -14,6 +14,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from taco.device.naming import PICTURES
 
+#: Cards are formatted with FAT, which keeps local time: when the clocks go forward, every time on a card moves by an
+#: hour. No time zone is off by anything but quarters of an hour.
+QUARTER_NS = 900 * 10**9
 #: New pictures that are kept in mind at a time; the others wait in the folder.
 MOST_WAITING = 1000
 
@@ -30,6 +33,11 @@ class Frame(NamedTuple):
     name: str
     size: int
     mtime_ns: int
+
+    @property
+    def identity(self) -> Tuple[str, int, int]:
+        """What tells it from other frames, whatever the time zone is."""
+        return self.name, self.size, self.mtime_ns % QUARTER_NS
 
 
 def frames(folder: str) -> Iterator[Frame]:

@@ -68,7 +68,7 @@ class Ledger:
     def is_new(self, frame: Frame) -> bool:
         """Tell whether a frame is still to be named."""
         known = self._named.get(frame.name)
-        if known is not None and _frame(known) == frame:
+        if known is not None and _frame(known).identity == frame.identity:
             return False
         return frame not in self._seen
 

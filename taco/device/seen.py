@@ -103,5 +103,6 @@ def _bytes(keys: "array[int]") -> bytes:
 
 
 def _key(frame: Frame) -> int:
-    told = os.fsencode(frame.name) + b"\0%d %d" % (frame.size, frame.mtime_ns)
+    name, size, moment = frame.identity
+    told = os.fsencode(name) + b"\0%d %d" % (size, moment)
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
