@@ -10,7 +10,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from taco.distribute import BUCKETS, distribute
+from taco.distribute import BUCKETS
+from taco.latency.problem import Problem
 from taco.latency.table import Cell, Source, UnitCells
 
 #: At most so many levels a unit.
@@ -87,11 +88,19 @@ def choose(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
     """
+    chosen = problem_of(options, table_ms, buckets).additive()
+    return Choice({name: options[name][index] for name, index in chosen.items()})
+
+
+def problem_of(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS) -> Problem:
+    """Return the problem of choosing levels whose times by the table sum up to at most `table_ms`.
+
+    Costs start at each unit's fastest level, so that the programme's buckets are spent on what can be chosen.
+    """
     floor = {name: min(level.ms for level in levels) for name, levels in options.items()}
     losses = {name: [level.loss for level in levels] for name, levels in options.items()}
     costs = {name: [level.ms - floor[name] for level in levels] for name, levels in options.items()}
-    chosen = distribute(losses, costs, table_ms - math.fsum(floor.values()), buckets)
-    return Choice({name: options[name][index] for name, index in chosen.items()})
+    return Problem(losses, costs, table_ms - math.fsum(floor.values()), buckets)
 
 
 def fastest(options: Mapping[str, Sequence[Level]]) -> Choice:
