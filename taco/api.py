@@ -19,7 +19,8 @@ from taco.formats.megadetector import read_boxes
 from taco.ondevice import attached, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.packing import PACKED_NAME, unpack_model
-from taco.pipeline import Plan, make_plan, run
+from taco.pipeline import run
+from taco.plan import Plan, make_plan
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
 from taco.recovering import BANK_STEP

@@ -23,6 +23,7 @@ from taco.gates import (
 )
 from taco.pipeline import Finished
 from taco.report import schema
+from taco.report.search_schema import DropSearchSection, LevelSearch
 
 
 def gates_of(done: Finished) -> list[Gate]:
@@ -86,14 +87,18 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
 
 
 def loop_fields(done: Finished) -> dict[str, Any]:
-    """Return the report's fields of the latency loop; empty without it."""
-    found = done.loop
-    if found is None:
-        return {}
-    return {
-        "budget_ms": found["budget_ms"],
-        "rounds": [schema.LatencyRound(**r) for r in found["rounds"]],
-        "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
-        "profile": schema.ProfileSection(**found["profile"]),
-        "currency": schema.LossCurrency(**found["currency"]),
+    """Return the report's fields of the latency loop and of searches; empty without them."""
+    found: dict[str, Any] = {}
+    if done.drops is not None:
+        found["max_drop"] = DropSearchSection.model_validate(done.drops)
+    if done.loop is None:
+        return found
+    searched = done.loop.get("search")
+    return found | {
+        "budget_ms": done.loop["budget_ms"],
+        "rounds": [schema.LatencyRound(**r) for r in done.loop["rounds"]],
+        "allocation": [schema.UnitLevel(**u) for u in done.loop["allocation"]],
+        "profile": schema.ProfileSection(**done.loop["profile"]),
+        "currency": schema.LossCurrency(**done.loop["currency"]),
+        "level_search": None if searched is None else LevelSearch(**searched),
     }

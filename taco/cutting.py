@@ -47,8 +47,13 @@ class Cutter:
     solutions: Mapping[str, UnitSolution]
     recovery: Recovery
 
-    def cut(self, allocation: Allocation) -> Cut:
-        """Cut every unit to its width and repair what that broke."""
+    def cut(self, allocation: Allocation, share: float = 1.0) -> Cut:
+        """Cut every unit to its width and repair what that broke.
+
+        Args:
+            allocation: What to keep.
+            share: Of the time for recovery; candidates are tried with a part of it.
+        """
         recovery, specialist = self.recovery, self.recovery.specialist
         dense = {name: s.unit.width for name, s in self.solutions.items()}
         widths, ratio = {name: allocation.widths[name] for name in dense}, allocation.ratio
@@ -57,12 +62,12 @@ class Cutter:
         with recovery.progress.step("stitch the smaller model"):
             stitched = stitch(specialist, self.solutions, widths)
             start = recovery.renormalise(stitched)
-        if recovery.minutes == 0:
+        minutes = share * recovery.minutes
+        if minutes == 0:
             return Cut(start, ratio, widths, stitched, None)
-        key = {"minutes": recovery.minutes, "widths": dict(widths)}
-        steps = recovery.steps(start, key)
-        name = f"recover by distillation ({recovery.minutes:g} min)"
-        recovered = recovery.recover(start, key, steps, name)
+        key = {"minutes": minutes, "widths": dict(widths)}
+        steps = recovery.steps(start, key, share)
+        recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
         with recovery.progress.step("re-estimate BatchNorm"):
             module = recovery.renormalise(recovered.module)
         return Cut(module, ratio, widths, stitched, recovered)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from taco.allocate import Allocation
-from taco.latency.levels import Choice, Level, levels_of
+from taco.ladder import Ladder, Rung
+from taco.latency.levels import Choice, Level, choose, dense, fastest, levels_of
+from taco.latency.levelsearch import Searching, Sought, search_levels
 from taco.latency.losses import Chosen, Currency, UnitLoss, choose_currency
-from taco.latency.rounds import Options, Round, best_round, latency_rounds, narrower
+from taco.latency.rounds import Options, Round, best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
+from taco.options import ExportOptions
 from taco.probes import Probed, Prober
 from taco.profile_job import profile_or_load
 from taco.profiling import Profiler
 from taco.progress import Advance, Progress
+from taco.remembered import Remembered
+from taco.rundir import content_key
 from taco.search import Searcher
 from taco.units import steps_of
 
@@ -26,6 +33,8 @@ _PROBED = TypeAdapter(Probed)
 
 #: Choices kept for the case that a final measurement falls short.
 _SPARE = 2
+#: Steps from the dense model to the fastest of all, evenly in the logarithm of the table's time.
+_RUNGS = 48
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +46,14 @@ class LatencySearcher:
         profiler: Times units; its model has the specialist's structure.
         prober: Cuts units and looks at the answers.
         dense_ms: The dense model, measured end to end before anything else.
+        how: Whether and how whole models are searched too.
     """
 
     searcher: Searcher
     profiler: Profiler
     prober: Prober
     dense_ms: float
+    how: ExportOptions
 
     def find(self, speedup: float, table: LatencyTable, probed: Probed, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
@@ -73,6 +84,17 @@ class LatencySearcher:
         scale = self.dense_ms / table.dense_ms
         rounds: list[Round] = list(latency_rounds(options, self.dense_ms, budget_ms, scale, measure))
         best = best_round(rounds, budget_ms, self.dense_ms, self._price)
+        sought: list[Sought] = []
+        if self.how.search != "dp":
+
+            def search(table_ms: float) -> Choice:
+                sought.append(self.search(options, table_ms))
+                return sought[-1].choice
+
+            searched = list(refined_rounds(best, budget_ms, search, measure))
+            rounds += searched
+            taken = [r for r in searched if r.measured_ms <= budget_ms]
+            best, sought = (taken[-1], sought) if taken else (best, [])
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
             "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
@@ -81,6 +103,63 @@ class LatencySearcher:
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
             "profile": _profile(table, options),
             "currency": dataclasses.asdict(chosen),
+            "search": self._told(sought[-1] if sought else None),
+        }
+
+    def ladder(self, progress: Progress) -> Ladder:
+        """Return the best choices from the dense model down to the fastest of all; searched where that is asked."""
+        table, probed = self.table(progress), self.probed(progress)
+        chosen = self._currency(probed)
+        options = self.options(table, self.losses(probed), chosen.currency)
+        choices = [dense(options)]
+        for table_ms in np.geomspace(choices[0].table_ms, fastest(options).table_ms, _RUNGS)[1:]:
+            choice = choose(options, float(table_ms) * (1 + 1e-9))
+            if choice.widths != choices[-1].widths:
+                choices.append(choice)
+        shared = {"budget_ms": None, "rounds": [], "profile": _profile(table, options)}
+
+        def rung(index: int) -> Rung:
+            choice, sought = choices[index], None
+            if index and self.how.search != "dp":
+                with progress.step("search the levels of whole models"):
+                    sought = self.search(options, choice.table_ms)
+                choice = sought.choice
+            told = {"currency": dataclasses.asdict(chosen), "search": self._told(sought)}
+            return Rung(self._allocation(choice), {**shared, **told, "allocation": _as_json(options, choice)})
+
+        return Ladder(len(choices), rung)
+
+    def search(self, options: Options, table_ms: float) -> Sought:
+        """Search whole models within a time by the table; values that are known from a killed run are not asked again.
+
+        Args:
+            options: From `options`.
+            table_ms: Most milliseconds by the table.
+        """
+        rundir, how = self.searcher.rundir, self.how
+        offered = {name: [(level.width, level.ms, level.loss) for level in levels] for name, levels in options.items()}
+        asked = {"method": how.search, "evaluations": how.search_evaluations, "seed": how.seed, "table_ms": table_ms}
+        judged = {**self.prober.key, "levels": offered}
+
+        def compute() -> dict[str, Any]:
+            known = Remembered(rundir.unfinished(f"level-search-{content_key(judged)}.jsonl"))
+            searching = Searching(how.search, how.search_evaluations, how.seed, self.prober.harm)
+            found = search_levels(options, table_ms, searching, known)
+            return {**dataclasses.asdict(found), "choice": found.choice.widths}
+
+        stored = rundir.json_step("level-search", {**judged, **asked}, compute)
+        kept = stored["choice"]
+        levels = {n: next(level for level in found if level.width == kept[n]) for n, found in options.items()}
+        return Sought(**{**stored, "choice": Choice(levels)})
+
+    def _told(self, sought: Sought | None) -> dict[str, Any] | None:
+        if sought is None:
+            return None
+        return {
+            "method": self.how.search,
+            "evaluations": sought.evaluations,
+            "divergence": sought.fitness,
+            "divergence_dp": sought.fitness_dp if math.isfinite(sought.fitness_dp) else None,
         }
 
     def table(self, progress: Progress) -> LatencyTable:

@@ -18,6 +18,7 @@ SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
 Allocate = Literal["latency", "uniform"]
+Search = Literal["dp", "spdy", "evopress"]
 
 
 class ExportOptions(BaseModel):
@@ -44,6 +45,10 @@ class ExportOptions(BaseModel):
         speedup: Asked ratio of dense to compressed time, measured.
         latency_ms: Asked milliseconds a picture, measured.
         allocation: How widths are found for a speed-up or a latency: every unit by its own time and loss, or one ratio.
+        max_drop: Points that may be lost on the select pictures; the fastest such model is searched.
+        search: How levels are chosen with `allocation="latency"`: by the sum of losses, or by judging whole models too.
+        search_evaluations: Most models that such a search judges.
+        widths: JSON file, unit -> channels to keep; nothing is searched.
         macs: Share of the dense multiply-accumulates to keep.
         sparsity: Share of the weights to make zero, layer by layer; widths stay.
         pattern: Which weights may be zero together; None is unstructured where a sparsity is asked.
@@ -92,7 +97,11 @@ class ExportOptions(BaseModel):
     evaluation: Path | None = None
     speedup: float | None = None
     latency_ms: float | None = None
+    max_drop: float | None = None
     allocation: Allocate = "uniform"
+    search: Search = "dp"
+    search_evaluations: int = 100
+    widths: Path | None = None
     macs: float | None = None
     sparsity: float | None = None
     pattern: Pattern | None = None
@@ -189,6 +198,7 @@ def _check(options: ExportOptions) -> None:
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
         *_latency_rules(options),
+        *_search_rules(options),
         *_sparsity_rules(options),
         (not options.fine_tune or options.head != "keep", "--fine-tune and --head keep exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
@@ -211,6 +221,32 @@ def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         (asked is None or 0 < asked < math.inf, f"--latency-ms {asked}: a finite number of milliseconds above 0"),
         *((asked is None or value is None, f"--latency-ms and --{flag} exclude each other") for flag, value in others),
         (asked is None or options.pattern != "2:4", "--pattern 2:4 excludes --latency-ms"),
+    )
+
+
+def _search_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    limit, asked = options.max_drop, {"max-drop": options.max_drop, "widths": options.widths}
+    others = {
+        "speedup": options.speedup,
+        "latency-ms": options.latency_ms,
+        "macs": options.macs,
+        "sparsity": options.sparsity,
+        "pattern": options.pattern,
+    }
+    return (
+        (limit is None or 0 <= limit <= 100, f"--max-drop {limit}: points from 0 to 100, as in 1"),
+        *(
+            (one is None or other is None, f"--{name} and --{flag} exclude each other")
+            for name, one in asked.items()
+            for flag, other in others.items()
+        ),
+        (options.max_drop is None or options.widths is None, "--max-drop and --widths exclude each other"),
+        (options.widths is None or options.widths.is_file(), f"--widths {options.widths}: there is no such file"),
+        (
+            options.search == "dp" or options.allocation == "latency",
+            f"--search {options.search} chooses among measured levels: it needs --allocation latency",
+        ),
+        (options.search_evaluations >= 1, f"--search-evaluations {options.search_evaluations}: at least 1"),
     )
 
 

@@ -7,6 +7,7 @@ layers look free, because their refit has as many columns as samples.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -72,16 +73,15 @@ class Prober:
 
     def probe(self, advance: Advance, seed: int = 0) -> Probed:
         """Cut every unit alone at a few widths, and all at once at random ones."""
-        dense = self.answer(self.model)
         alone = {}
         for name in self.solutions:
-            alone[name] = tuple(Probe(width, self._harm(dense, {name: width})) for width in self._widths(name))
+            alone[name] = tuple(Probe(width, self.harm({name: width})) for width in self._widths(name))
             advance(1)
         rng, joint = np.random.default_rng(seed), []
         for _ in range(JOINTS):
             shares = rng.uniform(min(_SHARES), 1.0, len(self.solutions))
             widths = {name: self._near(name, share) for name, share in zip(self.solutions, shares, strict=True)}
-            joint.append(Joint(widths, self._harm(dense, widths)))
+            joint.append(Joint(widths, self.harm(widths)))
             advance(1)
         return Probed(alone, tuple(joint))
 
@@ -91,8 +91,13 @@ class Prober:
         dense, cut = (int((self.answer(model).argmax(1) == self.labels).sum()) for model in models)
         return dense, cut
 
-    def _harm(self, dense: FloatArray, widths: Mapping[str, int]) -> float:
-        return divergence(dense, self.answer(stitch(self.model, self.solutions, widths)))
+    def harm(self, widths: Mapping[str, int]) -> float:
+        """Return the divergence of a cut model's answers from the dense one's before any recovery, nats."""
+        return divergence(self._dense, self.answer(stitch(self.model, self.solutions, widths)))
+
+    @functools.cached_property
+    def _dense(self) -> FloatArray:
+        return self.answer(self.model)
 
     def _widths(self, name: str) -> Iterator[int]:
         width = self.solutions[name].unit.width

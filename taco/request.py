@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,16 +16,10 @@ from taco.targets.loading import load_target
 EXAMPLE = "for example: taco-export photos/ --target host-cpu --speedup 1.5 --out runs/trap1"
 
 #: Flags that cannot be had together (`taco.options` refuses them).
+_BUDGETS = ("speedup", "latency_ms", "macs", "max_drop", "widths")
 _EXCLUSIVE = (
-    ("speedup", "macs"),
-    ("sparsity", "speedup"),
-    ("sparsity", "macs"),
-    ("pattern", "speedup"),
-    ("pattern", "macs"),
-    ("latency_ms", "speedup"),
-    ("latency_ms", "macs"),
-    ("latency_ms", "sparsity"),
-    ("latency_ms", "pattern"),
+    *itertools.combinations(_BUDGETS, 2),
+    *itertools.product(("sparsity", "pattern"), _BUDGETS),
     ("weights", "random_weights"),
     ("boxes", "crop"),
 )

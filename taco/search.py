@@ -34,12 +34,14 @@ _REPEATS = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero."""
+    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), zeros, points, or given widths."""
 
     speedup: float | None
     macs: float | None
     sparsity: float | None = None
     latency_ms: float | None = None
+    max_drop: float | None = None
+    given: bool = False
 
     @property
     def timed(self) -> bool:
@@ -53,6 +55,10 @@ class Budget:
             return "measured latency"
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
+        if self.max_drop is not None:
+            return f"the accuracy lost on the select pictures, at most {self.max_drop:g} points (--max-drop)"
+        if self.given:
+            return "a person (--widths)"
         return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
 
 
@@ -65,10 +71,19 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
         measurable: Whether times can be taken: on this machine, or on an attached device.
 
     Raises:
-        MeasurementError: A speed-up is asked where nothing can be measured.
+        MeasurementError: A speed-up is asked where nothing can be measured, or levels by their measured time are.
     """
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
+    if options.widths is not None:
+        return Budget(None, None, given=True)
+    if options.max_drop is not None:
+        if options.allocation == "latency" and not measurable:
+            raise MeasurementError(
+                f"--allocation latency needs a measurement on the {target.name}, and none that can be timed is attached",
+                "Leave --allocation out: --max-drop then looks for the fewest MACs, and says so",
+            )
+        return Budget(None, None, max_drop=options.max_drop)
     if options.speedup is None and options.latency_ms is None:
         return Budget(None, target.default_macs if options.macs is None else options.macs)
     if not measurable:
@@ -177,6 +192,13 @@ class Searcher:
     scratch: Path
     rundir: RunDir
 
+    @property
+    def uniform(self) -> list[Allocation]:
+        """Every allocation with one ratio for all units, the dense one first."""
+        dense = {name: s.unit.width for name, s in self.solutions.items()}
+        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
+        return candidates(dense, steps) or [uniform(dense, 1.0, steps)]
+
     def find(self, budget: Budget, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
 
@@ -184,9 +206,7 @@ class Searcher:
             `candidates`: the chosen ratio and widths, then the next narrower ones, should a final measurement fall
             short; and `trials`.
         """
-        dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
-        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
-        options = candidates(dense_widths, steps) or [uniform(dense_widths, 1.0, steps)]
+        options = self.uniform
         trials: dict[float, float] = {}
         if budget.speedup is not None:
             threshold = budget.speedup * MARGIN

@@ -1,4 +1,4 @@
-"""Which way the widths of a run are found: by MACs, by one measured ratio, or unit by unit in the latency loop."""
+"""Which way the widths of a run are found: given, by MACs, by one measured ratio, or unit by unit in the latency loop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from taco.allocate import Allocation
+from taco.ladder import Ladder, Rung
 from taco.latency_search import LatencySearcher
-from taco.options import Allocate
+from taco.options import ExportOptions
 from taco.probes import Prober
 from taco.profiling import Profiler
 from taco.progress import Progress
 from taco.search import Budget, Searcher
+from taco.units import UnitMap
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,6 +28,13 @@ class Found:
 
     values: Mapping[str, Any]
     asked: float | None
+
+    @classmethod
+    def given(cls, widths: Mapping[str, int], units: UnitMap) -> Found:
+        """Return widths that a person gives as if they had been found."""
+        dense = sum(unit.width for unit in units.within_blocks)
+        allocation = Allocation(sum(widths.values()) / max(1, dense), widths)
+        return cls({"candidates": [dataclasses.asdict(allocation)]}, None)
 
     def loop(self, number: int) -> dict[str, Any] | None:
         """Return what the report tells of the latency loop when candidate `number` was taken; None without the loop."""
@@ -42,7 +52,7 @@ class WidthSearch:
         profiler: Times units; used by the loop alone.
         prober: Cuts units and compares answers; used by the loop alone.
         budget: What was asked.
-        allocation: How widths are found where a clock decides.
+        options: How widths are found where a clock decides.
         progress: Told about every step.
     """
 
@@ -50,7 +60,7 @@ class WidthSearch:
     profiler: Profiler
     prober: Prober
     budget: Budget
-    allocation: Allocate
+    options: ExportOptions
     progress: Progress
 
     def find(self) -> Found:
@@ -59,8 +69,8 @@ class WidthSearch:
         Raises:
             BudgetInfeasibleError: The budget cannot be reached; says what can.
         """
-        budget, looped = self.budget, self.budget.timed and self.allocation == "latency"
-        dense_ms = self._dense_ms() if looped or budget.latency_ms is not None else None
+        budget, looped = self.budget, self.budget.timed and self.options.allocation == "latency"
+        dense_ms = self.dense_ms() if looped or budget.latency_ms is not None else None
         asked = budget.speedup
         if dense_ms is not None and budget.latency_ms is not None:
             asked = dense_ms / budget.latency_ms
@@ -68,7 +78,7 @@ class WidthSearch:
 
         def find() -> dict[str, Any]:
             if looped and dense_ms is not None and asked is not None and asked > 1:
-                loop = LatencySearcher(self.searcher, self.profiler, self.prober, dense_ms)
+                loop = self.latency(dense_ms)
                 table, probed = loop.table(self.progress), loop.probed(self.progress)
                 with self.progress.step(how) as advance:
                     return loop.find(asked, table, probed, advance)
@@ -78,12 +88,25 @@ class WidthSearch:
         depends = {
             "dense": self.searcher.dense_artifact.sha256,
             "budget": dataclasses.asdict(budget),
-            "allocation": self.allocation,
+            "allocation": self.options.allocation,
             "target": self.searcher.bench.key(),
         }
+        if looped and self.options.search != "dp":
+            depends["search"] = [self.options.search, self.options.search_evaluations, self.options.seed]
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
 
-    def _dense_ms(self) -> float:
+    def ladder(self) -> Ladder:
+        """Return allocations from the dense model to the smallest, each faster by the table, or narrower, than before."""
+        if self.options.allocation == "latency":
+            return self.latency(self.dense_ms()).ladder(self.progress)
+        rungs = self.searcher.uniform
+        return Ladder(len(rungs), lambda index: Rung(rungs[index]))
+
+    def latency(self, dense_ms: float) -> LatencySearcher:
+        """Return what finds every unit's width by its own time and loss."""
+        return LatencySearcher(self.searcher, self.profiler, self.prober, dense_ms, self.options)
+
+    def dense_ms(self) -> float:
         """Time the dense model by itself, once: budgets in milliseconds start from it."""
         dense, bench = self.searcher.dense_artifact, self.searcher.bench
 

@@ -150,9 +150,7 @@ def test_a_tally_asks_once_and_counts_what_was_asked() -> None:
 
 @pytest.mark.parametrize("method", SEARCHES)
 def test_levels_of_a_table_are_searched_within_its_milliseconds(method: str) -> None:
-    options = {
-        unit: [Level(64 - 16 * k, 0.1 * k, 1.0 - 0.25 * k, "measured") for k in range(DEPTH)] for unit in UNITS
-    }
+    options = {unit: [Level(64 - 16 * k, 0.1 * k, 1.0 - 0.25 * k, "measured") for k in range(DEPTH)] for unit in UNITS}
 
     def harm(widths: object) -> float:
         assert isinstance(widths, dict)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from taco.latency.evopress import evopress
 from taco.latency.levels import Choice, Level, problem_of
 from taco.latency.problem import Levels, Tally
 from taco.latency.spdy import spdy
+from taco.options import Search
 
-Search = Literal["dp", "spdy", "evopress"]
 SEARCHES: tuple[Search, ...] = get_args(Search)
 
 

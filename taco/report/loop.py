@@ -9,6 +9,7 @@ from taco.report import wording
 from taco.report.loop_figures import block_times, round_marks
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
 from taco.report.schema import LossCurrency, ProfileSection, Report
+from taco.report.search_schema import LevelSearch
 
 _CURRENCIES = {
     "shares": "as the share of their readers' output that is lost",
@@ -19,18 +20,27 @@ _CURRENCIES = {
 
 def loop_sections(report: Report) -> tuple[Section, ...]:
     """Rounds of the latency loop, what was chosen, and the profile behind it; nothing without the loop."""
-    if report.profile is None or report.budget_ms is None:
+    if report.profile is None:
         return ()
+    meaning = (
+        "Each block was timed at several widths on the device; the widths with the least loss within the budget were "
+        "chosen, and the whole model was measured and the prediction corrected until it fitted."
+    )
+    if report.budget_ms is None:
+        meaning = (
+            "Each block was timed at several widths on the device; for every time that the whole model might take, the "
+            "widths with the least loss were chosen, and how accurate they are decided which time it is."
+        )
     return (
         Section(
             "loop",
             "How the device decided the widths",
-            "Each block was timed at several widths on the device; the widths with the least loss within the budget "
-            "were chosen, and the whole model was measured and the prediction corrected until it fitted.",
+            meaning,
             (
-                *_rounds(report, report.budget_ms),
+                *(() if report.budget_ms is None else _rounds(report, report.budget_ms)),
                 *_profile(report.profile),
                 *_currency(report.currency),
+                *_search(report.level_search),
                 *_allocation(report),
             ),
         ),
@@ -81,6 +91,18 @@ def _currency(found: LossCurrency | None) -> Iterator[Block]:
             f"What units lose is counted {_CURRENCIES[found.currency]}. Of the ways to count, this one ranked "
             f"{found.models} models with all units cut best (rank correlation with how far answers change: {told})."
         )
+
+
+def _search(found: LevelSearch | None) -> Iterator[Block]:
+    if found is None:
+        return
+    name = {"spdy": "SPDY", "evopress": "EvoPress"}[found.method]
+    before = "not finite" if found.divergence_dp is None else f"{found.divergence_dp:.4g}"
+    yield Note(
+        f"Beyond the sum of losses, {name} judged {wording.counted(found.evaluations, 'whole model')} of the same time by "
+        f"the table: the answers on the select pictures, before recovery, now lie {found.divergence:.4g} nats from the "
+        f"dense model's; with the least sum of losses they lay {before}."
+    )
 
 
 def _allocation(report: Report) -> Iterator[Block]:
