@@ -127,8 +127,8 @@ SearchHow = Annotated[
     Search,
     typer.Option(
         metavar="METHOD",
-        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin there, "
-        "then judge whole models too.",
+        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin "
+        "there, then judge whole models too.",
         rich_help_panel=EXPERT,
     ),
 ]
@@ -147,8 +147,8 @@ Allocation = Annotated[
     Allocate,
     typer.Option(
         metavar="HOW",
-        help="How widths are found for --speedup, --latency-ms or --max-drop. latency: every unit by its own measured time and "
-        "loss. uniform: one ratio for all.",
+        help="How widths are found for --speedup, --latency-ms or --max-drop. latency: every unit by its own measured "
+        "time and loss. uniform: one ratio for all.",
         rich_help_panel=EXPERT,
     ),
 ]

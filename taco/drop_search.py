@@ -30,7 +30,7 @@ from taco.within import Within, last_within
 
 log = logging.getLogger(__name__)
 
-#: Of the minutes for recovery, for each candidate. At most six are tried, so that they take about as long as the winner.
+#: Of the minutes for recovery, for each candidate. At most six are tried: together they take as long as the winner.
 SHORT = 0.15
 
 
@@ -142,7 +142,7 @@ class DropSearch:
             100 * sum(allocation.widths.values()) / max(1, sum(s.unit.width for s in self.cutter.solutions.values()))
         )
         log.info(
-            "%.0f %% of the widths: %.2f points lost on %d select pictures (%.2f by right answers, %.2f by probability)",
+            "%.0f %% of the widths: %.2f points lost on %d select pictures (right answers %.2f, probability %.2f)",
             *(share, found["points"], len(self.labels), found["counted"], found["by_probability"]),
         )
         return {"kept_percent": share, **found}

@@ -1,4 +1,4 @@
-"""What a run and a front both begin with: pictures, the dense specialist and its files, and what cuts and repairs it."""
+"""What a run and a front both begin with: pictures, the dense specialist and its files, what cuts and repairs it."""
 
 from __future__ import annotations
 

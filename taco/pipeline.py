@@ -167,26 +167,27 @@ class _Job:
     def _within(self, dense: Pair, limit: float) -> _Made:
         """Find the fastest model that loses at most `limit` points on the select pictures.
 
-        Candidates are recovered shortly. The last that holds is recovered fully and exported; where that file loses more
-        or is no faster than the dense one, a wider one is taken, and the dense model itself in the end.
+        Candidates are recovered shortly. The last that holds is recovered fully and exported; where that file loses
+        more or is no faster than the dense one, a wider one is taken, and the dense model itself in the end.
         """
-        ground, precision = self.ground, self.delivery.target.precision
+        ground, delivery, precision = self.ground, self.delivery, self.delivery.target.precision
         cutter = ground.cutter()
         search = DropSearch.of(ground.width_search(dense), cutter, ground.material, limit)
         found = search.find()
-        narrower = [index for index in found.within.holding if index][: _SECOND_LOOKS - 1]
-        for looks, index in enumerate((*narrower, 0), start=1):
-            rung = search.rung(index)
+        left = [*[index for index in found.within.holding if index][: _SECOND_LOOKS - 1], 0]
+        looks = 0
+        while True:
+            looks, rung = looks + 1, search.rung(left[0])
             cut = cutter.cut(rung.allocation)
-            dense, compressed, bench = self.delivery.finish(cut.module, ground.cut_key(cut), dense)
-            if rung.loop is not None and self.delivery.target.precision != precision:
+            dense, compressed, bench = delivery.finish(cut.module, ground.cut_key(cut), dense)
+            if rung.loop is not None and delivery.target.precision != precision:
                 self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
                 return self._within(dense, limit)
-            lost = search.estimate(self.delivery.select_logits(compressed))
+            lost = search.estimate(delivery.select_logits(compressed))
             slow = bench is not None and bench.speedup("dense", "compressed").value < 1
-            if index == 0 or (lost.points <= limit and not slow):
-                break
+            if left == [0] or (lost.points <= limit and not slow):
+                self.loop, self.drops = rung.loop, found.told(lost, looks)
+                return cut, dense, compressed, bench
+            del left[0]
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")
-        self.loop, self.drops = rung.loop, found.told(lost, looks)
-        return cut, dense, compressed, bench

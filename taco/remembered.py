@@ -26,7 +26,7 @@ class Remembered(MutableMapping[str, float]):
         shown = value if math.isfinite(value) else None  # JSON has no infinity
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([name, shown]) + "\n")
+            file.write("\n" + json.dumps([name, shown]))  # behind what a kill may have cut in half
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("what is remembered stays")
@@ -46,6 +46,6 @@ def _read(path: Path) -> Iterator[tuple[str, float]]:
     for line in lines:
         try:
             name, value = json.loads(line)
-        except ValueError:
+        except ValueError:  # cut in half
             continue
         yield name, math.inf if value is None else float(value)

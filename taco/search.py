@@ -80,7 +80,7 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
     if options.max_drop is not None:
         if options.allocation == "latency" and not measurable:
             raise MeasurementError(
-                f"--allocation latency needs a measurement on the {target.name}, and none that can be timed is attached",
+                f"--allocation latency needs a measurement on the {target.name}, and none can be taken",
                 "Leave --allocation out: --max-drop then looks for the fewest MACs, and says so",
             )
         return Budget(None, None, max_drop=options.max_drop)

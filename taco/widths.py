@@ -1,4 +1,4 @@
-"""Which way the widths of a run are found: given, by MACs, by one measured ratio, or unit by unit in the latency loop."""
+"""Which way the widths of a run are found: given, by MACs, by one measured ratio, or unit by unit in the loop."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class WidthSearch:
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
 
     def ladder(self) -> Ladder:
-        """Return allocations from the dense model to the smallest, each faster by the table, or narrower, than before."""
+        """Return allocations from the dense model to the smallest, each faster by the table or narrower."""
         if self.options.allocation == "latency":
             return self.latency(self.dense_ms()).ladder(self.progress)
         rungs = self.searcher.uniform

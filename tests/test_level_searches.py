@@ -1,4 +1,4 @@
-"""Searches beyond the dynamic programme, on toy problems in which the sum of losses is wrong and the optimum is known."""
+"""Searches beyond the dynamic programme, on toys in which the sum of losses is wrong and the optimum is known."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def _search(found: LevelSearch | None) -> Iterator[Block]:
     name = {"spdy": "SPDY", "evopress": "EvoPress"}[found.method]
     before = "not finite" if found.divergence_dp is None else f"{found.divergence_dp:.4g}"
     yield Note(
-        f"Beyond the sum of losses, {name} judged {wording.counted(found.evaluations, 'whole model')} of the same time by "
-        f"the table: the answers on the select pictures, before recovery, now lie {found.divergence:.4g} nats from the "
-        f"dense model's; with the least sum of losses they lay {before}."
+        f"{name} judged {wording.counted(found.evaluations, 'whole model')} of the same time by the table, beyond the "
+        "sum of losses: before recovery the answers on the pictures for choices now lie "
+        f"{found.divergence:.4g} nats from the dense model's; with the least sum of losses they lay {before}."
     )
 
 

@@ -20,8 +20,8 @@ def max_drop_sections(report: Report) -> tuple[Section, ...]:
         Section(
             "max-drop",
             "As fast as the accuracy allows",
-            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on the shots that "
-            "were held out for choices; the pictures that judge the result had no say.",
+            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on the shots "
+            "that were held out for choices; the pictures that judge the result had no say.",
             tuple(_blocks(report, found)),
         ),
     )
@@ -37,8 +37,8 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
     )
     return (
         f"on the evaluation pictures the model loses {wording.points(drop)}, {sure} than --max-drop "
-        f"{found.asked_points:g}: {wording.counted(found.select_images, 'select picture')} could not tell. More --shots "
-        "make the search surer"
+        f"{found.asked_points:g}: {wording.counted(found.select_images, 'select picture')} could not tell. More "
+        "--shots make the search surer"
     )
 
 
@@ -50,9 +50,9 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     rows.append(("the exported file", *_cells(found.shipped)))
     one = wording.points(100 / found.select_images)
     caption = (
-        f"{wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides weighs the loss of "
-        "right answers and the loss of the probability given to the right class by how far each may be wrong: with few "
-        "pictures mostly the latter. Candidates were recovered with a part of the time."
+        f"{wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides weighs the "
+        "loss of right answers and the loss of the probability given to the right class by how far each may be wrong: "
+        "with few pictures mostly the latter. Candidates were recovered with a part of the time."
     )
     columns = ("candidate", "lost, points", "right answers", "95 % interval", "probability", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
@@ -60,8 +60,8 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     yield Table(columns, cells, wording.marked(caption, report))
     if found.full_recoveries > 1:
         yield Note(
-            f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than the "
-            "dense one, once they were exported."
+            f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
+            "the dense one, once they were exported."
         )
 
 
