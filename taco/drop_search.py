@@ -58,7 +58,7 @@ class DropFound:
         return {
             "asked_points": self.within.limit,
             "trials": [dict(trial) for trial in self.trials],
-            "shipped": _as_json(shipped),
+            "shipped": as_json(shipped),
             "full_recoveries": looks,
             "select_images": self.pictures,
         }
@@ -129,7 +129,7 @@ class DropSearch:
             if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                 raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
             found = self.estimate(self.answer(cut.module))
-            return {"steps": cut.recovered.steps if cut.recovered else 0, **_as_json(found)}
+            return {"steps": cut.recovered.steps if cut.recovered else 0, **as_json(found)}
 
         depends = {
             **recovery.depends_on,
@@ -148,7 +148,8 @@ class DropSearch:
         return {"kept_percent": share, **found}
 
 
-def _as_json(found: DropEstimate) -> dict[str, float]:
+def as_json(found: DropEstimate) -> dict[str, float]:
+    """Return the figures that reports have of an estimate."""
     return {
         "points": found.points,
         "counted": found.counted.points,

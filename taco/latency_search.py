@@ -37,6 +37,23 @@ _SPARE = 2
 _RUNGS = 48
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Offered:
+    """What may be chosen on one device.
+
+    Attributes:
+        table: Times.
+        losses: Unit -> what it loses.
+        chosen: The currency that losses count in.
+        options: Unit -> its levels.
+    """
+
+    table: LatencyTable
+    losses: Mapping[str, UnitLoss]
+    chosen: Chosen
+    options: Options
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatencySearcher:
     """Everything that the loop needs.
@@ -97,7 +114,7 @@ class LatencySearcher:
             best, sought = (taken[-1], sought) if taken else (best, [])
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
-            "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
+            "candidates": [dataclasses.asdict(self.allocation(c)) for c in (best.choice, *spare)],
             "choices": [_as_json(options, c) for c in (best.choice, *spare)],
             "budget_ms": budget_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
@@ -108,9 +125,8 @@ class LatencySearcher:
 
     def ladder(self, progress: Progress) -> Ladder:
         """Return the best choices from the dense model down to the fastest of all; searched where that is asked."""
-        table, probed = self.table(progress), self.probed(progress)
-        chosen = self._currency(probed)
-        options = self.options(table, self.losses(probed), chosen.currency)
+        offered = self.offered(progress)
+        table, chosen, options = offered.table, offered.chosen, offered.options
         choices = [dense(options)]
         for table_ms in np.geomspace(choices[0].table_ms, fastest(options).table_ms, _RUNGS)[1:]:
             choice = choose(options, float(table_ms) * (1 + 1e-9))
@@ -125,9 +141,15 @@ class LatencySearcher:
                     sought = self.search(options, choice.table_ms)
                 choice = sought.choice
             told = {"currency": dataclasses.asdict(chosen), "search": self._told(sought)}
-            return Rung(self._allocation(choice), {**shared, **told, "allocation": _as_json(options, choice)})
+            return Rung(self.allocation(choice), {**shared, **told, "allocation": _as_json(options, choice)})
 
         return Ladder(len(choices), rung)
+
+    def offered(self, progress: Progress) -> Offered:
+        """Return what may be chosen: of this run, of the cache, or measured and probed now."""
+        table, probed = self.table(progress), self.probed(progress)
+        losses, chosen = self.losses(probed), self._currency(probed)
+        return Offered(table, losses, chosen, self.options(table, losses, chosen.currency))
 
     def search(self, options: Options, table_ms: float) -> Sought:
         """Search whole models within a time by the table; values that are known from a killed run are not asked again.
@@ -218,7 +240,7 @@ class LatencySearcher:
 
     def _ratio(self, choice: Choice, threshold: float) -> float:
         """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
-        allocation, searcher = self._allocation(choice), self.searcher
+        allocation, searcher = self.allocation(choice), self.searcher
         depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
@@ -226,7 +248,8 @@ class LatencySearcher:
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 
-    def _allocation(self, choice: Choice) -> Allocation:
+    def allocation(self, choice: Choice) -> Allocation:
+        """Return the widths of all units; those that were not timed stay dense."""
         dense = {name: s.unit.width for name, s in self.searcher.solutions.items()}
         widths = {**dense, **choice.widths}
         return Allocation(sum(widths.values()) / sum(dense.values()), widths)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _TRIAL_ROUNDS = 15
 _REPEATS = 4
+#: A target's time limit is meant for a run of so many models.
+_USUAL_MODELS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,7 +141,20 @@ class Bench:
 
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
-        options = self._options(rounds)
+        return self._measure(models, self._options(rounds))
+
+    def together(self, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
+        """Time many models, also of several runtimes, in one interleaved run; the time limit grows with their number.
+
+        Args:
+            models: Name -> file.
+            providers: Name -> ONNX Runtime provider or OpenVINO device, where it is not the target's own.
+        """
+        options = self._options(None)
+        seconds = options.max_seconds * max(1.0, len(models) / _USUAL_MODELS)
+        return self._measure(models, dataclasses.replace(options, max_seconds=seconds, providers=dict(providers)))
+
+    def _measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
         if not self.measurable:
             raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
         if self.device is not None:

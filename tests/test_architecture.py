@@ -113,6 +113,7 @@ LAYERS = (
         "widths",
         "drop_search",
         "groundwork",
+        "front",
         "judge",
         "baking",
         "delivery",

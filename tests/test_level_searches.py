@@ -19,7 +19,7 @@ from taco.latency.spdy import spdy
 
 Search = Callable[[Problem, Tally, int], dict[str, int]]
 both = pytest.mark.parametrize("search", [spdy, evopress], ids=["spdy", "evopress"])
-UNITS, DEPTH = "abcdef", 4
+UNITS, DEPTH, KILLED_AFTER = "abcdef", 4, 8
 
 
 def toy(budget: float = 9.0) -> Problem:
@@ -28,7 +28,7 @@ def toy(budget: float = 9.0) -> Problem:
         losses={unit: [0.1 * k for k in range(DEPTH)] for unit in UNITS},
         costs={unit: [float(DEPTH - 1 - k) for k in range(DEPTH)] for unit in UNITS},
         budget=budget,
-        buckets=500,
+        buckets=180,  # fine enough that whole costs are not rounded up
     )
 
 
@@ -49,22 +49,22 @@ def optimum(problem: Problem, fitness: Fitness) -> float:
     return min(fitness(levels) for levels in every if problem.allows(levels))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_evolution_finds_the_optimum_of_a_model_in_which_cuts_interact(seed: int) -> None:
-    problem, tally = toy(), Tally(misjudged, 600)
+    problem, tally = toy(), Tally(misjudged, 400)
     assert misjudged(problem.additive()) > 2 * optimum(problem, misjudged), "the sum alone must be wrong here"
     assert misjudged(evopress(problem, tally, seed)) == pytest.approx(optimum(problem, misjudged))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_coefficients_find_the_optimum_where_units_were_only_weighed_wrongly(seed: int) -> None:
-    problem, tally = toy(), Tally(weighted, 300)
+    problem, tally = toy(), Tally(weighted, 60)
     assert weighted(problem.additive()) > 1.5 * optimum(problem, weighted), "the sum alone must be wrong here"
     assert weighted(spdy(problem, tally, seed)) == pytest.approx(optimum(problem, weighted))
 
 
 @both
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 40),
@@ -95,14 +95,14 @@ def test_equal_seeds_find_the_same_and_an_interrupted_search_goes_on_as_if_it_ha
     def killed(levels: Levels) -> float:
         nonlocal asked
         asked += 1
-        if asked > 25:
+        if asked > KILLED_AFTER:
             raise KeyboardInterrupt
         return misjudged(levels)
 
     known: dict[str, float] = {}
     with pytest.raises(KeyboardInterrupt):
         search(problem, Tally(killed, 60, known), 7)
-    assert len(known) == 25
+    assert len(known) == KILLED_AFTER
     again = 0
 
     def counted(levels: Levels) -> float:
@@ -112,7 +112,7 @@ def test_equal_seeds_find_the_same_and_an_interrupted_search_goes_on_as_if_it_ha
 
     tally = Tally(counted, 60, known)
     assert search(problem, tally, 7) == whole
-    assert again == tally.evaluations - 25
+    assert again == tally.evaluations - KILLED_AFTER
 
 
 @both
@@ -156,7 +156,7 @@ def test_levels_of_a_table_are_searched_within_its_milliseconds(method: str) -> 
         assert isinstance(widths, dict)
         return misjudged({unit: (64 - width) // 16 for unit, width in widths.items()})
 
-    found = search_levels(options, 4.0, Searching(method, 300, 0, harm), {})  # type: ignore[arg-type]
+    found = search_levels(options, 4.0, Searching(method, 20, 0, harm), {})  # type: ignore[arg-type]
     dp = choose(options, 4.0)
     assert found.choice.table_ms <= 4.0 + 1e-9
     assert found.fitness == pytest.approx(harm(found.choice.widths))

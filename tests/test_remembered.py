@@ -22,7 +22,7 @@ def test_what_was_put_in_is_there_again(tmp_path: Path) -> None:
 def test_a_last_line_that_was_cut_in_half_does_not_count_and_is_written_again(tmp_path: Path) -> None:
     file = tmp_path / "values.jsonl"
     Remembered(file)["a"] = 1.0
-    file.write_text(file.read_text() + '["b", 2.')
+    file.write_text(file.read_text() + '\n["b", 2.')
     again = Remembered(file)
     assert dict(again) == {"a": 1.0}
     again["b"] = 2.5
