@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, devices_cli, inspect_cli, printing, profile_cli
+from taco import arguments, database_cli, devices_cli, front_cli, inspect_cli, printing, profile_cli
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -45,6 +45,7 @@ app.add_typer(targets_app, name="targets")
 app.add_typer(database_cli.app, name="database")
 app.add_typer(profile_cli.app, name="profile")
 app.add_typer(devices_cli.app, name="devices")
+app.command(epilog=EXIT_HELP)(front_cli.front)
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
 app.command(epilog=EXIT_HELP)(devices_cli.deploy)
 app.command(epilog=EXIT_HELP)(devices_cli.bench)

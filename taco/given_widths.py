@@ -34,7 +34,7 @@ def read_widths(path: Path, units: UnitMap) -> dict[str, int]:
         found = found["allocation"]
     if not isinstance(found, dict) or not all(type(width) is int for width in found.values()):
         raise InputError(f"--widths {path} holds no widths", _FORM)
-    return {unit.name: unit.width for unit in units.within_blocks} | _checked(found, path, units)
+    return {**{unit.name: unit.width for unit in units.within_blocks}, **_checked(found, path, units)}
 
 
 def _checked(found: Mapping[str, int], path: Path, units: UnitMap) -> Mapping[str, int]:

@@ -132,7 +132,7 @@ class LatencySearcher:
             choice = choose(options, float(table_ms) * (1 + 1e-9))
             if choice.widths != choices[-1].widths:
                 choices.append(choice)
-        shared = {"budget_ms": None, "rounds": [], "profile": _profile(table, options)}
+        shared: dict[str, Any] = {"budget_ms": None, "rounds": [], "profile": _profile(table, options)}
 
         def rung(index: int) -> Rung:
             choice, sought = choices[index], None

@@ -85,7 +85,7 @@ class WidthSearch:
             with self.progress.step(how) as advance:
                 return self.searcher.find(dataclasses.replace(budget, speedup=asked), advance)
 
-        depends = {
+        depends: dict[str, Any] = {
             "dense": self.searcher.dense_artifact.sha256,
             "budget": dataclasses.asdict(budget),
             "allocation": self.options.allocation,

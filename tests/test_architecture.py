@@ -142,6 +142,7 @@ LAYERS = (
     (
         "cli",
         "database_cli",
+        "front_cli",
         "inspect_cli",
         "profile_cli",
         "devices_cli",
@@ -185,7 +186,7 @@ LIGHT = (
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile")))
+COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "front", "inspect", "profile")))
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

@@ -69,12 +69,10 @@ class Maker:
     Attributes:
         ground: Its pictures, dense specialist and files.
         prefix: Before the names of its points; empty for the model that is cut.
-        kind: Of its dense points; None for those of the model that is cut.
     """
 
     ground: Groundwork
     prefix: str = ""
-    kind: Kind | None = None
 
     @property
     def model(self) -> str:
@@ -86,13 +84,13 @@ class Maker:
         ground, target = self.ground, self.ground.delivery.converter.target
         shipped, fp32 = ground.dense.shipped, ground.dense.fp32
         facts = self._sizes(ground.specialist.module)
-        as_target, plain = self.kind or "dense", self.kind or "fp32"
+        as_target: Kind = "beside" if self.prefix else "dense"
         yield self._entry(self._name("dense"), as_target, "the dense specialist", shipped, facts)
         if shipped is not fp32:
-            yield self._entry(self._name("fp32"), plain, "the dense specialist in fp32", fp32, facts)
+            yield self._entry(self._name("fp32"), "fp32", "the dense specialist in fp32", fp32, facts)
         if target.local and target.runtime != "ort":
             words = "the dense specialist in fp32 under ONNX Runtime"
-            yield self._entry(self._name("ort-fp32"), plain, words, fp32, facts, ("ort", _ORT))
+            yield self._entry(self._name("ort-fp32"), "fp32", words, fp32, facts, ("ort", _ORT))
 
     def own_int8(self, rival: Rival) -> Entry:
         """Return what a runtime's own tool makes of the dense model."""

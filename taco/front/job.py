@@ -122,7 +122,7 @@ def make_front(plan: Plan, how: FrontOptions, rundir: RunDir, progress: Progress
         options = plan.options.model_copy(update={"model": name, "weights": None, "macs": 1.0, "max_drop": None})
         with progress.step(f"prepare {name}"):
             other = make_plan(options, plan.device)
-        makers.append(Maker(Groundwork(other, rundir, progress, scratch), name, "beside"))
+        makers.append(Maker(Groundwork(other, rundir, progress, scratch), name))
         if makers[-1].ground.material.judged != ground.material.judged:
             raise InputError(f"{name} cannot read the same pictures", "Leave it out of --beside")
     tools, missing = rivals() if plan.target.local and plan.device is None else ([], [])
@@ -147,17 +147,21 @@ class _Found:
 
 
 def _times(ground: Groundwork, entries: Sequence[Entry]) -> BenchResult:
-    """Time all files in one interleaved run; stored, so that it is taken once."""
-    models = {entry.name: entry.file for entry in entries}
-    providers = {entry.name: entry.provider for entry in entries}
+    """Time all files in one interleaved run, equal ones once; stored, so that it is taken once."""
+    first = {(e.sha256, e.provider): e.name for e in reversed(entries)}
+    timed = [entry for entry in entries if first[entry.sha256, entry.provider] == entry.name]
+    models = {entry.name: entry.file for entry in timed}
+    providers = {entry.name: entry.provider for entry in timed}
 
     def compute() -> Any:
         with ground.progress.step(f"time {len(models)} models in turns"):
             return _BENCH.dump_python(ground.delivery.bench.together(models, providers), mode="json")
 
-    hashes = {entry.name: [entry.sha256, entry.provider] for entry in entries}
+    hashes = {entry.name: [entry.sha256, entry.provider] for entry in timed}
     depends = {"models": hashes, "target": ground.delivery.bench.key()}
-    return _BENCH.validate_python(ground.rundir.json_step("front-times", depends, compute, measured=True))
+    bench = _BENCH.validate_python(ground.rundir.json_step("front-times", depends, compute, measured=True))
+    of = {entry.name: bench.models[first[entry.sha256, entry.provider]] for entry in entries}
+    return dataclasses.replace(bench, models=of)
 
 
 def _judge(maker: Maker) -> _Judge:

@@ -75,7 +75,6 @@ def ort_static(fp32: Path, pictures: Iterable[FloatArray], out: Path) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             reduce_range=here() == "x86",
-            extra_options={"CalibMaxIntermediateOutputs": 1},
         )
 
 
