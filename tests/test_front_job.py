@@ -28,6 +28,9 @@ def made_up_tool(fp32: Path, pictures: Any, out: Path) -> None:
 TOOL = rivals.Rival("ort-int8", "a made-up tool", "ort", "CPUExecutionProvider", made_up_tool)
 
 
+whole = pytest.mark.slow  # all of it together is one run of about a minute
+
+
 @pytest.fixture(scope="module")
 def bench() -> FakeBench:
     return FakeBench()
@@ -60,6 +63,7 @@ def made(
         return again
 
 
+@whole
 def test_every_way_is_there_once_and_all_files_were_timed_together(made: api.FrontResult, bench: FakeBench) -> None:
     points = {point.name: point for point in made.front.points}
     assert {point.kind for point in points.values()} >= {"ours", "uniform", "macs", "dense", "runtime-int8", "beside"}
@@ -71,6 +75,7 @@ def test_every_way_is_there_once_and_all_files_were_timed_together(made: api.Fro
     assert points["ours-1.2x"].speedup.value == pytest.approx(points["dense"].p50_ms / points["ours-1.2x"].p50_ms)
 
 
+@whole
 def test_cut_models_are_smaller_and_the_dense_one_loses_nothing(made: api.FrontResult) -> None:
     points = {point.name: point for point in made.front.points}
     dense = points["dense"]
@@ -84,6 +89,7 @@ def test_cut_models_are_smaller_and_the_dense_one_loses_nothing(made: api.FrontR
             assert point.p50_ms < dense.p50_ms
 
 
+@whole
 def test_it_is_written_with_its_warnings_and_a_recommendation(made: api.FrontResult) -> None:
     assert read_front(made.page.parent) == made.front
     assert "a tool is missing" in made.front.warnings
@@ -91,6 +97,7 @@ def test_it_is_written_with_its_warnings_and_a_recommendation(made: api.FrontRes
     assert made.front.limit_points == 5.0
 
 
+@whole
 def test_the_picked_point_is_a_whole_bundle_with_its_widths(made: api.FrontResult) -> None:
     point = next(p for p in made.front.points if p.name == "ours-1.2x")
     assert made.export is not None

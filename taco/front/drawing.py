@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from taco.front.schema import Front, FrontPoint, Kind
 from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, WIDTH, Margins, canvas, render
 
 HEIGHT = 420
-_MARGINS = Margins(58, right=20, top=104)
+_MARGINS = Margins(66, right=20, top=104)
 #: CSS pixels that a number takes, and where it may stand beside its point.
 _LETTER, _LINE = 9.0, 15.0
 _PLACES = ((9, 9), (9, -9), (-9, 9), (-9, -9), (0, 15), (0, -15))
@@ -62,6 +63,7 @@ def front_picture(front: Front) -> str:
     axes.set_xlim(0, 1.08 * high)
     low = min(point.accuracy.low for point in front.points)
     axes.set_ylim(max(0.0, low - 0.04 * (100 - low) - 0.5), 100 + 0.05 * (100 - low) + 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     axes.grid(color=GRID, linewidth=1)
     axes.set_xlabel("milliseconds for one picture, measured")
     axes.set_ylabel("pictures named right, %")

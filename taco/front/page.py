@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -119,7 +119,9 @@ def _front_section(front: Front) -> Section:
             "of the list.",
         ),
         _table(front),
-        Folded("How sure the times are, and what there is to store", _details(front)),
+        Folded("How sure each accuracy is", _accuracies(front)),
+        Folded("How sure each speed is", _speeds(front)),
+        Folded("How each model was made, and what beats it", _making(front)),
     ]
     beaten = [p for p in front.points if p.kind == "ours" and p.dominated_by is not None]
     if beaten:
@@ -135,48 +137,65 @@ def _front_section(front: Front) -> Section:
 
 
 def _table(front: Front) -> Table:
-    columns = ("model", "ms", "times as fast", "right", "95 % interval", "lost, points", "on the front")
     rows = tuple(
         (
             f"{number}. {point.name}",
             wording.bare_milliseconds(point.p50_ms),
             wording.factor(point.speedup.value),
             wording.percent(point.accuracy.percent),
-            wording.interval(point.accuracy.low, point.accuracy.high),
-            f"{wording.signed(point.drop_points)} ({wording.signed(point.drop_ci95[0])} to "
-            f"{wording.signed(point.drop_ci95[1])})",
-            "yes" if point.dominated_by is None else f"no: {point.dominated_by}",
+            wording.signed(point.drop_points),
+            "yes" if point.dominated_by is None else "no",
         )
         for number, point in enumerate(front.points, start=1)
     )
     n = front.points[0].accuracy.n
     kind = "Class-balanced accuracy" if front.balanced else "Accuracy"
     caption = (
-        f"{kind} on {wording.counted(n, 'picture')}; lost against the dense model on the same pictures, with its "
-        "paired interval. Times as fast: over the dense model on the same target, in "
-        f"{wording.counted(front.rounds, 'round')}. Models that were cut were recovered shortly; --pick recovers fully."
+        f"{kind} on {wording.counted(n, 'picture')}; lost: points against the dense model on the same pictures. Speed: "
+        f"over the dense model on the same target, in {wording.counted(front.rounds, 'round')}. Models that were cut "
+        "were recovered shortly; --pick recovers fully."
     )
-    return Table(columns, rows, _marked(caption, front))
+    return Table(("model", "ms", "speed", "right", "lost", "front"), rows, _marked(caption, front))
 
 
-def _details(front: Front) -> Table:
-    columns = ("model", "made by", "runtime", "over dense", "over fp32", "select, points", "MACs", "file")
-    rows = tuple(
-        (
-            f"{number}. {point.name}",
-            f"{point.model}: {point.made_by}",
-            f"{point.runtime}, {point.precision}",
-            _interval(point.speedup),
-            f"{wording.factor(point.speedup_fp32.value)} ({_interval(point.speedup_fp32)})",
-            f"{point.select.points:+.2f}",
-            "-" if point.macs is None else wording.large(point.macs),
-            wording.size(point.size_bytes),
-        )
-        for number, point in enumerate(front.points, start=1)
+def _rows(front: Front, cells: Callable[[FrontPoint], tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    return tuple((f"{n}. {point.name}", *cells(point)) for n, point in enumerate(front.points, start=1))
+
+
+def _accuracies(front: Front) -> Table:
+    rows = _rows(
+        front,
+        lambda p: (
+            f"{p.accuracy.low:.1f} to {p.accuracy.high:.1f} %",
+            f"{wording.signed(p.drop_ci95[0])} to {wording.signed(p.drop_ci95[1])}",
+            f"{p.select.points:+.2f}",
+        ),
     )
-    return Table(
-        columns, rows, "Select pictures guided the choice of the recommended model; the others did not.", False
+    caption = (
+        "95 % intervals; that of the points lost is paired. What a model loses on the select pictures, which are "
+        "others, guided the choice of the recommended one."
     )
+    return Table(("model", "right", "lost", "select"), rows, _marked(caption, front))
+
+
+def _speeds(front: Front) -> Table:
+    rows = _rows(
+        front,
+        lambda p: (_interval(p.speedup), wording.factor(p.speedup_fp32.value), _interval(p.speedup_fp32)),
+    )
+    caption = "95 % intervals over the rounds' ratios: over the dense model on the same target, and over it in fp32."
+    return Table(("model", "over dense", "fp32", "interval"), rows, caption)
+
+
+def _making(front: Front) -> Table:
+    named = numbers(front)
+
+    def told(p: FrontPoint) -> str:
+        macs = "" if p.macs is None else f", {wording.large(p.macs)} MACs"
+        beaten = "on the front" if p.dominated_by is None else f"beaten by number {named[p.dominated_by]}"
+        return f"{p.made_by}; {p.runtime}, {p.precision}; {wording.size(p.size_bytes)}{macs}; {beaten}"
+
+    return Table(("model", "what it is"), _rows(front, lambda p: (told(p),)), numeric=False)
 
 
 def _conditions(front: Front) -> Section:
