@@ -16,6 +16,7 @@ from make_report import (
     make_accuracy,
     make_layers,
     make_loop,
+    make_max_drop,
     make_model,
     make_no_accuracy,
     make_report,
@@ -57,11 +58,12 @@ REPORTS = {
     "camera trap": make_trap(warnings=[LEAK]),
     "weights to zero": make_sparse(),
     "latency loop": make_loop(),
+    "max drop": make_max_drop(),
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
 FRONT = "front"
 PAGES = [*REPORTS, FRONT]
-PICTURES = {"unmeasured": 4, "no accuracy": 2, "latency loop": 7, FRONT: 1}
+PICTURES = {"unmeasured": 4, "no accuracy": 2, "latency loop": 7, "max drop": 6, FRONT: 1}
 schemes = pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 
 

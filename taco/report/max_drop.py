@@ -50,11 +50,11 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     rows.append(("the exported file", *_cells(found.shipped)))
     one = wording.points(100 / found.select_images)
     caption = (
-        f"{wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides weighs the "
-        "loss of right answers and the loss of the probability given to the right class by how far each may be wrong: "
+        f"Points on {wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides "
+        "weighs the loss of right answers and the loss of the probability given to the right class by how far each may be wrong: "
         "with few pictures mostly the latter. Candidates were recovered with a part of the time."
     )
-    columns = ("candidate", "lost, points", "right answers", "95 % interval", "probability", "held")
+    columns = ("candidate", "lost", "by answers", "by probability", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
     cells = tuple((*row, "yes" if holds else "no") for row, holds in zip(rows, held, strict=True))
     yield Table(columns, cells, wording.marked(caption, report))
@@ -68,7 +68,6 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
 def _cells(figures: DropFigures) -> tuple[str, ...]:
     return (
         f"{figures.points:+.2f}",
-        f"{figures.counted:+.1f}",
-        wording.interval(figures.low, figures.high, unit="points"),
+        f"{figures.counted:+.1f} ({figures.low:+.1f} to {figures.high:+.1f})",
         f"{figures.by_probability:+.2f}",
     )
