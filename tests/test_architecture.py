@@ -54,7 +54,7 @@ LAYERS = (
             "executor",
             "sequential",
         ),
-        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options"),
+        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options", "drop_estimate"),
     ),
     (
         *(
@@ -86,6 +86,8 @@ LAYERS = (
             "size",
             "allocate",
             "distribute",
+            "within",
+            "remembered",
             "packing",
         ),
         *("database", "curves", "latency"),
@@ -100,14 +102,22 @@ LAYERS = (
         "agnostic",
         "converting",
         "search",
+        "given_widths",
+        "plan",
         "micromodels",
         "probes",
         "profiling",
         "profile_job",
+        "ladder",
+        "unit_losses",
         "latency_search",
+        "latency_ladder",
         "limiting",
         "macs_search",
         "widths",
+        "drop_search",
+        "groundwork",
+        "front",
         "judge",
         "baking",
         "delivery",
@@ -137,6 +147,7 @@ LAYERS = (
     (
         "cli",
         "database_cli",
+        "front_cli",
         "inspect_cli",
         "profile_cli",
         "devices_cli",
@@ -155,6 +166,8 @@ LIGHT = (
     "bundle",
     "allocate",
     "distribute",
+    "within",
+    "drop_estimate",
     "timings",
     "measure",
     "parity",
@@ -170,13 +183,17 @@ LIGHT = (
     "latency.asked",
     "latency.losses",
     "latency.rounds",
+    "latency.problem",
+    "latency.spdy",
+    "latency.evopress",
+    "latency.levelsearch",
     "ondevice",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile")))
+COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "front", "inspect", "profile")))
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

@@ -19,7 +19,7 @@ from conftest import draw_task
 from sshd import Server, serving
 from typer.testing import CliRunner
 
-from taco import api, benching, cli, delivery, devices_cli, ondevice, pipeline
+from taco import api, benching, cli, delivery, devices_cli, ondevice, plan
 from taco.address import parse_address
 from taco.bundle import Bundle
 from taco.device import lease
@@ -214,7 +214,7 @@ def run(server: Server, site: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{server.root}/bin:/usr/bin:/bin")
         patch.setattr(delivery, "IDLE_S", 0.05)
-        patch.setattr(pipeline, "load_target", quick)
+        patch.setattr(plan, "load_target", quick)
         return api.export(options(site, tmp_path_factory.mktemp("run") / "out", URL))
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from browser import look
+from make_front import make_front
 from make_report import (
     LEAK,
     make_accuracy,
     make_layers,
     make_loop,
+    make_max_drop,
     make_model,
     make_no_accuracy,
     make_report,
@@ -26,7 +28,8 @@ from make_report import (
 )
 from PIL import Image, ImageColor
 
-from taco.report.html import render_html
+from taco.front.page import front_page
+from taco.report.html import page_html, render_html
 
 PHONE, DESK = 390, 1280
 LEAST_CONTRAST = 4.5
@@ -55,15 +58,18 @@ REPORTS = {
     "camera trap": make_trap(warnings=[LEAK]),
     "weights to zero": make_sparse(),
     "latency loop": make_loop(),
+    "max drop": make_max_drop(),
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
 }
-PICTURES = {"unmeasured": 4, "no accuracy": 2, "latency loop": 7}
+FRONT = "front"
+PAGES = [*REPORTS, FRONT]
+PICTURES = {"unmeasured": 4, "no accuracy": 2, "latency loop": 7, "max drop": 6, FRONT: 1}
 schemes = pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 
 
 @cache
 def page_of(name: str) -> str:
-    return render_html(REPORTS[name])
+    return page_html(front_page(make_front())) if name == FRONT else render_html(REPORTS[name])
 
 
 def faults(frame: dict[str, Any]) -> list[str]:
@@ -103,7 +109,7 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 @schemes
 def test_every_report_fits_a_telephone_and_a_desk_and_can_be_read(dark: bool, tmp_path: Path) -> None:
-    shown = [(name, width) for name in REPORTS for width in (PHONE, DESK)]
+    shown = [(name, width) for name in PAGES for width in (PHONE, DESK)]
     seen = look([(page_of(name), width) for name, width in shown], tmp_path, dark=dark)
     assert seen.console == []
     found = []

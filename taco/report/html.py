@@ -7,14 +7,20 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taco.report.build import build_page
+from taco.report.page import Page
 from taco.report.schema import Report
 
 
 def render_html(report: Report) -> str:
-    """Draw the page; a pure function of the report.
+    """Draw the page of a report; a pure function of the report."""
+    return page_html(build_page(report))
+
+
+def page_html(page: Page) -> str:
+    """Draw a page.
 
     Args:
-        report: Everything that is shown.
+        page: Everything that is shown.
 
     Returns:
         A complete HTML document with its style and pictures inside.
@@ -29,4 +35,4 @@ def render_html(report: Report) -> str:
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     style = files("taco.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(page=build_page(report), style=style)
+    return environment.get_template("page.html.j2").render(page=page, style=style)
