@@ -73,10 +73,11 @@ def test_probing_again_gives_the_same(prober: Prober, probed: Probed) -> None:
     assert prober.probe(lambda _: None) == probed
 
 
-def test_a_block_is_left_out_alone_and_the_refit_behind_it_is_part_of_the_harm() -> None:
+@pytest.mark.parametrize("number", [2, 5], ids=["a convolution behind it", "a linear layer on pictures behind it"])
+def test_a_block_is_left_out_alone_and_the_refit_behind_it_is_part_of_the_harm(number: int) -> None:
     family = SMALL[3]
     model, x = build(family), torch.randn(4, *family.input_size, generator=torch.Generator().manual_seed(1))
-    block = units_of(family).of("block")[3]
+    block = units_of(family).of("block")[number]
     asked: list[int] = []
 
     def batches() -> list[torch.Tensor]:
