@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
+from families import SMALL, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taco.errors import BudgetInfeasibleError
+from taco.errors import BudgetInfeasibleError, InputError
+from taco.given_widths import read_widths
 from taco.latency.evopress import evopress
 from taco.latency.levels import Drop, Level
 from taco.latency.levelsearch import SEARCHES, Searching, search_levels
 from taco.latency.limits import Limit, Space
 from taco.latency.problem import Fitness, Levels, Problem, Tally
 from taco.latency.spdy import spdy
+from taco.options import make_options
+from taco.units import lies_in
+from taco.widths import Found
 
 Search = Callable[[Problem, Tally, int], dict[str, int]]
 beyond = pytest.mark.parametrize("method", ["spdy", "evopress"])
@@ -217,3 +224,32 @@ def test_limits_hold_for_every_model_that_is_judged(method: str) -> None:
     free = search_levels(Space(stairs(1.0)), 5.0, start, Searching(method, 60, 0, harm_of), {})  # type: ignore[arg-type]
     assert sum(dear[unit] * width for unit, width in free.choice.widths.items()) > 500.0, "the limit must bind"
     assert found.fitness <= found.fitness_dp
+
+
+REFUSED = (
+    ({"search": "spdy", "allocation": "latency", "macs": 0.5}, "--search spdy chooses among measured levels"),
+    ({"search": "spdy", "max_drop": 1.0}, "--search spdy chooses among measured levels"),
+    ({"max_drop": 1.0, "max_macs": 1e6}, "--max-macs and --max-drop exclude each other"),
+    ({"max_drop": 1.0, "max_bytes": 1e6}, "--max-bytes and --max-drop exclude each other"),
+)
+
+
+@pytest.mark.parametrize(("asked", "said"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_has_no_meaning_together_is_refused(tmp_path: Path, asked: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make_options({"task": tmp_path, "target": "host-cpu", "out": tmp_path / "out", **asked})
+
+
+def test_a_block_that_a_person_leaves_out_takes_its_units_with_it(tmp_path: Path) -> None:
+    units, file = units_of(SMALL[1]), tmp_path / "widths.json"
+    block = units.of("block")[0].name
+    inside = [unit.name for unit in units.within_blocks if lies_in(unit, block)]
+    file.write_text(json.dumps({block: 0}))
+    found = read_widths(file, units)
+    assert {name for name, width in found.items() if width == 0} == {block, *inside}
+    assert inside
+    assert set(found) == {block, *(unit.name for unit in units.within_blocks)}
+    assert Found.given(found, units).values["candidates"][0]["ratio"] < 1
+    file.write_text(json.dumps({block: 0, inside[0]: units.within_blocks[0].multiple}))
+    with pytest.raises(InputError, match="it lies in a block that is left out"):
+        read_widths(file, units)
