@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
@@ -114,7 +115,8 @@ class Contest:
     @functools.cached_property
     def _losses(self) -> Callable[[str, int], float]:
         """Unit and width -> loss, in the currency that ranks probed models best: what the latency loop uses."""
-        probed = Prober(self.dense, self.solutions, self.setting.answers, MULTIPLE, {}).probe(lambda _: None)
+        labels = np.array([p.label_index for p in self.setting.material.task.select], np.int64)
+        probed = Prober(self.dense, self.solutions, self.setting.answers, labels, MULTIPLE, {}).probe(lambda _: None)
         units = {
             name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
             for name, s in self.solutions.items()

@@ -15,13 +15,18 @@ from taco.database_job import DatabaseOptions, build_database
 from taco.device_summary import deployed, engine_there
 from taco.errors import BundleError, GateError, MeasurementError
 from taco.files import write_atomically
-from taco.fleet import Failed, reach
-from taco.fleet_job import Others, deploy_others
+from taco.fleet import Failed, Others, reach
+from taco.fleet_job import deploy_others
 from taco.formats.megadetector import read_boxes
+from taco.front.job import FrontOptions, make_front
+from taco.front.page import write_front
+from taco.front.picking import export_options, picked
+from taco.front.schema import Front
 from taco.ondevice import Device, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.packing import PACKED_NAME, unpack_model
-from taco.pipeline import Plan, make_plan, run
+from taco.pipeline import run
+from taco.plan import Plan, make_plan
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
 from taco.recovering import BANK_STEP
@@ -36,10 +41,14 @@ __all__ = [
     "DatabaseOptions",
     "ExportOptions",
     "ExportResult",
+    "Front",
+    "FrontOptions",
+    "FrontResult",
     "LayerDatabase",
     "build_database",
     "classify",
     "export",
+    "front",
     "make_options",
     "make_plan",
     "planned",
@@ -111,6 +120,62 @@ def export(
         rundir.forget(BANK_STEP)
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrontResult:
+    """What a front gave.
+
+    Attributes:
+        front: Every model, measured and judged.
+        page: `front.html`.
+        export: The bundle of the point that was picked; None without.
+    """
+
+    front: Front
+    page: Path
+    export: ExportResult | None
+
+
+def front(
+    options: ExportOptions,
+    how: FrontOptions | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+    pick: str | None = None,
+) -> FrontResult:
+    """Make a front: several budgets from one latency table, beside everything a person would do instead.
+
+    Args:
+        options: From `make_options`; the budget in it is not used.
+        how: Which speeds, which other models.
+        progress: Told about every step; None logs.
+        command: The command line, for the page.
+        pick: Number or name of a point that is then made into a whole bundle, in a folder of its name.
+
+    Raises:
+        TacoError: See taco.errors; the message says what to do.
+    """
+    progress, how = progress or PlainProgress(), how or FrontOptions()
+    rundir = RunDir(options.out)
+    with rundir.locked(), contextlib.ExitStack() as stack:
+        with progress.step("check the request"):
+            plan = stack.enter_context(planned(options))
+        if plan.device is not None:
+            stack.enter_context(leased(plan.device))
+        rundir.remember_asked(plan.asked)
+        if options.from_run is not None and options.from_run.absolute() != options.out.absolute():
+            rundir.adopt(options.from_run)
+        found = make_front(plan, how, rundir, progress, command)
+        page = write_front(found, options.out)
+        rundir.drop_scratch()
+        if pick is None:
+            rundir.forget(BANK_STEP)
+    made = None
+    if pick is not None:
+        made = export(export_options(options, picked(found, pick), options.out), progress, command)
+        rundir.forget(BANK_STEP)
+    return FrontResult(found, page, made)
 
 
 @contextlib.contextmanager

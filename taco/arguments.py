@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from taco.options import Allocate, Calibration, Pattern, SplitBy
+from taco.options import Allocate, Calibration, Pattern, Search, SplitBy
 
 TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 
@@ -112,6 +112,35 @@ LatencyMs = Annotated[
     float | None,
     typer.Option(
         metavar="MS", help="At most so many milliseconds a picture on the target, MEASURED.", rich_help_panel=SIZE
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="The fastest model that loses at most so many points of accuracy on held-out shots. Many shots make this "
+        "sure, few make it a guess; the report tells the drop on unseen pictures.",
+        rich_help_panel=SIZE,
+    ),
+]
+SearchHow = Annotated[
+    Search,
+    typer.Option(
+        metavar="METHOD",
+        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin "
+        "there, then judge whole models too.",
+        rich_help_panel=EXPERT,
+    ),
+]
+SearchEvaluations = Annotated[
+    int, typer.Option(metavar="N", help="Models that spdy or evopress judge, at most.", rich_help_panel=EXPERT)
+]
+Widths = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep exactly these widths: JSON of units and channels, or the manifest.json of another bundle.",
+        rich_help_panel=EXPERT,
     ),
 ]
 Allocation = Annotated[

@@ -159,7 +159,9 @@ class _Pair:
         self, name: str, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], y: torch.Tensor
     ) -> None:
         x = _pictures(layer, inputs[0] if inputs else named["input"])
-        y = y if layer.bias is None else y - _shaped(layer.bias, y)  # type: ignore[arg-type]
+        bias = known(layer).bias
+        if bias is not None:  # a linear layer has its channels last, in pictures too
+            y = y - (bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias)
         rows = y.permute(0, 2, 3, 1).flatten(0, 2) if isinstance(layer, nn.Conv2d) else y.reshape(-1, y.shape[-1])
         chosen = self._chosen(known(layer), x)
         rows = rows if chosen is None else rows[chosen]
@@ -210,7 +212,3 @@ def _pictures(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(layer, nn.Conv2d):
         return x
     return (x if x.ndim == 4 else x[None]).contiguous(memory_format=torch.channels_last)
-
-
-def _shaped(bias: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return bias[:, None, None] if y.ndim == 4 else bias

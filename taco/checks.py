@@ -24,6 +24,7 @@ from taco.gates import (
 )
 from taco.pipeline import Finished
 from taco.report import schema
+from taco.report.search_schema import DropSearchSection, LevelSearch
 
 
 def gates_of(done: Finished) -> list[Gate]:
@@ -88,12 +89,15 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
 
 
 def loop_fields(done: Finished) -> dict[str, Any]:
-    """Return the report's fields of a search unit by unit; empty without it."""
+    """Return the report's fields of searches, by accuracy or unit by unit; empty without them."""
+    fields: dict[str, Any] = {}
+    if done.drops is not None:
+        fields["max_drop"] = DropSearchSection.model_validate(done.drops)
     found = done.loop
     if found is None:
-        return {}
-    blocks = found.get("blocks")
-    fields: dict[str, Any] = {
+        return fields
+    blocks, searched = found.get("blocks"), found.get("search")
+    fields |= {
         "currency": schema.LossCurrency(**found["currency"]),
         "blocks": None if blocks is None else schema.BlocksSection(**blocks),
         "limits": [schema.HeldLimit(**limit) for limit in found["limits"]],
@@ -106,4 +110,5 @@ def loop_fields(done: Finished) -> dict[str, Any]:
         "rounds": [schema.LatencyRound(**r) for r in found["rounds"]],
         "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
         "profile": schema.ProfileSection(**found["profile"]),
+        "level_search": None if searched is None else LevelSearch(**searched),
     }

@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, devices_cli, inspect_cli, printing, profile_cli, report_cli
+from taco import arguments, database_cli, devices_cli, front_cli, inspect_cli, printing, profile_cli, report_cli
 from taco.config import DEFAULT_TARGET, dump_config
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
 from taco.flags import described, typed
@@ -46,6 +46,7 @@ app.add_typer(database_cli.app, name="database")
 app.add_typer(profile_cli.app, name="profile")
 app.add_typer(devices_cli.app, name="devices")
 app.add_typer(report_cli.app, name="report")
+app.command(epilog=EXIT_HELP)(front_cli.front)
 app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
 app.command(epilog=EXIT_HELP)(devices_cli.deploy)
 app.command(epilog=EXIT_HELP)(devices_cli.bench)
@@ -84,6 +85,7 @@ def export(
     fine_tune: arguments.FineTune = _DEFAULT.fine_tune,
     speedup: arguments.Speedup = None,
     latency_ms: arguments.LatencyMs = None,
+    max_drop: arguments.MaxDrop = None,
     macs: arguments.Macs = None,
     max_bytes: arguments.MaxBytes = None,
     max_macs: arguments.MaxMacs = None,
@@ -116,6 +118,9 @@ def export(
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,
     allocation: arguments.Allocation = _DEFAULT.allocation,
+    search: arguments.SearchHow = _DEFAULT.search,
+    search_evaluations: arguments.SearchEvaluations = _DEFAULT.search_evaluations,
+    widths: arguments.Widths = None,
     threads: arguments.Threads = None,
     runtime_device: arguments.RuntimeDevice = None,
     seed: arguments.Seed = _DEFAULT.seed,

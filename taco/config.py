@@ -41,6 +41,8 @@ _EXAMPLES: Mapping[str, object] = {
     "weights": "weights.safetensors",
     "speedup": 1.5,
     "latency_ms": 20.0,
+    "max_drop": 1.0,
+    "widths": "widths.json",
     "macs": 0.5,
     "max_bytes": 4e6,
     "max_macs": 2e8,

@@ -10,6 +10,7 @@ from torch import nn
 from taco.allocate import Allocation
 from taco.compress import UnitSolution, kept_rows, stitch
 from taco.recover import Recovered
+from taco.recovering import Recovery
 from taco.refit import Refit, Starter
 from taco.sparsity import Sparsity
 
@@ -49,9 +50,19 @@ class Cutter:
     solutions: Mapping[str, UnitSolution]
     starter: Starter
 
-    def cut(self, allocation: Allocation) -> Cut:
-        """Cut every unit to its width and repair what that broke."""
-        recovery, solutions = self.starter.recovery, self.solutions
+    @property
+    def recovery(self) -> Recovery:
+        """Repairs what a cut broke."""
+        return self.starter.recovery
+
+    def cut(self, allocation: Allocation, share: float = 1.0) -> Cut:
+        """Cut every unit to its width and repair what that broke.
+
+        Args:
+            allocation: What to keep.
+            share: Of the time for recovery; candidates are tried with a part of it.
+        """
+        recovery, solutions = self.recovery, self.solutions
         specialist = recovery.specialist
         dense = {name: s.unit.width for name, s in solutions.items()}
         widths = {name: allocation.widths.get(name, width) for name, width in dense.items()}
@@ -61,14 +72,14 @@ class Cutter:
         with recovery.progress.step("stitch the smaller model"):
             stitched = stitch(specialist, solutions, widths)
         start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths))
-        if recovery.minutes == 0:
+        minutes = share * recovery.minutes
+        if minutes == 0:
             return Cut(start, allocation.ratio, told, stitched, None, refit=refit)
-        key = {"minutes": recovery.minutes, "widths": told}
+        key = {"minutes": minutes, "widths": told}
         if refit is not None:
             key["readers"] = refit.kept
-        steps = recovery.steps(start, key)
-        name = f"recover by distillation ({recovery.minutes:g} min)"
-        recovered = recovery.recover(start, key, steps, name)
+        steps = recovery.steps(start, key, share)
+        recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
         with recovery.progress.step("re-estimate BatchNorm"):
             module = recovery.renormalise(recovered.module)
         return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit)

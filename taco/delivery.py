@@ -15,7 +15,7 @@ from taco.converting import Converter, GivenUp, Pair, floats_name, given_up, tim
 from taco.device_judge import Asking, OnDevice, chosen
 from taco.engine_judge import EngineJudge
 from taco.exporters.protocol import Exporter
-from taco.judge import Judgement, Shipped, Stages, judge
+from taco.judge import Judgement, Logits, Shipped, Stages, judge
 from taco.keys import Keys
 from taco.material import Material
 from taco.ondevice import Device
@@ -212,6 +212,12 @@ class Delivery:
 
         hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
         return self.store.judgement(self.keys.after_head(**hashes, **key), compute)
+
+    def select_logits(self, compressed: Pair) -> Logits:
+        """Return the shipped file's logits on the select pictures, (n, classes): what choices are made on."""
+        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
+        with self.progress.step("ask the exported file about the select pictures"):
+            return shipped.logits(self.material, self.material.task.select)
 
     def bake(self, compressed: Pair, judged: Judgement) -> Baked | None:
         """Put pixels in and probabilities out, for a device's own programs."""

@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from taco.address import Address
@@ -18,6 +18,19 @@ from taco.ondevice import Device, attached
 from taco.processes import STOP
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Others:
+    """The attached devices beside the first one.
+
+    Attributes:
+        devices: Those that were reached, by their addresses.
+        missing: Address -> why a device that was named takes no part.
+    """
+
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    missing: Mapping[str, Failed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

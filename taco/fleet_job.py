@@ -19,19 +19,6 @@ from taco.timings import BenchResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Others:
-    """The attached devices beside the first one.
-
-    Attributes:
-        devices: Those that were reached, by their addresses.
-        missing: Address -> why a device that was named takes no part.
-    """
-
-    devices: Mapping[str, Device] = dataclasses.field(default_factory=dict)
-    missing: Mapping[str, Failed] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
 class UnitResult:
     """What one device did.
 

@@ -2,56 +2,61 @@
 
 Blocks that may be left out compete with widths, in the same currency of losses. Where some are taken, the search is
 made without them too, and the select pictures decide: losses of neighbouring blocks do not add up as those of widths.
+Where whole models are searched, that begins with what this loop has found, in each of the two.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from taco.allocate import Allocation
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Drop, Drops, Level, levels_of
+from taco.latency.levelsearch import Searching, Sought, search_levels
 from taco.latency.limits import Space
-from taco.latency.losses import Chosen, Currency, UnitLoss, choose_currency, exchange_rate
-from taco.latency.rounds import Round, best_round, latency_rounds, narrower
+from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
+from taco.latency.rounds import Round, best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
-from taco.limiting import Held, Limiter, broken_error
+from taco.limiting import Limiter, Searched, within_limits
+from taco.options import ExportOptions
 from taco.probes import Probed, Prober
 from taco.profile_job import profile_or_load
 from taco.profiling import Profiler
 from taco.progress import Advance, Progress
+from taco.remembered import Remembered
+from taco.rundir import content_key
 from taco.search import Searcher
-from taco.units import lies_in, steps_of
+from taco.unit_losses import allocation_of, currency_of, losses_of, probed_once
+from taco.units import steps_of
 
 log = logging.getLogger(__name__)
 Options = Mapping[str, Sequence[Level]]
-_PROBED = TypeAdapter(Probed)
 
-#: Searches with a lower aim, where the count of the whole model is above a limit.
-_TIGHTER = 4
 #: Choices kept for the case that a final measurement falls short.
 _SPARE = 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Searched:
-    """What one search ended with.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Offered:
+    """What may be chosen on one device.
 
     Attributes:
-        choices: The choice, then the next faster ones.
-        rounds: All that were made.
-        held: What the choice uses of everything that is limited.
+        table: Times.
+        probed: What cuts did to the answers.
+        losses: Unit -> what it loses.
+        chosen: The currency that losses count in.
+        space: Levels of units, and blocks that may be left out.
     """
 
-    choices: tuple[Choice, ...]
-    rounds: tuple[Round, ...]
-    held: tuple[Held, ...]
+    table: LatencyTable
+    probed: Probed
+    losses: Mapping[str, UnitLoss]
+    chosen: Chosen
+    space: Space
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +69,7 @@ class LatencySearcher:
         prober: Cuts units and looks at the answers.
         limiter: What holds beside the budget.
         dense_ms: The dense model, measured end to end before anything else.
+        how: Whether and how whole models are searched too.
     """
 
     searcher: Searcher
@@ -71,45 +77,44 @@ class LatencySearcher:
     prober: Prober
     limiter: Limiter
     dense_ms: float
+    how: ExportOptions
 
-    def find(self, speedup: float, table: LatencyTable, probed: Probed, advance: Advance) -> dict[str, Any]:
+    def find(self, speedup: float, offered: Offered, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
 
         Args:
             speedup: Dense time over the budget.
-            table: From `table`.
-            probed: From `probed`.
+            offered: From `offered`.
             advance: Called with 1 after every round.
 
         Returns:
             `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds`, `profile`,
-            `currency` and `blocks` for the report.
+            `currency`, `blocks`, `limits` and `search` for the report.
 
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
         """
-        losses, chosen = losses_of(self.searcher, probed), currency_of(self.searcher, probed)
-        options = self.options(table, losses, chosen.currency)
-        drops = self.drops(options, table, probed, chosen.currency)
+        table, (options, drops) = offered.table, (offered.space.options, offered.space.drops)
 
         def search(blocks: Drops) -> Searched:
-            return self._search(speedup, table, options, blocks, advance)
+            return within_limits(
+                self.limiter, Space(options, blocks), lambda space: self._attempt(speedup, table, space, advance)
+            )
 
-        found, rounds, blocks = _with_blocks(search, drops, self.prober, probed)
+        found, rounds, blocks = with_or_without(search, drops, self.harm, offered.probed)
         return {
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
-            "choices": [_as_json(options, drops, c) for c in found.choices],
+            "choices": [levels_as_json(offered.space, c) for c in found.choices],
             "budget_ms": self.dense_ms / speedup,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
-            "profile": _profile(table, options),
-            "currency": dataclasses.asdict(chosen),
+            "profile": profile_as_json(table, options),
+            "currency": dataclasses.asdict(offered.chosen),
             "blocks": blocks,
             "limits": [dataclasses.asdict(h) for h in found.held],
+            "search": self.told(found.sought),
         }
 
-    def _search(
-        self, speedup: float, table: LatencyTable, options: Options, drops: Drops, advance: Advance
-    ) -> Searched:
+    def _attempt(self, speedup: float, table: LatencyTable, space: Space, advance: Advance) -> Searched:
         budget_ms = self.dense_ms / speedup
 
         def measure(choice: Choice, predicted_ms: float) -> float:
@@ -118,15 +123,72 @@ class LatencySearcher:
             advance(1)
             return measured
 
-        def rounds_of(space: Space) -> list[Round]:
-            scale = self.dense_ms / table.dense_ms
-            return list(latency_rounds(space, self.dense_ms, budget_ms, scale, measure))
+        rounds = list(latency_rounds(space, self.dense_ms, budget_ms, self.dense_ms / table.dense_ms, measure))
+        best = best_round(rounds, budget_ms, self.dense_ms, self._price)
+        found: Sought | None = None
+        if self.how.search != "dp":
+            sought: list[Sought] = []
 
-        def choices_of(space: Space, rounds: Sequence[Round]) -> list[Choice]:
-            best = best_round(rounds, budget_ms, self.dense_ms, self._price)
-            return [best.choice, *narrower(space, best, rounds[-1].line, _SPARE)]
+            def search(table_ms: float) -> Choice:
+                sought.append(self.search(space, table_ms))
+                return sought[-1].choice
 
-        return within_limits(self.limiter, Space(options, drops), rounds_of, choices_of)
+            searched = list(refined_rounds(best, budget_ms, search, measure))
+            rounds += searched
+            if searched and searched[-1].measured_ms <= budget_ms:
+                best, found = searched[-1], sought[len(searched) - 1]
+        spare = narrower(space, best, rounds[-1].line, _SPARE)
+        return Searched((best.choice, *spare), tuple(rounds), sought=found)
+
+    def offered(self, progress: Progress) -> Offered:
+        """Return what may be chosen: of this run, of the cache, or measured and probed now."""
+        table, probed = self.table(progress), probed_once(self.searcher, self.prober, progress)
+        losses, chosen = losses_of(self.searcher, probed), currency_of(self.searcher, probed)
+        options = self.options(table, losses, chosen.currency)
+        drops = self.drops(options, table, probed, chosen.currency)
+        return Offered(table, probed, losses, chosen, Space(options, drops))
+
+    def search(self, space: Space, table_ms: float) -> Sought:
+        """Search whole models within a time by the table; values that are known from a killed run are not asked again.
+
+        Blocks stay or go as in the choice with the least sum of losses.
+
+        Args:
+            space: What may be chosen.
+            table_ms: Most milliseconds by the table.
+
+        Raises:
+            BudgetInfeasibleError: Even the fastest levels take longer, or a limit cannot be held.
+        """
+        rundir, how, start = self.searcher.rundir, self.how, space.choose(table_ms)
+        offered = {n: [(level.width, level.ms, level.loss) for level in own] for n, own in space.options.items()}
+        gone = sorted(name for name in space.drops if name in start.levels)
+        limits = [dataclasses.asdict(limit) for limit in space.limits]
+        judged = {**self.prober.key, "levels": offered, "gone": gone}
+        asked = {"method": how.search, "evaluations": how.search_evaluations, "seed": how.seed, "table_ms": table_ms}
+
+        def compute() -> dict[str, Any]:
+            known = Remembered(rundir.unfinished(f"level-search-{content_key(judged)}.jsonl"))
+            searching = Searching(how.search, how.search_evaluations, how.seed, self.prober.harm)
+            found = search_levels(space, table_ms, start, searching, known)
+            return {**dataclasses.asdict(found), "choice": found.choice.widths}
+
+        begun = {"start": start.widths, "limits": limits}
+        stored = rundir.json_step("level-search", {**judged, **asked, **begun}, compute)
+        kept = {n: w for n, w in stored["choice"].items() if n in space.options and w}
+        levels = {n: next(level for level in space.options[n] if level.width == width) for n, width in kept.items()}
+        return Sought(**{**stored, "choice": dataclasses.replace(start, levels={**start.levels, **levels})})
+
+    def told(self, sought: Sought | None) -> dict[str, Any] | None:
+        """Return what the report tells of a search of whole models, as JSON values."""
+        if sought is None:
+            return None
+        return {
+            "method": self.how.search,
+            "evaluations": sought.evaluations,
+            "divergence": sought.fitness,
+            "divergence_dp": sought.fitness_dp if math.isfinite(sought.fitness_dp) else None,
+        }
 
     def table(self, progress: Progress) -> LatencyTable:
         """Return the latency table: of this run, of the cache, or measured now."""
@@ -166,6 +228,12 @@ class LatencySearcher:
                 found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left_ms)
         return found
 
+    def harm(self, choice: Choice) -> float:
+        """Return how far a choice changes the answers before recovery, nats; stored."""
+        widths = choice.widths
+        depends = {**self.prober.key, "widths": widths}
+        return float(self.searcher.rundir.json_step("choice-harm", depends, lambda: self.prober.harm(widths)))
+
     def _price(self, choice: Choice) -> str:
         dense, cut = self.prober.right(allocation_of(self.searcher, choice).widths)
         return (
@@ -183,100 +251,41 @@ class LatencySearcher:
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 
 
-def within_limits(
-    limiter: Limiter,
-    space: Space,
-    rounds_of: Callable[[Space], Sequence[Round]],
-    choices_of: Callable[[Space, Sequence[Round]], Sequence[Choice]],
-) -> Searched:
-    """Search until the choice holds every limit as counted on the whole model, aiming lower each time.
+def with_or_without(
+    search: Callable[[Drops], Searched], drops: Drops, harm: Callable[[Choice], float], probed: Probed
+) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
+    """Search with blocks that may be left out, and where some are, without.
 
     Args:
-        limiter: The limits.
-        space: What may be chosen, without them.
-        rounds_of: Searches a space.
-        choices_of: Space and its rounds -> the choice, then further ones.
+        search: Blocks that may be left out -> what is found.
+        drops: All of them.
+        harm: Choice -> change of the answers.
+        probed: What leaving out each block alone did.
+
+    Returns:
+        The less harmful, all rounds, and what the report tells of blocks; None where none could be left out.
 
     Raises:
-        LimitError: A limit cannot be held; says what was reached.
+        BudgetInfeasibleError: Neither holds the budget.
     """
-    shrunk: dict[str, float] = {}
-    rounds: list[Round] = []
-    held: tuple[Held, ...] = ()
-    for _ in range(_TIGHTER):
-        limited = Space(limiter.fitting(space.options), space.drops, limiter.limits(shrunk))
-        own = rounds_of(limited)
-        rounds += own
-        first, *more = choices_of(limited, own)
-        held = limiter.held(allocation_of(limiter.searcher, first))
-        broken = [h for h in held if h.broken]
-        if not broken:
-            kept = [c for c in more if not any(h.broken for h in limiter.held(allocation_of(limiter.searcher, c)))]
-            return Searched((first, *kept), tuple(rounds), held)
-        if any(h.flag == "--max-memory" for h in broken):
-            break
-        shrunk |= {h.flag: shrunk.get(h.flag, 1.0) * h.asked / h.used for h in broken}
-    raise broken_error(held)
-
-
-def probed_once(searcher: Searcher, prober: Prober, progress: Progress) -> Probed:
-    """Return the probes: of this run, or made now."""
-
-    def compute() -> Any:
-        with progress.step("cut units alone and together, and compare answers", prober.total) as advance:
-            return _PROBED.dump_python(prober.probe(advance), mode="json")
-
-    return _PROBED.validate_python(searcher.rundir.json_step("probes", prober.key, compute))
-
-
-def losses_of(searcher: Searcher, probed: Probed) -> dict[str, UnitLoss]:
-    """Return what every unit loses; blocks, which have no widths, are missing."""
-    return {
-        name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
-        for name, s in searcher.solutions.items()
-        if s.unit.kind != "block"
-    }
-
-
-def currency_of(searcher: Searcher, probed: Probed) -> Chosen:
-    """Return the currency that ranks the probed models best, and log how well each does."""
-    chosen = choose_currency(losses_of(searcher, probed), probed.joint)
-    told = ", ".join(f"{name} {value:.2f}" for name, value in chosen.correlations.items())
-    log.info("losses count in %s: rank correlation over %d models: %s", chosen.currency, chosen.models, told)
-    return chosen
-
-
-def allocation_of(searcher: Searcher, choice: Choice) -> Allocation:
-    """Return the widths of all units: dense where a choice says nothing, 0 within a block that is left out."""
-    units = {name: s.unit for name, s in searcher.solutions.items()}
-    widths = {name: choice.widths.get(name, unit.width) for name, unit in units.items()}
-    gone = [name for name, unit in units.items() if unit.kind == "block" and widths[name] == 0]
-    widths |= {name: 0 for name, unit in units.items() if any(lies_in(unit, block) for block in gone)}
-    channels = [name for name, unit in units.items() if unit.kind != "block"]
-    kept, dense = sum(widths[name] for name in channels), sum(units[name].width for name in channels)
-    return Allocation(kept / dense, widths)
-
-
-def _with_blocks(
-    search: Callable[[Drops], Searched], drops: Drops, prober: Prober, probed: Probed
-) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
-    """Search with blocks that may be left out, and where some are, without; return the less harmful, and all rounds."""
     first = search(drops)
     taken = [name for name in drops if first.choices[0].widths.get(name) == 0]
     told: dict[str, Any] = {"offered": {n: probed.dropped[n] for n in drops}, "taken": taken}
     if not taken:
         return first, first.rounds, told if drops else None
-    told["harm_with"] = harm = prober.harm(first.choices[0].widths)
+    told["harm_with"] = own = harm(first.choices[0])
     try:
         second = search({})
     except BudgetInfeasibleError:  # only without some blocks it is fast enough
         return first, first.rounds, told
-    told["harm_without"] = other = prober.harm(second.choices[0].widths)
+    told["harm_without"] = other = harm(second.choices[0])
     rounds = (*first.rounds, *second.rounds)
-    return (first, rounds, told) if harm <= other else (second, rounds, {**told, "taken": []})
+    return (first, rounds, told) if own <= other else (second, rounds, {**told, "taken": []})
 
 
-def _as_json(options: Options, drops: Drops, choice: Choice) -> list[dict[str, Any]]:
+def levels_as_json(space: Space, choice: Choice) -> list[dict[str, Any]]:
+    """Return what the report tells of every unit, and of blocks that are left out."""
+    options, drops = space.options, space.drops
     return [
         {
             "unit": name,
@@ -290,7 +299,8 @@ def _as_json(options: Options, drops: Drops, choice: Choice) -> list[dict[str, A
     ]
 
 
-def _profile(table: LatencyTable, options: Options) -> dict[str, Any]:
+def profile_as_json(table: LatencyTable, options: Options) -> dict[str, Any]:
+    """Return what the report tells of the latency table."""
     held: Mapping[str, float] = {unit.holder: unit.cells[0].p50_ms for unit in table.units.values()}
     offered = {name: {level.width for level in levels} for name, levels in options.items()}
     unpaid = {name: [c.width for c in table.units[name].cells if c.width not in offered[name]] for name in options}

@@ -10,18 +10,23 @@ needed; where each block has one, it is exact. The whole model is then measured.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from taco.allocate import Allocation
 from taco.compress import stitch
-from taco.latency.levels import Level
-from taco.latency.limits import Limit, LimitError
+from taco.latency.levels import Choice, Level
+from taco.latency.levelsearch import Sought
+from taco.latency.limits import Limit, LimitError, Space
+from taco.latency.rounds import Round
 from taco.micromodels import Holder, Unheld
 from taco.search import Limits, Searcher
 from taco.size import count_macs, peak_activation_bytes
+from taco.unit_losses import allocation_of
 
 #: What one weight takes in the file, for every kind of file that is shipped.
 _WIDTHS = (4.0, 2.0, 1.0)
+#: Searches with a lower aim, where the count of the whole model is above a limit.
+_TIGHTER = 4
 #: Names, shapes and biases of the file are no part of the prediction.
 _BYTES_AIM = 0.99
 
@@ -44,6 +49,23 @@ class Held:
     def broken(self) -> bool:
         """Whether the model uses more."""
         return self.used > self.asked
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Searched:
+    """What one search ended with.
+
+    Attributes:
+        choices: The choice, then the next faster ones.
+        rounds: All that were made.
+        held: What the choice uses of everything that is limited.
+        sought: What a search of whole models found; None where the choice has the least sum of losses.
+    """
+
+    choices: tuple[Choice, ...]
+    rounds: tuple[Round, ...]
+    held: tuple[Held, ...] = ()
+    sought: Sought | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,6 +151,35 @@ class Limiter:
         count = sum(p.numel() for p in self.searcher.dense.parameters())
         each = self.searcher.dense_artifact.size_bytes / max(1, count)
         return next((width for width in _WIDTHS if width <= 1.05 * each), _WIDTHS[-1])
+
+
+def within_limits(limiter: Limiter, space: Space, attempt: Callable[[Space], Searched]) -> Searched:
+    """Search until the choice holds every limit as counted on the whole model, aiming lower each time.
+
+    Args:
+        limiter: The limits.
+        space: What may be chosen, without them.
+        attempt: Searches a space; what its choices use is filled in here.
+
+    Raises:
+        LimitError: A limit cannot be held; says what was reached.
+    """
+    shrunk: dict[str, float] = {}
+    rounds: list[Round] = []
+    held: tuple[Held, ...] = ()
+    for _ in range(_TIGHTER):
+        found = attempt(Space(limiter.fitting(space.options), space.drops, limiter.limits(shrunk)))
+        rounds += found.rounds
+        first, *more = found.choices
+        held = limiter.held(allocation_of(limiter.searcher, first))
+        broken = [h for h in held if h.broken]
+        if not broken:
+            kept = [c for c in more if not any(h.broken for h in limiter.held(allocation_of(limiter.searcher, c)))]
+            return dataclasses.replace(found, choices=(first, *kept), rounds=tuple(rounds), held=held)
+        if any(h.flag == "--max-memory" for h in broken):
+            break
+        shrunk |= {h.flag: shrunk.get(h.flag, 1.0) * h.asked / h.used for h in broken}
+    raise broken_error(held)
 
 
 def broken_error(held: Sequence[Held]) -> LimitError:

@@ -8,7 +8,7 @@ search without leaving blocks out, on the select pictures: the least harmful is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from taco.allocate import Allocation
@@ -19,12 +19,12 @@ from taco.latency.levels import dense as all_dense
 from taco.latency.limits import Space
 from taco.latency.losses import Currency, UnitLoss, exchange_rate
 from taco.latency.rounds import Line, Round, latency_rounds
-from taco.latency_search import Searched, allocation_of, currency_of, losses_of, within_limits
-from taco.limiting import Limiter
+from taco.limiting import Limiter, Searched, within_limits
 from taco.probes import Probed, Prober
 from taco.progress import Advance
 from taco.search import Budget, Searcher
 from taco.size import count_macs
+from taco.unit_losses import allocation_of, currency_of, losses_of
 from taco.units import lies_in, steps_of
 
 #: Multiply-accumulates count in millions, which stand where the latency loop has milliseconds.
@@ -50,7 +50,7 @@ class MacsSearcher:
 
         Args:
             share: Of the dense multiply-accumulates that may be kept; 1 where only limits count.
-            probed: From `taco.latency_search.probed_once`.
+            probed: From `taco.unit_losses.probed_once`.
             advance: Called with 1 after every model that is counted.
 
         Returns:
@@ -73,23 +73,22 @@ class MacsSearcher:
             advance(1)
             return trials[-1][1] / _MILLION
 
-        def rounds_of(space: Space) -> list[Round]:
+        def attempt(space: Space) -> Searched:
             if share < 1:
-                return list(latency_rounds(space, dense / _MILLION, share * dense / _MILLION, 1.0, count))
-            choice = space.choose(all_dense(options).table_ms)
-            return [Round(choice, choice.table_ms, count(choice, choice.table_ms), Line(0.0, 1.0))]
-
-        def choices_of(_: Space, rounds: Sequence[Round]) -> list[Choice]:
+                rounds = list(latency_rounds(space, dense / _MILLION, share * dense / _MILLION, 1.0, count))
+            else:
+                choice = space.choose(all_dense(options).table_ms)
+                rounds = [Round(choice, choice.table_ms, count(choice, choice.table_ms), Line(0.0, 1.0))]
             good = [r for r in rounds if r.measured_ms <= share * dense / _MILLION]
             if not good:
                 raise BudgetInfeasibleError(
                     f"--macs {share:g} cannot be reached by widths and blocks",
                     "Ask for more, or choose a smaller --model",
                 )
-            return [max(good, key=lambda r: r.measured_ms).choice]
+            return Searched((max(good, key=lambda r: r.measured_ms).choice,), tuple(rounds))
 
         def search(blocks: Drops) -> Searched:
-            return within_limits(self.limiter, Space(options, blocks), rounds_of, choices_of)
+            return within_limits(self.limiter, Space(options, blocks), attempt)
 
         found = self._best(search, drops, probed, self._one_ratio(share, advance))
         return {**found, "trials": trials, "currency": dataclasses.asdict(chosen)}

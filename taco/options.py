@@ -18,6 +18,7 @@ SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
 Allocate = Literal["auto", "latency", "uniform"]
+Search = Literal["dp", "spdy", "evopress"]
 
 
 class ExportOptions(BaseModel):
@@ -45,6 +46,10 @@ class ExportOptions(BaseModel):
         latency_ms: Asked milliseconds a picture, measured.
         allocation: How widths are found: every unit by its own loss and time (or multiply-accumulates), or one ratio;
             auto is one ratio, and unit by unit where a limit is asked.
+        max_drop: Points that may be lost on the select pictures; the fastest such model is searched.
+        search: How levels are chosen with `allocation="latency"`: by the sum of losses, or by judging whole models too.
+        search_evaluations: Most models that such a search judges.
+        widths: JSON file, unit -> channels to keep; nothing is searched.
         macs: Share of the dense multiply-accumulates to keep.
         max_bytes: Limit on the shipped file's size, beside the budget.
         max_macs: Limit on the multiply-accumulates of one picture.
@@ -98,7 +103,11 @@ class ExportOptions(BaseModel):
     evaluation: Path | None = None
     speedup: float | None = None
     latency_ms: float | None = None
+    max_drop: float | None = None
     allocation: Allocate = "auto"
+    search: Search = "dp"
+    search_evaluations: int = 100
+    widths: Path | None = None
     macs: float | None = None
     max_bytes: float | None = None
     max_macs: float | None = None
@@ -204,6 +213,7 @@ def _check(options: ExportOptions) -> None:
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
         *_latency_rules(options),
         *_limit_rules(options),
+        *_search_rules(options),
         *_sparsity_rules(options),
         (not options.fine_tune or options.head != "keep", "--fine-tune and --head keep exclude each other"),
         (options.classes is None or len(options.classes) >= 1, "--classes names no class"),
@@ -234,13 +244,46 @@ def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
 def _limit_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
     limits = {name: getattr(options, name) for name in ("max_bytes", "max_macs", "max_memory")}
     asked = {_flag(name): value for name, value in limits.items() if value is not None}
+    others = (
+        (options.sparse, "--sparsity or --pattern 2:4"),
+        (options.allocation == "uniform", "--allocation uniform"),
+        (options.max_drop is not None, "--max-drop"),
+        (options.widths is not None, "--widths"),
+    )
     return (
         *(
             (0 < value < math.inf, f"{flag} {value}: a finite number above 0, as in 4e6")
             for flag, value in asked.items()
         ),
-        *((not options.sparse, f"{flag} and --sparsity or --pattern 2:4 exclude each other") for flag in asked),
-        *((options.allocation != "uniform", f"{flag} and --allocation uniform exclude each other") for flag in asked),
+        *((not given, f"{flag} and {other} exclude each other") for flag in asked for given, other in others),
+    )
+
+
+def _search_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    limit, asked = options.max_drop, {"max-drop": options.max_drop, "widths": options.widths}
+    others = {
+        "speedup": options.speedup,
+        "latency-ms": options.latency_ms,
+        "macs": options.macs,
+        "sparsity": options.sparsity,
+        "pattern": options.pattern,
+    }
+    timed = any(budget is not None for budget in (options.speedup, options.latency_ms, options.max_drop))
+    return (
+        (limit is None or 0 <= limit <= 100, f"--max-drop {limit}: points from 0 to 100, as in 1"),
+        *(
+            (one is None or other is None, f"--{name} and --{flag} exclude each other")
+            for name, one in asked.items()
+            for flag, other in others.items()
+        ),
+        (options.max_drop is None or options.widths is None, "--max-drop and --widths exclude each other"),
+        (options.widths is None or options.widths.is_file(), f"--widths {options.widths}: there is no such file"),
+        (
+            options.search == "dp" or (options.allocation == "latency" and timed),
+            f"--search {options.search} chooses among measured levels: it needs --allocation latency, and --speedup, "
+            "--latency-ms or --max-drop",
+        ),
+        (options.search_evaluations >= 1, f"--search-evaluations {options.search_evaluations}: at least 1"),
     )
 
 

@@ -9,99 +9,35 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import TypeAdapter
-
-from taco.agnostic import CalibrationPictures, calibration_pictures
 from taco.allocate import Allocation
 from taco.baking import Baked
-from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.converting import GivenUp, Pair
-from taco.cutting import Cut, Cutter
-from taco.database.channels import build_widths
+from taco.cutting import Cut
 from taco.delivery import Delivery
 from taco.device_judge import OnDevice
-from taco.errors import BudgetInfeasibleError, InputError
-from taco.executor import Executor
-from taco.exporters.loading import load_exporter
-from taco.exporters.protocol import Exporter
-from taco.files import sha256_of
-from taco.fleet_job import Others, UnitResult, ask_others
-from taco.head import Linear
+from taco.drop_search import DropSearch
+from taco.errors import BudgetInfeasibleError
+from taco.fleet_job import UnitResult, ask_others
+from taco.groundwork import Groundwork
 from taco.judge import Judgement, Stages
-from taco.keys import Keys, versions
-from taco.material import PROBED, Listings, Material, divide, find_pictures
-from taco.model import Generalist, load_generalist, state_sha256
-from taco.moments import Moments
-from taco.ondevice import Device
-from taco.options import ExportOptions
+from taco.material import Material
 from taco.packing import pack_model
-from taco.pictures import CROP_MARGIN, BankOptions, PictureBank
-from taco.probes import Prober
-from taco.profile_job import cells_bench, limit_s
-from taco.profiling import Profiler
+from taco.pictures import CROP_MARGIN
+from taco.plan import Plan
 from taco.progress import Progress
-from taco.recover import SPARSE_LEARNING_RATE
-from taco.recovering import Recovery
-from taco.refit import Starter
-from taco.rundir import RunDir, content_key
-from taco.search import (
-    Budget,
-    Searcher,
-    check_input,
-    check_runtime,
-    check_size,
-    chosen_target,
-    decide_allocation,
-    decide_budget,
-    measurable,
-    units_or_error,
-)
+from taco.rundir import RunDir
+from taco.search import check_size
 from taco.sparsify import Sparsifier
-from taco.specialise import Specialist, make_head, predict_logits, specialise
-from taco.stored import Store
+from taco.specialise import Specialist
 from taco.targets.loading import Target
 from taco.timings import BenchResult
-from taco.trainer import RecoveryOptions
-from taco.units import UnitMap, find_units
-from taco.unlabelled import Frames, Unlabelled, list_frames, read_frames
-from taco.widths import Found, WidthSearch
+from taco.unlabelled import Unlabelled
+from taco.widths import Found
 
-_BENCH = TypeAdapter(BenchResult)
 _SECOND_LOOKS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a run will do; everything cheap has been checked."""
-
-    options: ExportOptions
-    target: Target
-    exporter: Exporter
-    budget: Budget
-    listings: Listings
-    generalist: Generalist
-    units: UnitMap
-    frames: Frames
-    device: Device | None = None
-    others: Others = dataclasses.field(default_factory=Others)
-
-    @functools.cached_property
-    def asked(self) -> dict[str, Any]:
-        """What identifies the run: the same again is the same run. Files are looked at once."""
-        options = self.options.model_dump(mode="python", exclude={"out", "from_run"})
-        absolute = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in options.items()}
-        return {
-            "options": absolute,
-            "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
-            "pictures": content_key(self.listings.fingerprint()),
-            "unlabelled": content_key(self.frames.fingerprint()),
-            "weights_sha256": self.generalist.weights_sha256,
-            "versions": versions(),
-        }
+_Made = tuple[Cut, Pair, Pair, BenchResult | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +48,10 @@ class Finished:
         target: In the precision that was used.
         asked: Dense time over the budget; None where no clock decided.
         units: What the other attached devices did, in the order in which they were named.
-        loop: `LatencySearcher.find`'s result with `allocation`, the choice that was taken; None without that loop.
         on_device: The attached device's own answers; None without one.
         engines: What the engines on it answered and take, see `taco.device.trt_judge`; None without TensorRT there.
+        loop: What the report tells of a search unit by unit; `allocation` is the choice that was taken. None without.
+        drops: What `--max-drop` tried and why it took this model; None without it.
     """
 
     plan: Plan
@@ -134,40 +71,12 @@ class Finished:
     engines: Mapping[str, Any] | None
     unlabelled: Unlabelled
     units: tuple[UnitResult, ...] = ()
+    drops: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def packed(self) -> bytes | None:
         """The shipped file in packed form; None where no weight was to become zero."""
         return None if self.cut.sparsity is None else pack_model(self.compressed.shipped.path)
-
-
-def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
-    """Check everything that can be checked in seconds.
-
-    Args:
-        options: What is asked.
-        device: What is attached, if anything.
-
-    Raises:
-        TacoError: The first thing that is wrong.
-    """
-    target = chosen_target(options)
-    if device is not None and device.address.host is not None and target.local:
-        raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
-    exporter = load_exporter(target.runtime)
-    check_input(options)
-    budget = decide_budget(options, target, measurable=measurable(target, device))
-    if device is None:
-        check_runtime(exporter, target)
-    else:
-        device.check_runtime(target.runtime)
-    listings = find_pictures(options)
-    frames = list_frames(options, cropped=listings.cropped)
-    weights = str(options.weights) if options.weights else None
-    generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
-    units = find_units(generalist.module, generalist.preprocessing.input_size)
-    units_or_error(units, budget, options.model)
-    return Plan(options, target, exporter, budget, listings, generalist, units, frames, device)
 
 
 def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
@@ -178,43 +87,30 @@ def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
         rundir: The locked output folder.
         progress: Told about every step.
     """
-    return _Job(plan, rundir, progress, rundir.scratch()).run()
+    return _Job(Groundwork(plan, rundir, progress, rundir.scratch())).run()
 
 
 class _Job:
-    pictures: CalibrationPictures
-    material: Material
-    delivery: Delivery
-    unlabelled: Unlabelled
+    def __init__(self, ground: Groundwork) -> None:
+        self.ground, self.plan, self.progress = ground, ground.plan, ground.progress
+        self.asked = ground.plan.budget.speedup
+        self.loop: Mapping[str, Any] | None = None
+        self.drops: Mapping[str, Any] | None = None
 
-    def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
-        self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
-        self.options = plan.options
-        self.store = Store(rundir)
-        self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
-        self.asked = plan.budget.speedup
-        self.loop: dict[str, Any] | None = None
+    @property
+    def delivery(self) -> Delivery:
+        return self.ground.delivery
 
     def run(self) -> Finished:
-        self.material = material = self._read()
-        self.delivery = delivery = Delivery(
-            exporter=self.plan.exporter,
-            target=self.plan.target,
-            options=self.options,
-            material=material,
-            keys=self.keys,
-            store=self.store,
-            progress=self.progress,
-            scratch=self.scratch,
-            device=self.plan.device,
-        )
-        self.pictures = calibration_pictures(material, self.options)
-        self.unlabelled = self._read_frames(material)
-        specialist = self._specialise(material)
-        dense = delivery.worth_having(delivery.export("dense", specialist.module, {}))
-        cut, dense, compressed, bench = (self._sparse if self.options.sparse else self._narrow)(specialist, dense)
-        stages = Stages(specialist.module, cut.stitched, cut.module)
-        judgement = delivery.judge(stages, compressed, self._cut_key(cut))
+        ground, delivery, budget = self.ground, self.delivery, self.plan.budget
+        if self.plan.options.sparse:
+            cut, dense, compressed, bench = self._sparse(ground.dense)
+        elif budget.max_drop is not None:
+            cut, dense, compressed, bench = self._within(ground.dense, budget.max_drop)
+        else:
+            cut, dense, compressed, bench = self._narrow(ground.dense)
+        stages = Stages(ground.specialist.module, cut.stitched, cut.module)
+        judgement = delivery.judge(stages, compressed, ground.cut_key(cut))
         engines = delivery.engines(dense, compressed, bench, self.plan.units.within_blocks)
         crop_margin = CROP_MARGIN if self.plan.listings.cropped else None
         if engines is not None:
@@ -223,8 +119,8 @@ class _Job:
             on_device = delivery.on_device(compressed, judgement, crop_margin)
         return Finished(
             plan=self.plan,
-            material=material,
-            specialist=specialist,
+            material=ground.material,
+            specialist=ground.specialist,
             cut=cut,
             dense=dense,
             compressed=compressed,
@@ -237,128 +133,41 @@ class _Job:
             loop=self.loop,
             on_device=on_device,
             engines=engines,
-            unlabelled=self.unlabelled,
+            unlabelled=ground.unlabelled,
             units=ask_others(self.plan.others.devices, delivery, (dense, compressed), judgement, crop_margin),
+            drops=self.drops,
         )
 
-    def _narrow(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
-        """Take channels away until the budget is met."""
-        searcher = Searcher(
-            dense=specialist.module,
-            solutions=self._solve(specialist),
-            trial=self.delivery.converter.trial,
-            bench=self.delivery.bench,
-            dense_artifact=dense.shipped,
-            input_size=self._input_size(),
-            scratch=self.scratch,
-            rundir=self.rundir,
-        )
-        bench = self.delivery.bench
-        profiler = Profiler(
-            model=specialist.module,
-            found=self.plan.units,
-            input_size=self._input_size(),
-            name=self.plan.generalist.name,
-            target=self.delivery.converter.target,
-            threads=bench.threads,
-            exporter=self.plan.exporter,
-            timer=cells_bench(bench).time,
-            machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
-            max_seconds=limit_s(self.plan.target),
-        )
-        probed = self.material.probed
-        prober = Prober(
-            model=specialist.module,
-            solutions=searcher.solutions,
-            answer=lambda module: predict_logits(module, self.material.batches(probed)),
-            labels=np.array([picture.label_index for picture in probed], np.int64),
-            step=bench.target.channel_multiple,
-            depends_on=self.keys.after_head(**self.pictures.key),
-            batches=functools.partial(self.pictures.some, PROBED),
-        )
-        budget = self.plan.budget
-        how = decide_allocation(self.options, budget)
-        search = WidthSearch(searcher, profiler, prober, budget, how, self.progress)
-        return self._realise(specialist, dense, searcher.solutions, search.find())
-
-    def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:
+    def _sparse(self, dense: Pair) -> _Made:
         """Make weights zero; widths stay, and so does the time: it is measured all the same."""
-        pictures = self.pictures
+        ground, pictures = self.ground, self.ground.pictures
         sparsifier = Sparsifier(
-            options=self.options,
-            recovery=self._recovery(specialist, self.material, keep_zeros=True),
+            options=self.plan.options,
+            recovery=ground.recovery(keep_zeros=True),
             batches=pictures.batches,
-            key=self.keys.after_head(**pictures.key),
-            folder=self.rundir.private / "databases",
+            key=ground.keys.after_head(**pictures.key),
+            folder=ground.rundir.private / "databases",
         )
         cut = sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks})
-        return cut, *self.delivery.finish(cut.module, self._cut_key(cut), dense)
+        return cut, *self.delivery.finish(cut.module, ground.cut_key(cut), dense)
 
-    def _read(self) -> Material:
-        listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
+    def _narrow(self, dense: Pair) -> _Made:
+        """Take channels away until the budget is met."""
+        if self.plan.widths is not None:
+            return self._realise(dense, Found.given(self.plan.widths, self.plan.units))
+        return self._realise(dense, self.ground.width_search(dense).find())
 
-        def read(path: Path) -> Any:
-            done = 0
-
-            def tell(now: int, _total: int) -> None:
-                nonlocal done
-                advance(now - done)
-                done = now
-
-            with self.progress.step("read the pictures", len(listings.views)) as advance:
-                return PictureBank.read(listings.views, preprocessing, BankOptions(path, progress=tell)).index()
-
-        file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
-        return divide(listings, PictureBank.open(file, index, preprocessing), self.options)
-
-    def _read_frames(self, material: Material) -> Unlabelled:
-        frames = self.plan.frames
-        if not frames.views:
-            return Unlabelled()
-
-        def read() -> dict[str, Any]:
-            with self.progress.step("read the unlabelled frames", len(frames.views)) as advance:
-                file = self.scratch / "unlabelled.pixels"
-                return read_frames(frames, material, file, lambda _done, _total: advance(1)).to_json()
-
-        key = self.keys.after_head(unlabelled=self.plan.asked["unlabelled"])
-        return Unlabelled.from_json(self.rundir.json_step("unlabelled", key, read))
-
-    def _specialise(self, material: Material) -> Specialist:
-        def compute() -> Linear:
-            with self.progress.step("specialise the head"):
-                return make_head(self.plan.generalist, material, self.options)
-
-        return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
-
-    def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
-        units, module, pictures = self.plan.units.within_blocks, specialist.module, self.pictures
-        if not units or not self.plan.budget.cuts:
-            return {}
-
-        def compute_moments() -> Mapping[str, Moments]:
-            with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
-                return calibrate_units(module, units, pictures.batches(), advance)
-
-        moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
-        executor = Executor.parse(self.options.executor)
-        solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
-        return {**solved, **{u.name: droppable(u) for u in self.plan.units.of("block")}}
-
-    def _realise(
-        self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found
-    ) -> tuple[Cut, Pair, Pair, BenchResult | None]:
+    def _realise(self, dense: Pair, found: Found) -> _Made:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
         best, asked, precision = 0.0, found.asked, self.delivery.target.precision
         self.asked = asked
-        recovery = self._recovery(specialist, self.material, keep_zeros=False)
-        cutter = Cutter(solutions, Starter(recovery, self.pictures.batches, self.options.sequential))
+        cutter = self.ground.cutter()
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
-            dense, compressed, bench = self.delivery.finish(cut.module, self._cut_key(cut), dense, asked)
+            dense, compressed, bench = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked)
             if asked is not None and self.delivery.target.precision != precision:
                 self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
-                return self._narrow(specialist, dense)
+                return self._narrow(dense)
             check_size(self.plan.budget.limits, compressed.shipped.size_bytes)
             reached = bench.speedup("dense", "compressed").value if bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
@@ -371,32 +180,30 @@ class _Job:
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
 
-    def _input_size(self) -> tuple[int, int, int]:
-        return self.plan.generalist.preprocessing.input_size
+    def _within(self, dense: Pair, limit: float) -> _Made:
+        """Find the fastest model that loses at most `limit` points on the select pictures.
 
-    def _recovery(self, specialist: Specialist, material: Material, *, keep_zeros: bool) -> Recovery:
-        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros)
-        if keep_zeros:
-            options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
-        return Recovery(
-            specialist=specialist.module,
-            material=material,
-            minutes=self.options.recover_minutes,
-            options=options,
-            depends_on=self.keys.after_head(**self.pictures.key),
-            store=self.store,
-            progress=self.progress,
-            unlabelled=self.unlabelled,
-        )
-
-    def _cut_key(self, cut: Cut) -> dict[str, Any]:
-        """Say what made a cut: its widths or its weights, and how it was recovered."""
-        steps = cut.recovered.steps if cut.recovered else 0
-        made = {
-            **self.pictures.key,
-            "widths": dict(cut.widths),
-            "minutes": self.options.recover_minutes,
-            "steps": steps,
-        }
-        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit))
-        return {**made, "weights": state_sha256(cut.module)} if own else made
+        Candidates are recovered shortly. The last that holds is recovered fully and exported; where that file loses
+        more or is no faster than the dense one, a wider one is taken, and the dense model itself in the end.
+        """
+        ground, delivery, precision = self.ground, self.delivery, self.delivery.target.precision
+        cutter = ground.cutter()
+        search = DropSearch.of(ground.width_search(dense), cutter, ground.material, limit)
+        found = search.find()
+        left = [*[index for index in found.within.holding if index][: _SECOND_LOOKS - 1], 0]
+        looks = 0
+        while True:
+            looks, rung = looks + 1, search.rung(left[0])
+            cut = cutter.cut(rung.allocation)
+            dense, compressed, bench = delivery.finish(cut.module, ground.cut_key(cut), dense)
+            if rung.loop is not None and delivery.target.precision != precision:
+                self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
+                return self._within(dense, limit)
+            lost = search.estimate(delivery.select_logits(compressed))
+            slow = bench is not None and bench.speedup("dense", "compressed").value < 1
+            if left == [0] or (lost.points <= limit and not slow):
+                self.loop, self.drops = rung.loop, found.told(lost, looks)
+                return cut, dense, compressed, bench
+            del left[0]
+            why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
+            self.progress.say(f"recovered and exported, {why}: taking wider widths")

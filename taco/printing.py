@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
     from taco.evaluate import Evaluation
     from taco.gates import Gate
-    from taco.pipeline import Plan
+    from taco.plan import Plan
     from taco.report.schema import Report
     from taco.targets.loading import Target
 
@@ -136,9 +136,13 @@ def plan(found: Plan, config: Path | None = None) -> str:
         config: The settings file that was used.
     """
     options, budget = found.options, found.budget
-    how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs:g}"
+    how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs or 1:g}"
     if budget.latency_ms is not None:
         how = f"--latency-ms {budget.latency_ms:g}, measured"
+    if budget.max_drop is not None:
+        how = f"--max-drop {budget.max_drop:g} points on the select pictures, the fastest such model"
+    if budget.given:
+        how = f"--widths {options.widths}"
     if budget.sparsity is not None:
         how = f"{budget.sparsity:.1%} of the weights zero, {options.mask}; widths stay"
     limits = {"--max-bytes": budget.limits.size_bytes, "--max-macs": budget.limits.macs}

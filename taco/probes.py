@@ -10,6 +10,7 @@ layers look free, because their refit has as many columns as samples.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -91,35 +92,39 @@ class Prober:
 
     def probe(self, advance: Advance, seed: int = 0) -> Probed:
         """Cut every unit alone at a few widths, all at once at random ones, and leave out every block alone."""
-        dense = self.answer(self.model)
         alone = {}
         for name in self._units:
-            alone[name] = tuple(Probe(width, self._harm(dense, {name: width})) for width in self._widths(name))
+            alone[name] = tuple(Probe(width, self.harm({name: width})) for width in self._widths(name))
             advance(1)
         rng, joint = np.random.default_rng(seed), []
         for _ in range(JOINTS):
             shares = rng.uniform(min(_SHARES), 1.0, len(self._units))
             widths = {name: self._near(name, share) for name, share in zip(self._units, shares, strict=True)}
-            joint.append(Joint(widths, self._harm(dense, widths)))
+            joint.append(Joint(widths, self.harm(widths)))
             advance(1)
         dropped = {}
         for name in self.blocks:
-            dropped[name] = self._harm(dense, {name: 0})
+            dropped[name] = self.harm({name: 0})
             advance(1)
         return Probed(alone, tuple(joint), dropped)
 
     def harm(self, widths: Mapping[str, int]) -> float:
-        """Return the harm of a whole choice, before any recovery but the refit behind blocks that are left out."""
-        return self._harm(self.answer(self.model), widths)
+        """Return how far a choice's answers lie from the dense ones, nats; see `taco.exporters.mixed.divergence`.
+
+        That is before any recovery but the refit behind blocks that are left out.
+        """
+        return divergence(self._dense, self.answer(self._cut(widths)))
 
     def right(self, widths: Mapping[str, int]) -> tuple[int, int]:
         """Return how many pictures the dense model names right, and how many a cut one does before any recovery."""
-        models = (self.model, self._cut(widths))
-        dense, cut = (int((self.answer(model).argmax(1) == self.labels).sum()) for model in models)
+        dense, cut = (
+            int((logits.argmax(1) == self.labels).sum()) for logits in (self._dense, self.answer(self._cut(widths)))
+        )
         return dense, cut
 
-    def _harm(self, dense: FloatArray, widths: Mapping[str, int]) -> float:
-        return divergence(dense, self.answer(self._cut(widths)))
+    @functools.cached_property
+    def _dense(self) -> FloatArray:
+        return self.answer(self.model)
 
     def _cut(self, widths: Mapping[str, int]) -> nn.Module:
         smaller = stitch(self.model, self.solutions, widths)

@@ -126,11 +126,11 @@ class Recovery:
         renewed = [self.renormalise(student) for student in students]
         return [(student, objective(student, self.teacher.select)) for student in renewed]
 
-    def steps(self, start: nn.Module, key: Mapping[str, Any]) -> int:
-        """Turn the minutes into steps, once: the answer is stored."""
+    def steps(self, start: nn.Module, key: Mapping[str, Any], share: float = 1.0) -> int:
+        """Turn a share of the minutes into steps, once: the answer is stored."""
 
         def plan() -> int:
-            return steps_for(start, self.bank, self.minutes, self._training)
+            return steps_for(start, self.bank, share * self.minutes, self._training)
 
         return int(self.store.rundir.json_step("recovery-steps", {**self.depends_on, **key}, plan, measured=True))
 

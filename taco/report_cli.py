@@ -70,9 +70,9 @@ def diff(
     if page is not None:
         from taco.files import write_atomically
         from taco.report.diff_page import diff_page
-        from taco.report.html import render_page
+        from taco.report.html import page_html
 
-        write_atomically(page, render_page(diff_page(found, one, other)).encode())
+        write_atomically(page, page_html(diff_page(found, one, other)).encode())
         printing.note(f"{page} shows the comparison")
     if json_output:
         typer.echo(found.model_dump_json(indent=2))

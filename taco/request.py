@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,17 +16,12 @@ from taco.targets.loading import load_target
 EXAMPLE = "for example: taco-export photos/ --target host-cpu --speedup 1.5 --out runs/trap1"
 
 #: Flags that cannot be had together (`taco.options` refuses them).
+_BUDGETS = ("speedup", "latency_ms", "macs", "max_drop", "widths")
+_LIMITS = ("max_bytes", "max_macs", "max_memory")
 _EXCLUSIVE = (
-    ("speedup", "macs"),
-    ("sparsity", "speedup"),
-    ("sparsity", "macs"),
-    ("pattern", "speedup"),
-    ("pattern", "macs"),
-    ("latency_ms", "speedup"),
-    ("latency_ms", "macs"),
-    ("latency_ms", "sparsity"),
-    ("latency_ms", "pattern"),
-    *((limit, other) for limit in ("max_bytes", "max_macs", "max_memory") for other in ("sparsity", "pattern")),
+    *itertools.combinations(_BUDGETS, 2),
+    *itertools.product(("sparsity", "pattern"), _BUDGETS),
+    *itertools.product(_LIMITS, ("sparsity", "pattern", "max_drop", "widths")),
     ("weights", "random_weights"),
     ("boxes", "crop"),
 )

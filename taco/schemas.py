@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from taco.bundle import Manifest
 from taco.database.index import Index
 from taco.files import write_atomically
+from taco.front.schema import Front
 from taco.latency.table import LatencyTable
 from taco.report.schema import Report
 
@@ -20,6 +21,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "report.schema.json": Report,
     "database.schema.json": Index,
     "latency-table.schema.json": LatencyTable,
+    "front.schema.json": Front,
 }
 
 

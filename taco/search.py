@@ -33,6 +33,8 @@ How = Literal["latency", "uniform"]
 
 _TRIAL_ROUNDS = 15
 _REPEATS = 4
+#: A target's time limit is meant for a run of so many models.
+_USUAL_MODELS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero.
+    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), zeros, points, or given widths.
 
     `limits` hold beside it; a share of 1 then is no reason to cut nothing.
     """
@@ -64,6 +66,8 @@ class Budget:
     macs: float | None
     sparsity: float | None = None
     latency_ms: float | None = None
+    max_drop: float | None = None
+    given: bool = False
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     @property
@@ -78,6 +82,10 @@ class Budget:
             return "measured latency"
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
+        if self.max_drop is not None:
+            return f"the accuracy lost on the select pictures, at most {self.max_drop:g} points (--max-drop)"
+        if self.given:
+            return "a person (--widths)"
         if self.macs == 1 and self.limits:
             return "limits on the model, not measured latency"
         return "nothing was cut (--macs 1)" if self.macs == 1 else "MACs, not measured latency"
@@ -97,10 +105,19 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
         measurable: Whether times can be taken: on this machine, or on an attached device.
 
     Raises:
-        MeasurementError: A speed-up is asked where nothing can be measured.
+        MeasurementError: A speed-up is asked where nothing can be measured, or levels by their measured time are.
     """
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
+    if options.widths is not None:
+        return Budget(None, None, given=True)
+    if options.max_drop is not None:
+        if options.allocation == "latency" and not measurable:
+            raise MeasurementError(
+                f"--allocation latency needs a measurement on the {target.name}, and none can be taken",
+                "Leave --allocation out: --max-drop then looks for the fewest MACs, and says so",
+            )
+        return Budget(None, None, max_drop=options.max_drop)
     limits = Limits(options.max_bytes, options.max_macs, options.max_memory)
     if options.speedup is None and options.latency_ms is None:
         usual = 1.0 if limits else target.default_macs
@@ -165,7 +182,20 @@ class Bench:
 
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
-        options = self._options(rounds)
+        return self._measure(models, self._options(rounds))
+
+    def together(self, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
+        """Time many models, also of several runtimes, in one interleaved run; the time limit grows with their number.
+
+        Args:
+            models: Name -> file.
+            providers: Name -> ONNX Runtime provider or OpenVINO device, where it is not the target's own.
+        """
+        options = self._options(None)
+        seconds = options.max_seconds * max(1.0, len(models) / _USUAL_MODELS)
+        return self._measure(models, dataclasses.replace(options, max_seconds=seconds, providers=dict(providers)))
+
+    def _measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
         if not self.measurable:
             raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
         if self.device is not None:
@@ -222,6 +252,13 @@ class Searcher:
     scratch: Path
     rundir: RunDir
 
+    @property
+    def uniform(self) -> list[Allocation]:
+        """Every allocation with one ratio for all units, the dense one first."""
+        dense = {name: s.unit.width for name, s in self.solutions.items()}
+        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
+        return candidates(dense, steps) or [uniform(dense, 1.0, steps)]
+
     def find(self, budget: Budget, advance: Advance) -> dict[str, Any]:
         """Find the allocation; returns JSON values so that the run can store them.
 
@@ -229,9 +266,7 @@ class Searcher:
             `candidates`: the chosen ratio and widths, then the next narrower ones, should a final measurement fall
             short; and `trials`.
         """
-        dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
-        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
-        options = candidates(dense_widths, steps) or [uniform(dense_widths, 1.0, steps)]
+        options = self.uniform
         trials: dict[float, float] = {}
         if budget.speedup is not None:
             threshold = budget.speedup * MARGIN

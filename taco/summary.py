@@ -38,6 +38,8 @@ from taco.pictures import CROP_MARGIN
 from taco.pipeline import Finished
 from taco.recover import INTERRUPTED
 from taco.report import parts, schema
+from taco.report.max_drop import exceeds
+from taco.report.search_schema import DropSearchSection
 from taco.size import measure_size
 from taco.timings import ModelTiming
 from taco.units import UnitMap
@@ -281,9 +283,20 @@ def _warnings(done: Finished, units: int) -> list[str]:
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")
     found += busy_warnings(done)
+    if done.drops is not None:
+        drops = DropSearchSection.model_validate(done.drops)
+        found += [text for text in (exceeds(drops, accuracy_section(done)), _nothing_held(done, drops)) if text]
     if units and done.cut.recovered is None and plan.options.recover_minutes > 0 and done.cut.ratio < 1:
         found.append("no recovery took place")
     return found + _recovery_warnings(done)
+
+
+def _nothing_held(done: Finished, drops: DropSearchSection) -> str:
+    if done.cut.ratio < 1:
+        return ""
+    return (
+        f"no smaller model loses at most {drops.asked_points:g} points on the select pictures: the dense one was kept"
+    )
 
 
 def _recovery_warnings(done: Finished) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which way the widths of a run are found: by one ratio, or unit by unit; by MACs, or on measured latency."""
+"""Which way the widths of a run are found: given, by one ratio, or unit by unit; by MACs, or on measured latency."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from taco.latency_search import LatencySearcher, probed_once
+from taco.allocate import Allocation
+from taco.ladder import Ladder, Rung
+from taco.latency_ladder import latency_ladder
+from taco.latency_search import LatencySearcher
 from taco.limiting import Limiter
 from taco.macs_search import MacsSearcher
 from taco.micromodels import Holder, Unheld
-from taco.probes import Probed, Prober
+from taco.options import ExportOptions
+from taco.probes import Prober
 from taco.profiling import Profiler
 from taco.progress import Progress
-from taco.search import Budget, How, Searcher
+from taco.search import Budget, How, Searcher, decide_allocation
+from taco.unit_losses import probed_once
+from taco.units import UnitMap
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,6 +33,14 @@ class Found:
 
     values: Mapping[str, Any]
     asked: float | None
+
+    @classmethod
+    def given(cls, widths: Mapping[str, int], units: UnitMap) -> Found:
+        """Return widths that a person gives as if they had been found."""
+        dense = {unit.name: unit.width for unit in units.within_blocks}
+        kept = sum(width for name, width in widths.items() if name in dense)
+        allocation = Allocation(kept / max(1, sum(dense.values())), widths)
+        return cls({"candidates": [dataclasses.asdict(allocation)]}, None)
 
     def loop(self, number: int) -> dict[str, Any] | None:
         """Return what the report tells of a search unit by unit when candidate `number` was taken; None without one."""
@@ -45,7 +59,7 @@ class WidthSearch:
         profiler: Times units; used by the loop alone.
         prober: Cuts units and compares answers; not used for one ratio.
         budget: What was asked.
-        allocation: How widths are found.
+        options: How widths are found.
         progress: Told about every step.
     """
 
@@ -53,7 +67,7 @@ class WidthSearch:
     profiler: Profiler
     prober: Prober
     budget: Budget
-    allocation: How
+    options: ExportOptions
     progress: Progress
 
     def find(self) -> Found:
@@ -62,8 +76,8 @@ class WidthSearch:
         Raises:
             BudgetInfeasibleError: The budget cannot be reached; says what can.
         """
-        budget, looped = self.budget, self.budget.timed and self.allocation == "latency"
-        dense_ms = self._dense_ms() if looped or budget.latency_ms is not None else None
+        budget, looped = self.budget, self.budget.timed and self.how == "latency"
+        dense_ms = self.dense_ms() if looped or budget.latency_ms is not None else None
         asked = budget.speedup
         if dense_ms is not None and budget.latency_ms is not None:
             asked = dense_ms / budget.latency_ms
@@ -71,36 +85,54 @@ class WidthSearch:
 
         def find() -> dict[str, Any]:
             timed = dense_ms is not None and asked is not None and asked > 1
-            if self.allocation == "uniform" or (budget.timed and not timed and not budget.limits):
+            if self.how == "uniform" or (budget.timed and not timed and not budget.limits):
                 with self.progress.step(how) as advance:
                     return self.searcher.find(dataclasses.replace(budget, speedup=asked), advance)
             if not budget.cuts:
                 return self.searcher.find(budget, lambda _: None)
-            limiter = Limiter(self.searcher, budget.limits, self._holders(budget))
             if looped and timed and dense_ms is not None and asked is not None:
-                loop = LatencySearcher(self.searcher, self.profiler, self.prober, limiter, dense_ms)
-                table, probed = loop.table(self.progress), self._probed()
+                loop = self.latency(dense_ms)
+                offered = loop.offered(self.progress)
                 with self.progress.step(how) as advance:
-                    return loop.find(asked, table, probed, advance)
-            probed = self._probed()
+                    return loop.find(asked, offered, advance)
+            probed = probed_once(self.searcher, self.prober, self.progress)
             with self.progress.step(how) as advance:
-                return MacsSearcher(self.searcher, self.prober, limiter).find(budget.macs or 1.0, probed, advance)
+                return MacsSearcher(self.searcher, self.prober, self._limiter).find(budget.macs or 1.0, probed, advance)
 
-        depends = {
+        depends: dict[str, Any] = {
             "dense": self.searcher.dense_artifact.sha256,
             "budget": dataclasses.asdict(budget),
-            "allocation": self.allocation,
+            "allocation": self.how,
             "target": self.searcher.bench.key(),
         }
+        if looped and self.options.search != "dp":
+            depends["search"] = [self.options.search, self.options.search_evaluations, self.options.seed]
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
 
-    def _holders(self, budget: Budget) -> Mapping[str, Holder | Unheld]:
-        return {} if budget.limits.memory_bytes is None else self.profiler.holders
+    @property
+    def how(self) -> How:
+        """Whether widths are found unit by unit or with one ratio."""
+        return decide_allocation(self.options, self.budget)
 
-    def _probed(self) -> Probed:
-        return probed_once(self.searcher, self.prober, self.progress)
+    def ladder(self) -> Ladder:
+        """Return allocations from the dense model to the smallest, each faster by the table or narrower."""
+        if self.how == "latency":
+            return latency_ladder(self.latency(self.dense_ms()), self.progress)
+        rungs = self.searcher.uniform
+        return Ladder(len(rungs), lambda index: Rung(rungs[index]))
 
-    def _dense_ms(self) -> float:
+    def latency(self, dense_ms: float) -> LatencySearcher:
+        """Return what finds every unit's width by its own time and loss."""
+        return LatencySearcher(self.searcher, self.profiler, self.prober, self._limiter, dense_ms, self.options)
+
+    @property
+    def _limiter(self) -> Limiter:
+        holders: Mapping[str, Holder | Unheld] = {}
+        if self.budget.limits.memory_bytes is not None:
+            holders = self.profiler.holders
+        return Limiter(self.searcher, self.budget.limits, holders)
+
+    def dense_ms(self) -> float:
         """Time the dense model by itself, once: budgets in milliseconds start from it."""
         dense, bench = self.searcher.dense_artifact, self.searcher.bench
 

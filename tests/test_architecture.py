@@ -55,7 +55,7 @@ LAYERS = (
             "executor",
             "sequential",
         ),
-        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options", "energy"),
+        *("accuracy", "abstain", "quality", "parity", "gates", "progress", "options", "energy", "drop_estimate"),
     ),
     (
         *(
@@ -87,6 +87,8 @@ LAYERS = (
             "size",
             "allocate",
             "distribute",
+            "within",
+            "remembered",
             "packing",
         ),
         *("database", "curves", "latency"),
@@ -101,14 +103,22 @@ LAYERS = (
         "agnostic",
         "converting",
         "search",
+        "given_widths",
+        "plan",
         "micromodels",
         "probes",
         "profiling",
         "profile_job",
+        "ladder",
+        "unit_losses",
         "latency_search",
+        "latency_ladder",
         "limiting",
         "macs_search",
         "widths",
+        "drop_search",
+        "groundwork",
+        "front",
         "judge",
         "baking",
         "delivery",
@@ -144,6 +154,7 @@ LAYERS = (
     (
         "cli",
         "database_cli",
+        "front_cli",
         "inspect_cli",
         "profile_cli",
         "devices_cli",
@@ -163,6 +174,8 @@ LIGHT = (
     "bundle",
     "allocate",
     "distribute",
+    "within",
+    "drop_estimate",
     "timings",
     "measure",
     "parity",
@@ -178,6 +191,10 @@ LIGHT = (
     "latency.asked",
     "latency.losses",
     "latency.rounds",
+    "latency.problem",
+    "latency.spdy",
+    "latency.evopress",
+    "latency.levelsearch",
     "ondevice",
     "fleet",
     "spread",
@@ -188,7 +205,8 @@ LIGHT = (
 PICKLE = "taco.weights"
 #: Typer reads flags from signatures: its commands take one parameter a flag, and their length is that of the body.
 COMMAND_LINE = "taco.cli"
-COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in ("database", "devices", "inspect", "profile", "report")))
+CLIS = ("database", "devices", "front", "inspect", "profile", "report")
+COMMANDS = (COMMAND_LINE, *(f"taco.{name}_cli" for name in CLIS))
 #: Where an unforeseen error becomes a message.
 ENTRY_POINTS = (COMMAND_LINE,)
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6

@@ -17,7 +17,6 @@ from taco.compress import droppable, stitch
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
 from taco.latency.limits import LimitError
-from taco.latency_search import allocation_of
 from taco.limiting import Limiter
 from taco.macs_search import MacsSearcher
 from taco.micromodels import find_holders
@@ -25,6 +24,7 @@ from taco.probes import Probed, Prober
 from taco.search import Limits, Searcher
 from taco.size import count_macs
 from taco.specialise import predict_logits
+from taco.unit_losses import allocation_of
 from taco.units import lies_in
 
 FAMILY = SMALL[1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import ast
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from sshd import Server, serving
 from tiny_bundle import make_bundle
 from typer.testing import CliRunner
 
-from taco import api, benching, cli, delivery, devices_cli, ondevice, pipeline
+from taco import api, benching, cli, delivery, devices_cli, ondevice, search
 from taco.address import parse_address
 from taco.agent_calls import AgentCaller
 from taco.bundle import Bundle
@@ -239,7 +239,7 @@ def run(server: Server, site: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{server.root}/bin:/usr/bin:/bin")
         patch.setattr(delivery, "IDLE_S", 0.05)
-        patch.setattr(pipeline, "load_target", quick)
+        patch.setattr(search, "load_target", quick)
         return api.export(options(site, tmp_path_factory.mktemp("run") / "out", URL))
 
 
@@ -324,7 +324,7 @@ def test_a_fleet_is_measured_at_once_and_the_lost_unit_named(
     server: Server, site: Path, tmp_path: Path, run: api.ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "IDLE_S", 0.05)
-    monkeypatch.setattr(pipeline, "load_target", quick)
+    monkeypatch.setattr(search, "load_target", quick)
     second, lost = f"ssh://trap/~/second?python={sys.executable}", "ssh://nobody.invalid"
     report = api.export(options(site, tmp_path / "out", (lost, URL, second), from_run=run.folder)).report
     assert report.device is not None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from browser import look
+from make_front import make_front
 from make_report import (
     CLASSES,
     LEAK,
@@ -18,6 +19,7 @@ from make_report import (
     make_field,
     make_layers,
     make_loop,
+    make_max_drop,
     make_model,
     make_no_accuracy,
     make_report,
@@ -30,9 +32,10 @@ from make_report import (
 )
 from PIL import Image, ImageColor
 
+from taco.front.page import front_page
 from taco.report.diff import compare
 from taco.report.diff_page import diff_page
-from taco.report.html import render_html, render_page
+from taco.report.html import page_html, render_html
 
 PHONE, DESK = 390, 1280
 LEAST_CONTRAST = 4.5
@@ -62,19 +65,32 @@ REPORTS = {
     "camera trap": make_trap(warnings=[LEAK]),
     "weights to zero": make_sparse(),
     "latency loop": make_loop(),
+    "max drop": make_max_drop(),
     "few layers to zero": make_sparse(sparsity=make_sparsity(3)),
     "a fleet in the field": make_field(),
 }
-#: In the reports; the comparison of two runs has one.
-PICTURES = {"unmeasured": 4, "no accuracy": 2, "latency loop": 7, "a fleet in the field": 9, COMPARISON: 1}
+#: In the reports; the comparison of two runs has one, and so has a front.
+FRONT = "front"
+PAGES = [*REPORTS, FRONT, COMPARISON]
+PICTURES = {
+    "unmeasured": 4,
+    "no accuracy": 2,
+    "latency loop": 7,
+    "a fleet in the field": 9,
+    "max drop": 6,
+    FRONT: 1,
+    COMPARISON: 1,
+}
 schemes = pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 
 
 @cache
 def page_of(name: str) -> str:
+    if name == FRONT:
+        return page_html(front_page(make_front()))
     if name == COMPARISON:
         one, other = make_report(), make_slower(accuracy=make_accuracy(CLASSES, answers=make_answers(wrong=9)), seed=1)
-        return render_page(diff_page(compare(one, other, ("runs/trap1", "runs/a-longer-name")), one, other))
+        return page_html(diff_page(compare(one, other, ("runs/trap1", "runs/a-longer-name")), one, other))
     return render_html(REPORTS[name])
 
 
@@ -115,7 +131,7 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 @schemes
 def test_every_report_fits_a_telephone_and_a_desk_and_can_be_read(dark: bool, tmp_path: Path) -> None:
-    shown = [(name, width) for name in (*REPORTS, COMPARISON) for width in (PHONE, DESK)]
+    shown = [(name, width) for name in PAGES for width in (PHONE, DESK)]
     seen = look([(page_of(name), width) for name, width in shown], tmp_path, dark=dark)
     assert seen.console == []
     found = []

@@ -25,7 +25,7 @@ from taco import cli
 from taco.report.diff import compare
 from taco.report.diff_page import diff_page
 from taco.report.diff_schema import Difference
-from taco.report.html import render_page
+from taco.report.html import page_html
 from taco.report.schema import LatencySection, ModelSize, Report
 from taco.report.write import write_report
 
@@ -178,6 +178,6 @@ def test_the_command_prints_words_json_and_a_page(tmp_path: Path) -> None:
 
 def test_the_page_shows_both_sides() -> None:
     one, other = run(), run(factor=1.25)
-    page = render_page(diff_page(differ(one, other), one, other))
+    page = page_html(diff_page(differ(one, other), one, other))
     for said in ("runs/a", "runs/b", "B over A", "1.25x", "What differs", "How to do them again"):
         assert said in page, said

@@ -17,7 +17,7 @@ from fake_trtexec import Mode, make_trtexec
 from int8_models import calibration, small_net
 from typer.testing import CliRunner
 
-from taco import api, cli, delivery, pipeline
+from taco import api, cli, delivery, search
 from taco.address import parse_address
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
@@ -140,10 +140,10 @@ def quick(name: str) -> Target:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rounds of everything."""
-    from taco import profile_job, search
+    from taco import profile_job
 
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
-    monkeypatch.setattr(pipeline, "load_target", quick)
+    monkeypatch.setattr(search, "load_target", quick)
     monkeypatch.setattr(profile_job, "load_target", quick, raising=False)
     monkeypatch.setattr(profile_job, "_ENGINE_ROUNDS", 1)
     monkeypatch.setattr(search, "_TRIAL_ROUNDS", 1)

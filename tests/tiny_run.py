@@ -20,7 +20,7 @@ def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
         "recover_minutes": 0.0,
         "out": out,
     }
-    if not {"speedup", "macs", "sparsity", "latency_ms"} & changes.keys():
+    if not {"speedup", "macs", "sparsity", "latency_ms", "max_drop", "widths"} & changes.keys():
         values["macs"] = 0.6
     return api.make_options({**values, **changes})
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from taco.distribute import BUCKETS, Instead, distribute
+from taco.latency.problem import Problem
 from taco.latency.table import Cell, Source, UnitCells
 
 #: At most so many levels a unit.
@@ -121,17 +122,26 @@ def choose(
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
     """
+    problem, drops = problem_of(options, table_ms, buckets), drops or {}
+    costs, budget, instead = dict(problem.costs), problem.budget, {}
+    for name, drop in drops.items():
+        saved = math.fsum(min(level.ms for level in options[unit]) for unit in drop.units) - drop.left_ms
+        if saved > 0:  # it takes less than its narrowest units: costs count from there
+            budget += saved
+            costs[drop.units[0]] = [cost + saved for cost in costs[drop.units[0]]]
+        instead[name] = Instead(drop.units, drop.loss, max(0.0, -saved))
+    return _choice(options, drops, distribute(problem.losses, costs, budget, buckets, instead))
+
+
+def problem_of(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS) -> Problem:
+    """Return the problem of choosing levels whose times by the table sum up to at most `table_ms`.
+
+    Costs start at each unit's fastest level, so that the programme's buckets are spent on what can be chosen.
+    """
     floor = {name: min(level.ms for level in levels) for name, levels in options.items()}
     losses = {name: [level.loss for level in levels] for name, levels in options.items()}
     costs = {name: [level.ms - floor[name] for level in levels] for name, levels in options.items()}
-    least, instead = math.fsum(floor.values()), {}
-    for name, drop in (drops or {}).items():
-        saved = math.fsum(floor[unit] for unit in drop.units) - drop.left_ms
-        if saved > 0:  # it takes less than its narrowest units: costs count from there
-            least -= saved
-            costs[drop.units[0]] = [cost + saved for cost in costs[drop.units[0]]]
-        instead[name] = Instead(drop.units, drop.loss, max(0.0, -saved))
-    return _choice(options, drops or {}, distribute(losses, costs, table_ms - least, buckets, instead))
+    return Problem(losses, costs, table_ms - math.fsum(floor.values()), buckets)
 
 
 def fastest(options: Mapping[str, Sequence[Level]], drops: Drops | None = None) -> Choice:

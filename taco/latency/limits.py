@@ -87,6 +87,10 @@ class Space:
         names = " and ".join(f"{limit.flag} {limit.cap:g}" for limit in self.limits)
         raise LimitError(f"{names} cannot be held together", "Ask for more of one, or choose a smaller --model")
 
+    def holds(self, choice: Choice) -> bool:
+        """Whether a choice is below every limit by the prediction; times are not looked at."""
+        return not any(self._over(choice, limit) for limit in self.limits)
+
     def _price(self, table_ms: float, prices: Sequence[float], k: int) -> tuple[float, Choice]:
         """Return the lowest price of one limit at which it holds, others as they are, and the choice there."""
         limit, low = self.limits[k], prices[k]
@@ -153,7 +157,7 @@ class Space:
                 for level in own if now.width else ():
                     if level.loss < now.loss:
                         other = dataclasses.replace(choice, levels={**choice.levels, name: level})
-                        if other.table_ms <= table_ms and not any(self._over(other, x) for x in self.limits):
+                        if other.table_ms <= table_ms and self.holds(other):
                             better.append((now.loss - level.loss, other))
             if not better:
                 return choice

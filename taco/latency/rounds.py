@@ -18,6 +18,7 @@ from taco.latency.levels import Choice, dense, fastest
 from taco.latency.limits import LimitError, Space
 
 MOST_ROUNDS = 5
+MOST_REFINED = 3
 #: A result counts from this share of the budget on; what is faster has lost more than it had to.
 BAND = 0.95
 #: Allocations aim a little below the budget, so that an error of the prediction does not exceed it.
@@ -109,6 +110,38 @@ def latency_rounds(
         yield Round(choice, predicted, measured, line)
         if BAND * budget_ms <= measured <= budget_ms:
             return
+
+
+def refined_rounds(
+    start: Round, budget_ms: float, search: Callable[[float], Choice], measure: Callable[[Choice, float], float]
+) -> Iterator[Round]:
+    """Yield rounds with searched levels, from the table's time of `start` down, until one is within the budget.
+
+    A search trades levels of equal time by the table; what it finds may take a little longer than the table says. Then
+    it is asked for so much less, `MOST_REFINED` times at most.
+
+    Args:
+        start: The round to improve; its line predicts.
+        budget_ms: What the whole model may take.
+        search: Milliseconds by the table -> levels.
+        measure: Choice and its predicted time -> milliseconds of the whole model.
+    """
+    line = Line.through(start.choice.table_ms, start.measured_ms, start.line.scale)
+    table_ms = start.choice.table_ms
+    for _ in range(MOST_REFINED):
+        try:
+            choice = search(table_ms)
+        except BudgetInfeasibleError:
+            return
+        if choice.widths == start.choice.widths:
+            return
+        predicted = line.predict(choice.table_ms)
+        measured = measure(choice, predicted)
+        line = Line.through(choice.table_ms, measured, start.line.scale)
+        yield Round(choice, predicted, measured, line)
+        if measured <= budget_ms:
+            return
+        table_ms = line.invert(AIM * budget_ms)
 
 
 def within(space: Space, line: Line, aim_ms: float) -> Choice:

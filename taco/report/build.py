@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taco.report import attached, camera, checked, detail, engines, loop, record, results, sparsity, units
+from taco.report import attached, camera, checked, detail, engines, loop, max_drop, record, results, sparsity, units
 from taco.report.page import Page
 from taco.report.schema import Report
 from taco.report.verdict import actions, banner, cards, verdict
@@ -29,6 +29,7 @@ def build_page(report: Report) -> Page:
             results.size_section(report),
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),
+            *max_drop.max_drop_sections(report),
             *loop.loop_sections(report),
             record.conditions_section(report),
             *attached.device_sections(report),

@@ -12,19 +12,19 @@ from taco.report.schema import Report
 
 
 def render_html(report: Report) -> str:
-    """Draw the page; a pure function of the report.
+    """Draw the page of a report; a pure function of the report."""
+    return page_html(build_page(report))
+
+
+def page_html(page: Page) -> str:
+    """Draw a page.
 
     Args:
-        report: Everything that is shown.
+        page: Everything that is shown.
 
     Returns:
         A complete HTML document with its style and pictures inside.
     """
-    return render_page(build_page(report))
-
-
-def render_page(page: Page) -> str:
-    """Draw any page as one HTML document with its style and pictures inside."""
     environment = Environment(
         loader=PackageLoader("taco.report", "."),
         autoescape=True,

@@ -9,6 +9,7 @@ from taco.report import wording
 from taco.report.loop_figures import block_times, round_marks
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
 from taco.report.schema import BlocksSection, HeldLimit, LossCurrency, ProfileSection, Report
+from taco.report.search_schema import LevelSearch
 
 _CURRENCIES = {
     "shares": "as the share of their readers' output that is lost",
@@ -18,21 +19,30 @@ _CURRENCIES = {
 
 
 def loop_sections(report: Report) -> tuple[Section, ...]:
-    """Rounds of the latency loop, what was chosen, and the profile behind it; nothing where one ratio was taken."""
-    if report.profile is None or report.budget_ms is None:
+    """How units were decided, by a clock or by MACs, and the profile behind it; nothing where one ratio was taken."""
+    if report.profile is None:
         return () if report.currency is None else (_macs_section(report),)
+    meaning = (
+        "Each block was timed at several widths on the device; the widths with the least loss within the budget were "
+        "chosen, and the whole model was measured and the prediction corrected until it fitted."
+    )
+    if report.budget_ms is None:
+        meaning = (
+            "Each block was timed at several widths on the device; for every time that the whole model might take, the "
+            "widths with the least loss were chosen, and how accurate they are decided which time it is."
+        )
     return (
         Section(
             "loop",
             "How the device decided the widths",
-            "Each block was timed at several widths on the device; the widths with the least loss within the budget "
-            "were chosen, and the whole model was measured and the prediction corrected until it fitted.",
+            meaning,
             (
-                *_rounds(report, report.budget_ms),
+                *(() if report.budget_ms is None else _rounds(report, report.budget_ms)),
                 *_profile(report.profile),
                 *_currency(report.currency),
                 *_left_out(report.blocks),
                 *_limits(report.limits),
+                *_search(report.level_search),
                 *_allocation(report),
             ),
         ),
@@ -125,6 +135,18 @@ def _left_out(found: BlocksSection | None) -> Iterator[Block]:
     ]
     compared = f" Change of the answers of the whole choice, before recovery: {', '.join(harms)}." if harms else ""
     yield Note(f"Left out: {', '.join(found.taken) or 'no block'}. {could}{compared}")
+
+
+def _search(found: LevelSearch | None) -> Iterator[Block]:
+    if found is None:
+        return
+    name = {"spdy": "SPDY", "evopress": "EvoPress"}[found.method]
+    before = "not finite" if found.divergence_dp is None else f"{found.divergence_dp:.4g}"
+    yield Note(
+        f"{name} judged {wording.counted(found.evaluations, 'whole model')} of the same time by the table, beyond the "
+        "sum of losses: before recovery the answers on the pictures for choices now lie "
+        f"{found.divergence:.4g} nats from the dense model's; with the least sum of losses they lay {before}."
+    )
 
 
 def _allocation(report: Report) -> Iterator[Block]:

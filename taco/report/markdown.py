@@ -16,11 +16,20 @@ _RED = "\N{LARGE RED SQUARE}"
 
 def render_markdown(report: Report) -> str:
     """Write the report as GitHub-flavoured Markdown; a pure function of the report."""
-    page = build_page(report)
+    return page_markdown(build_page(report), "report.html")
+
+
+def page_markdown(page: Page, html: str) -> str:
+    """Write a page as GitHub-flavoured Markdown.
+
+    Args:
+        page: Everything that is shown.
+        html: Name of the file that has the pictures.
+    """
     parts = [*_top(page), *_warnings(page), _cards(page)]
     for section in page.sections:
         parts += _section(section)
-    parts += ["Pictures: see `report.html`.", f"_{escape(page.footer)}_"]
+    parts += [f"Pictures: see `{html}`.", f"_{escape(page.footer)}_"]
     return "\n\n".join(parts) + "\n"
 
 

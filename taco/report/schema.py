@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.device_schema import DeviceSection, EnginesRun
 from taco.report.parts import Frozen, GateResult, Latency
+from taco.report.search_schema import DropSearchSection, LevelSearch
 from taco.report.units_schema import UnitsSection
 
 SCHEMA_VERSION = 1
@@ -309,6 +310,8 @@ class Report(Frozen):
     spread: dict[str, float] = Field(
         default={}, description="of a search by MACs: each choice that was compared -> change of the answers, in nats"
     )
+    level_search: LevelSearch | None = Field(default=None, description="null where losses were only added up")
+    max_drop: DropSearchSection | None = Field(default=None, description="null without --max-drop")
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")

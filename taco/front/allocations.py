@@ -1,0 +1,110 @@
+"""Widths for a few speeds, chosen in three ways from one latency table: ours, one ratio for all, and MACs for time.
+
+All three aim at the same time by the same table, so that what differs is how the time is spent. Nothing here is
+measured: the whole models are, afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from taco.allocate import Allocation
+from taco.distribute import distribute
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import dense, fastest
+from taco.latency.rounds import Line
+from taco.latency_ladder import settle
+from taco.latency_search import LatencySearcher, Offered
+from taco.progress import Progress
+from taco.unit_losses import allocation_of
+from taco.units import Unit, steps_of
+
+#: Shares of the MACs that are tried for one time, evenly in their logarithm.
+_SHARES = 48
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """One allocation.
+
+    Attributes:
+        kind: The way it was chosen.
+        speedup: What it aims at, by the table.
+        allocation: The widths.
+    """
+
+    kind: Literal["ours", "uniform", "macs"]
+    speedup: float
+    allocation: Allocation
+
+    @property
+    def name(self) -> str:
+        """Of the point."""
+        return f"{self.kind}-{self.speedup:g}x"
+
+
+def asked_allocations(
+    loop: LatencySearcher, units: Sequence[Unit], speedups: Iterable[float], progress: Progress
+) -> list[Asked]:
+    """Return the allocations of all speeds, each set of widths once a way.
+
+    Args:
+        loop: Knows what may be chosen.
+        units: Of the model, with their MACs.
+        speedups: Dense time over the time to aim at.
+        progress: Told about profiling and probing.
+    """
+    offered = loop.offered(progress)
+    options, drops = offered.space.options, offered.space.drops
+    line = Line.through(dense(options).table_ms, loop.dense_ms, loop.dense_ms / offered.table.dense_ms)
+    by_macs = list(_by_macs(loop, units, offered))
+    found: list[Asked] = []
+    for speedup in sorted(speedups):
+        table_ms = line.invert(loop.dense_ms / speedup)
+        try:
+            choice = settle(loop, offered, table_ms, progress).choice
+        except BudgetInfeasibleError:
+            choice = fastest(options, drops)
+        found += [
+            Asked("ours", speedup, allocation_of(loop.searcher, choice)),
+            Asked("uniform", speedup, _first_within(loop.searcher.uniform, offered, table_ms)),
+            Asked("macs", speedup, _first_within(by_macs, offered, table_ms)),
+        ]
+    kept: dict[object, Asked] = {}
+    for asked in found:
+        kept.setdefault((asked.kind, tuple(sorted(asked.allocation.widths.items()))), asked)
+    return [asked for asked in kept.values() if asked.allocation.ratio < 1]
+
+
+def table_ms_of(widths: Mapping[str, int], offered: Offered) -> float:
+    """Return what the table says of widths: the sum over the units that were timed."""
+    return math.fsum(offered.table.units[name].at(widths[name]).p50_ms for name in offered.space.options)
+
+
+def _first_within(rungs: Sequence[Allocation], offered: Offered, table_ms: float) -> Allocation:
+    """Return the first allocation within a time, the widest first; the last where there is none."""
+    return next((rung for rung in rungs if table_ms_of(rung.widths, offered) <= table_ms), rungs[-1])
+
+
+def _by_macs(loop: LatencySearcher, units: Sequence[Unit], offered: Offered) -> Iterator[Allocation]:
+    """Yield the least losses for falling shares of the MACs: what a person does who has no clock."""
+    steps = steps_of(units, loop.searcher.bench.target.channel_multiple)
+    widths = {
+        u.name: [u.width, *range((u.width - 1) // steps[u.name] * steps[u.name], 0, -steps[u.name])] for u in units
+    }
+    losses = {
+        name: [offered.losses[name].at(width, offered.chosen.currency) for width in kept]
+        for name, kept in widths.items()
+    }
+    macs = {u.name: [u.macs * width / u.width for width in widths[u.name]] for u in units}
+    whole, least = (math.fsum(pick(costs) for costs in macs.values()) for pick in (max, min))
+    dense_width = sum(u.width for u in units)
+    for budget in np.geomspace(whole, least, _SHARES):
+        chosen = distribute(losses, macs, float(budget) * (1 + 1e-9))
+        kept = {name: widths[name][index] for name, index in chosen.items()}
+        yield Allocation(sum(kept.values()) / dense_width, kept)

@@ -1,0 +1,35 @@
+"""Allocations in order, from the dense model to the smallest: what a search for accuracy climbs down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from taco.allocate import Allocation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rung:
+    """One allocation.
+
+    Attributes:
+        allocation: The widths.
+        loop: What the report tells of how the device decided them; None where it did not.
+    """
+
+    allocation: Allocation
+    loop: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ladder:
+    """All of them; a rung may take long to make, so it is made when it is asked for.
+
+    Attributes:
+        size: How many there are, at least 1.
+        rung: Index -> the rung; 0 is the dense model.
+    """
+
+    size: int
+    rung: Callable[[int], Rung]

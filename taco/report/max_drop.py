@@ -1,0 +1,73 @@
+"""The part of the page that tells how `--max-drop` found the model: what was tried, and what each candidate lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taco.report import wording
+from taco.report.accuracy_schema import AccuracySection
+from taco.report.page import Block, Note, Section, Table
+from taco.report.schema import Report
+from taco.report.search_schema import DropFigures, DropSearchSection
+
+
+def max_drop_sections(report: Report) -> tuple[Section, ...]:
+    """Candidates with what they lost on the select pictures; nothing without `--max-drop`."""
+    found = report.max_drop
+    if found is None:
+        return ()
+    return (
+        Section(
+            "max-drop",
+            "As fast as the accuracy allows",
+            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on the shots "
+            "that were held out for choices; the pictures that judge the result had no say.",
+            tuple(_blocks(report, found)),
+        ),
+    )
+
+
+def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
+    """Say that the unseen pictures show a larger loss than was asked; empty where they do not."""
+    drop, ends = accuracy.drop_points, accuracy.drop_ci95
+    if drop is None or drop <= found.asked_points or accuracy.evaluated_on != "evaluation":
+        return ""
+    sure = (
+        "surely more" if ends is not None and ends[0] > found.asked_points else "more, though within what chance may do"
+    )
+    return (
+        f"on the evaluation pictures the model loses {wording.points(drop)}, {sure} than --max-drop "
+        f"{found.asked_points:g}: {wording.counted(found.select_images, 'select picture')} could not tell. More "
+        "--shots make the search surer"
+    )
+
+
+def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
+    rows = [
+        (f"{wording.percent(trial.kept_percent)} of the widths, {wording.counted(trial.steps, 'step')}", *_cells(trial))
+        for trial in found.trials
+    ]
+    rows.append(("the exported file", *_cells(found.shipped)))
+    one = wording.points(100 / found.select_images)
+    caption = (
+        f"Points on {wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides "
+        "weighs the loss of right answers and the loss of the probability given to the right class by how far each may "
+        "be wrong: with few pictures mostly the latter. Candidates were recovered with a part of the time."
+    )
+    columns = ("candidate", "lost", "by answers", "by probability", "held")
+    held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
+    cells = tuple((*row, "yes" if holds else "no") for row, holds in zip(rows, held, strict=True))
+    yield Table(columns, cells, wording.marked(caption, report))
+    if found.full_recoveries > 1:
+        yield Note(
+            f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
+            "the dense one, once they were exported."
+        )
+
+
+def _cells(figures: DropFigures) -> tuple[str, ...]:
+    return (
+        f"{figures.points:+.2f}",
+        f"{figures.counted:+.1f} ({figures.low:+.1f} to {figures.high:+.1f})",
+        f"{figures.by_probability:+.2f}",
+    )

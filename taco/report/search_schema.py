@@ -1,0 +1,48 @@
+"""The parts of `report.json` on how widths were searched: by accuracy lost, and on whole models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taco.report.parts import Frozen
+
+
+class DropFigures(Frozen):
+    """Accuracy lost against the dense specialist on the select pictures, in points; positive is a loss."""
+
+    points: float = Field(
+        description="the estimate that decides: `counted` and `by_probability`, weighed by their doubt"
+    )
+    counted: float = Field(description="by right answers alone")
+    low: float = Field(description="lower end of the paired 95 % interval of `counted`")
+    high: float
+    by_probability: float = Field(description="by the probability given to the true class alone")
+    weight: float = Field(description="of `counted` in `points`, 0-1")
+
+
+class DropTrial(DropFigures):
+    """One candidate, recovered with a part of the time."""
+
+    kept_percent: float = Field(description="of all widths")
+    steps: int = Field(description="of its recovery")
+
+
+class DropSearchSection(Frozen):
+    """What `--max-drop` tried and why it took this model."""
+
+    asked_points: float
+    trials: list[DropTrial] = Field(description="in the order tried")
+    shipped: DropFigures = Field(description="of the exported file, on the select pictures")
+    full_recoveries: int = Field(description="models that were recovered fully and exported until one held")
+    select_images: int
+
+
+class LevelSearch(Frozen):
+    """Search on whole models, beyond the sum of the units' losses."""
+
+    method: Literal["spdy", "evopress"]
+    evaluations: int = Field(description="whole models that were judged before any recovery")
+    divergence: float = Field(description="from the dense answers on the select pictures, nats, of what was chosen")
+    divergence_dp: float | None = Field(description="the same of the levels with the least sum of losses")

@@ -1,0 +1,163 @@
+"""`--max-drop` in the whole job, on a tiny model: what is tried, what decides, what is told, and what goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_pipeline import hashes
+from tiny_run import options, steps_of
+
+from taco import api, delivery
+from taco.accuracy import Drop
+from taco.cutting import Cutter
+from taco.drop_estimate import DropEstimate
+from taco.drop_search import SHORT, DropSearch
+from taco.errors import InputError, MeasurementError
+from taco.report.schema import Report
+
+
+def estimated(points: float) -> DropEstimate:
+    return DropEstimate(points, Drop(points, points - 5, points + 5, 6, points - 4), points, 0.1)
+
+
+@pytest.fixture(scope="module")
+def run(pi_site: Path, pi_run: api.ExportResult, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """A search that may lose so much that it ends somewhere between the dense model and the smallest."""
+    out = tmp_path_factory.mktemp("max-drop") / "out"
+    return api.export(options(pi_site, steps_of(pi_run, out), max_drop=4.0))
+
+
+def looked(report: Report) -> list[float]:
+    assert report.max_drop is not None
+    return [trial.points for trial in report.max_drop.trials]
+
+
+def test_the_last_candidate_that_holds_is_shipped_and_every_trial_is_told(run: api.ExportResult) -> None:
+    found = run.report.max_drop
+    assert found is not None
+    assert 1 <= len(found.trials) <= 6
+    assert found.asked_points == 4.0
+    assert found.select_images == run.report.task.select_images
+    assert run.report.chosen_by.startswith("the accuracy lost on the select pictures, at most 4 points")
+    kept = 100 * sum(layer.kept for layer in run.report.layers) / sum(layer.dense for layer in run.report.layers)
+    holding = [trial for trial in found.trials if trial.points <= 4.0]
+    assert kept == pytest.approx(min((trial.kept_percent for trial in holding), default=100.0))
+    assert found.shipped.points <= 4.0
+    assert "max-drop" in (run.folder / "report.html").read_text()
+
+
+def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
+    pi_site: Path, pi_run: api.ExportResult, run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, cuts = steps_of(pi_run, tmp_path / "out"), []
+    original = Cutter.cut
+
+    def counted(self: Cutter, *arguments: Any) -> Any:
+        cuts.append(arguments[1:])
+        if len(cuts) == 2:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    def judged(*_: Any) -> None:
+        raise KeyboardInterrupt  # the first time that evaluation pictures are looked at
+
+    monkeypatch.setattr(Cutter, "cut", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "judge", judged)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                api.export(options(pi_site, out, max_drop=4.0))
+    trials = len(looked(run.report))
+    assert cuts.count((SHORT,)) == trials + 1, "one was interrupted; the others are not cut again"
+    again = api.export(options(pi_site, out, max_drop=4.0))
+    assert looked(again.report) == looked(run.report)
+    assert hashes(out) == hashes(run.folder)
+
+
+def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
+    pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DropSearch, "estimate", lambda *_: estimated(9.0))
+    report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
+    assert report.width_ratio == 1.0
+    assert "no smaller model loses at most 1 points on the select pictures: the dense one was kept" in report.warnings
+
+
+def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(
+    pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trials lose nothing; the first exported file does."""
+    files: list[int] = []
+
+    def logits(*_: Any) -> str:
+        files.append(0)
+        return "exported"
+
+    def estimate(_: DropSearch, answers: Any) -> DropEstimate:
+        return estimated(3.0 if isinstance(answers, str) and len(files) == 1 else 0.0)
+
+    monkeypatch.setattr(delivery.Delivery, "select_logits", logits)
+    monkeypatch.setattr(DropSearch, "estimate", estimate)
+    report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
+    assert report.max_drop is not None
+    assert report.max_drop.full_recoveries == len(files) == 2
+    kept = sorted(trial.kept_percent for trial in report.max_drop.trials)
+    total = 100 * sum(x.kept for x in report.layers) / sum(x.dense for x in report.layers)
+    assert total == pytest.approx(kept[1])
+
+
+def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:
+    from taco.report.max_drop import exceeds
+
+    report = run.report
+    assert report.max_drop is not None
+    lost = report.accuracy.model_copy(
+        update={"drop_points": 6.0, "drop_ci95": (4.5, 8.0), "evaluated_on": "evaluation"}
+    )
+    assert "6.0 points, surely more than --max-drop 4" in exceeds(report.max_drop, lost)
+    unsure = lost.model_copy(update={"drop_ci95": (1.0, 9.0)})
+    assert "more, though within what chance may do" in exceeds(report.max_drop, unsure)
+    assert exceeds(report.max_drop, lost.model_copy(update={"drop_points": 4.0})) == ""
+    assert exceeds(report.max_drop, lost.model_copy(update={"evaluated_on": "select"})) == ""
+
+
+def test_levels_by_time_need_a_clock(pi_site: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="--allocation latency needs a measurement"):
+        api.export(options(pi_site, tmp_path / "out", max_drop=1.0, allocation="latency"))
+
+
+def test_given_widths_are_kept_exactly(pi_site: Path, pi_run: api.ExportResult, tmp_path: Path) -> None:
+    report = api.export(
+        options(pi_site, steps_of(pi_run, tmp_path / "out"), widths=pi_run.folder / "manifest.json")
+    ).report
+    assert report.layers == pi_run.report.layers
+    assert report.chosen_by == "a person (--widths)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    name: str
+    content: str
+    said: str
+
+
+WRONG = (
+    Wrong("no JSON", "{", "cannot be read"),
+    Wrong("no widths", '{"a": "b"}', "holds no widths"),
+    Wrong("unknown", '{"blocks.9.0.conv_pwl": 16}', "has no unit 'blocks.9.0.conv_pwl'"),
+    Wrong("too wide", '{"FIRST": 100000}', "cannot keep 100000"),
+    Wrong("nothing left", '{"FIRST": 0}', "cannot keep 0"),
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
+def test_wrong_widths_are_refused_at_once(
+    pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, wrong: Wrong
+) -> None:
+    file = tmp_path / "widths.json"
+    file.write_text(wrong.content.replace("FIRST", pi_run.report.layers[0].unit))
+    with pytest.raises(InputError, match=wrong.said):
+        api.make_plan(options(pi_site, tmp_path / "out", widths=file))
