@@ -95,7 +95,7 @@ class LatencySearcher:
         def search(blocks: Drops) -> Searched:
             return self._search(speedup, table, options, blocks, advance)
 
-        found, rounds, blocks = _with_blocks(search, drops, self.prober, probed)
+        found, rounds, blocks = with_blocks(search, drops, self.prober, probed)
         return {
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
             "choices": [_as_json(options, drops, c) for c in found.choices],
@@ -219,6 +219,35 @@ def within_limits(
     raise broken_error(held)
 
 
+def with_blocks(
+    search: Callable[[Drops], Searched], drops: Drops, prober: Prober, probed: Probed
+) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
+    """Search with blocks that may be left out, and where some are, without; return the less harmful, and all rounds.
+
+    Args:
+        search: Blocks that may be left out -> what was found.
+        drops: All of them.
+        prober: Judges whole choices on the select pictures.
+        probed: What every block does alone.
+
+    Raises:
+        BudgetInfeasibleError: Even with blocks left out nothing is fast enough.
+    """
+    first = search(drops)
+    taken = [name for name in drops if first.choices[0].widths.get(name) == 0]
+    told: dict[str, Any] = {"offered": {n: probed.dropped[n] for n in drops}, "taken": taken}
+    if not taken:
+        return first, first.rounds, told if drops else None
+    told["harm_with"] = harm = prober.harm(first.choices[0].widths)
+    try:
+        second = search({})
+    except BudgetInfeasibleError:  # only without some blocks it is fast enough
+        return first, first.rounds, told
+    told["harm_without"] = other = prober.harm(second.choices[0].widths)
+    rounds = (*first.rounds, *second.rounds)
+    return (first, rounds, told) if harm <= other else (second, rounds, {**told, "taken": []})
+
+
 def probed_once(searcher: Searcher, prober: Prober, progress: Progress) -> Probed:
     """Return the probes: of this run, or made now."""
 
@@ -232,7 +261,7 @@ def probed_once(searcher: Searcher, prober: Prober, progress: Progress) -> Probe
 def losses_of(searcher: Searcher, probed: Probed) -> dict[str, UnitLoss]:
     """Return what every unit loses; blocks, which have no widths, are missing."""
     return {
-        name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
+        name: UnitLoss(s.order.loss.numpy(), s.unit.parts, probed.alone[name])
         for name, s in searcher.solutions.items()
         if s.unit.kind != "block"
     }
@@ -255,25 +284,6 @@ def allocation_of(searcher: Searcher, choice: Choice) -> Allocation:
     channels = [name for name, unit in units.items() if unit.kind != "block"]
     kept, dense = sum(widths[name] for name in channels), sum(units[name].width for name in channels)
     return Allocation(kept / dense, widths)
-
-
-def _with_blocks(
-    search: Callable[[Drops], Searched], drops: Drops, prober: Prober, probed: Probed
-) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
-    """Search with blocks that may be left out, and where some are, without; return the less harmful, and all rounds."""
-    first = search(drops)
-    taken = [name for name in drops if first.choices[0].widths.get(name) == 0]
-    told: dict[str, Any] = {"offered": {n: probed.dropped[n] for n in drops}, "taken": taken}
-    if not taken:
-        return first, first.rounds, told if drops else None
-    told["harm_with"] = harm = prober.harm(first.choices[0].widths)
-    try:
-        second = search({})
-    except BudgetInfeasibleError:  # only without some blocks it is fast enough
-        return first, first.rounds, told
-    told["harm_without"] = other = prober.harm(second.choices[0].widths)
-    rounds = (*first.rounds, *second.rounds)
-    return (first, rounds, told) if harm <= other else (second, rounds, {**told, "taken": []})
 
 
 def _as_json(options: Options, drops: Drops, choice: Choice) -> list[dict[str, Any]]:

@@ -316,7 +316,9 @@ class _Job:
         return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
 
     def _solve(self, specialist: Specialist) -> dict[str, UnitSolution]:
-        units, module, pictures = self.plan.units.within_blocks, specialist.module, self.pictures
+        found, module, pictures = self.plan.units, specialist.module, self.pictures
+        one_ratio = decide_allocation(self.options, self.plan.budget) == "uniform"
+        units = found.within_blocks if one_ratio else found.unit_by_unit
         if not units or not self.plan.budget.cuts:
             return {}
 
@@ -327,7 +329,7 @@ class _Job:
         moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
         executor = Executor.parse(self.options.executor)
         solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
-        return {**solved, **{u.name: droppable(u) for u in self.plan.units.of("block")}}
+        return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
 
     def _realise(
         self, specialist: Specialist, dense: Pair, solutions: Mapping[str, UnitSolution], found: Found

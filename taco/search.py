@@ -24,7 +24,7 @@ from taco.stability import steady
 from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult, Ratio, pooled
 from taco.transport import LocalTransport
-from taco.units import UnitMap, steps_of
+from taco.units import WITHIN_BLOCKS, UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class Searcher:
             `candidates`: the chosen ratio and widths, then the next narrower ones, should a final measurement fall
             short; and `trials`.
         """
-        dense_widths = {name: s.unit.width for name, s in self.solutions.items()}
+        dense_widths = {n: s.unit.width for n, s in self.solutions.items() if s.unit.kind in WITHIN_BLOCKS}
         steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
         options = candidates(dense_widths, steps) or [uniform(dense_widths, 1.0, steps)]
         trials: dict[float, float] = {}
