@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
@@ -114,7 +115,8 @@ class Contest:
     @functools.cached_property
     def _losses(self) -> Callable[[str, int], float]:
         """Unit and width -> loss, in the currency that ranks probed models best: what the latency loop uses."""
-        probed = Prober(self.dense, self.solutions, self.setting.answers, MULTIPLE, {}).probe(lambda _: None)
+        none = np.zeros(0, np.int64)  # labels, which probing does not look at
+        probed = Prober(self.dense, self.solutions, self.setting.answers, none, MULTIPLE, {}).probe(lambda _: None)
         units = {
             name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
             for name, s in self.solutions.items()
@@ -126,8 +128,8 @@ class Contest:
         """Return the widths with the least harm for the MACs: the latency loop with MACs for milliseconds."""
         widths = {u.name: [u.width, *_below(u.width, self.steps[u.name])] for u in self.units}
         losses = {u.name: [self._losses(u.name, width) for width in widths[u.name]] for u in self.units}
-        macs = {u.name: [u.macs * w / u.width for w in widths[u.name]] for u in self.units}
-        fixed = self.macs - sum(u.macs for u in self.units)  # units of one block each share no layer
+        macs = {u.name: [float(u.macs * w) for w in widths[u.name]] for u in self.units}
+        fixed = self.macs - sum(u.macs * u.width for u in self.units)  # units of one block each share no layer
         chosen = distribute(losses, macs, share * self.macs - fixed)
         return {name: widths[name][index] for name, index in chosen.items()}
 

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import taco
 from taco.errors import InputError
 from taco.files import write_atomically
 from taco.latency.table import LatencyTable, cache_folder, device_words, read_table
@@ -88,7 +87,7 @@ class Asked:
 
 def _code() -> dict[str, str]:
     """Return what of this installation decides which units a model has and how they are timed."""
-    folder = Path(str(taco.__file__)).parent
+    folder = Path(__file__).parents[1]
     found = {name: hashlib.sha256((folder / f"{name}.py").read_bytes()).hexdigest()[:16] for name in _SOURCES}
     for package in _PACKAGES:
         try:
