@@ -105,8 +105,8 @@ def build(
     if not quiet:
         count = sum(len(built.database.levels(unit)) for unit in built.database.units)
         done = "was there already" if built.already_done else "is ready"
-        more = f", {len(built.database.channel_units)} units at every width" if widths else ""
-        printing.note(f"{out} {done}: {len(built.database.units)} layers, {count} solutions{more}")
+        wide = f", {len(built.database.channel_units)} units at every width" if widths else ""
+        printing.note(f"{out} {done}: {len(built.database.units)} layers, {count} solutions{wide}")
 
 
 @app.command()

@@ -150,8 +150,10 @@ class LayerDatabase:
         Raises:
             InputError: The first that is missing or damaged.
         """
-        for entry in (*self.index.units.values(), *self.index.channels.values()):
+        for entry in self.index.units.values():
             read_unit(self.folder, entry)
+        for unit in self.index.channels.values():
+            read_unit(self.folder, unit)
 
     def stitch(self, model: nn.Module, levels: Mapping[str, Level]) -> nn.Module:
         """Return a new model with each layer at its level; layers that are not named stay dense.
