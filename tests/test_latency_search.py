@@ -180,16 +180,15 @@ def test_blocks_are_left_out_where_widths_alone_are_too_slow_and_nothing_is_comp
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_block_out_where_that_does_least_harm(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+def test_where_probes_do_no_harm_there_is_no_rate_and_no_block_is_left_out(
+    task: Path, tmp_path: Path, bench: FakeBench
+) -> None:
+    """Random weights of this model give every picture the same answer, whatever is cut."""
     report = exported(task, tmp_path / "out", speedup=1.5, model="test_resnet")
     assert report.speedup is not None
     assert report.speedup >= 1.5
-    assert report.blocks is not None
-    assert report.blocks.offered.keys() == {"layer1.0"}
-    gone = {layer.unit for layer in report.layers if layer.kept == 0}
-    assert ("layer1.0" in gone) is (report.blocks.taken == ["layer1.0"])
-    levels = {u.unit: u.level for u in report.allocation}
-    assert all(levels[unit] in ("drop", "width:0") for unit in gone)
+    assert report.blocks is None
+    assert all(layer.kept > 0 for layer in report.layers)
 
 
 def test_milliseconds_without_a_device_are_refused(task: Path, tmp_path: Path) -> None:
