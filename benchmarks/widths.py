@@ -128,8 +128,8 @@ class Contest:
         """Return the widths with the least harm for the MACs: the latency loop with MACs for milliseconds."""
         widths = {u.name: [u.width, *_below(u.width, self.steps[u.name])] for u in self.units}
         losses = {u.name: [self._losses(u.name, width) for width in widths[u.name]] for u in self.units}
-        macs = {u.name: [u.macs * w / u.width for w in widths[u.name]] for u in self.units}
-        fixed = self.macs - sum(u.macs for u in self.units)  # units of one block each share no layer
+        macs = {u.name: [float(u.macs * w) for w in widths[u.name]] for u in self.units}
+        fixed = self.macs - sum(u.macs * u.width for u in self.units)  # units of one block each share no layer
         chosen = distribute(losses, macs, share * self.macs - fixed)
         return {name: widths[name][index] for name, index in chosen.items()}
 

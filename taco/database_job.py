@@ -141,7 +141,7 @@ class _Job:
 
     def build_widths(self, source: Source) -> None:
         """Make the database hold the order of every unit that a run cuts."""
-        found = find_units(source.model, self.generalist.preprocessing.input_size).within_blocks
+        found = find_units(source.model, self.generalist.preprocessing.input_size).unit_by_unit
         with self.progress.step("calibrate the units", source.pictures) as advance:
             moments = calibrate_units(source.model, found, source.batches(), advance)
         build_widths(self.options.out, source.model, (found, moments), self.how.executor, self.progress)

@@ -11,14 +11,17 @@ from typing import Any
 
 from taco.files import write_atomically
 from taco.stitched import skeleton
-from taco.units import WITHIN_BLOCKS, Kind, UnitMap, find_units
+from taco.units import UNIT_BY_UNIT, WITHIN_BLOCKS, Kind, UnitMap, find_units
 
 INTRODUCTION = """\
 # What can be made smaller in each family
 
 Written by `python -m taco.families docs/families.md` from the code; do not edit. A run of `taco-export` cuts what one
-block has for itself: {cut}. The rest is found, can be stitched, and is tested, but no run takes it yet. Models are
-reparameterised first. Where channels have several readers, their second-order scores are summed and each is refitted.
+block has for itself: {cut}. Where each unit gets a width of its own (`--allocation latency`, `--max-bytes` and the
+like), it cuts {more} too, and may leave residual blocks out. The rest is found, can be stitched, and is tested, but no
+run takes it: a stream is read by all blocks of a stage, so that its time belongs to no block, and cut under LayerNorm
+it changes what the norm computes. Models are reparameterised first. Where channels have several readers, their
+second-order scores are summed and each is refitted.
 
 | kind | what |
 |---|---|
@@ -76,8 +79,8 @@ def section(shown: Shown) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    cut = ", ".join(sorted(WITHIN_BLOCKS))
-    return INTRODUCTION.format(cut=cut) + "".join(section(shown) for shown in FAMILIES)
+    cut, more = ", ".join(sorted(WITHIN_BLOCKS)), ", ".join(sorted(UNIT_BY_UNIT - WITHIN_BLOCKS))
+    return INTRODUCTION.format(cut=cut, more=more) + "".join(section(shown) for shown in FAMILIES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ def read_widths(path: Path, units: UnitMap) -> dict[str, int]:
         raise InputError(f"--widths {path} holds no widths", _FORM)
     blocks = {unit.name for unit in units.of("block")}
     gone = [name for name, width in found.items() if name in blocks and width == 0]
-    inside = {unit.name: 0 for unit in units.within_blocks if any(lies_in(unit, block) for block in gone)}
+    inside = {unit.name: 0 for unit in units.unit_by_unit if any(lies_in(unit, block) for block in gone)}
     torn = [name for name in inside if found.get(name)]
     if torn:
         raise InputError(
@@ -50,7 +50,7 @@ def read_widths(path: Path, units: UnitMap) -> dict[str, int]:
 
 
 def _checked(found: Mapping[str, int], path: Path, units: UnitMap) -> Mapping[str, int]:
-    known = {unit.name: unit for unit in (*units.within_blocks, *units.of("block"))}
+    known = {unit.name: unit for unit in (*units.unit_by_unit, *units.of("block"))}
     for name, width in found.items():
         if name not in known:
             raise InputError(

@@ -32,7 +32,7 @@ from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovering import Recovery
 from taco.refit import Starter
 from taco.rundir import RunDir
-from taco.search import Searcher
+from taco.search import Searcher, decide_allocation
 from taco.specialise import Specialist, make_head, predict_logits, specialise
 from taco.stored import Store
 from taco.trainer import RecoveryOptions
@@ -74,7 +74,9 @@ class Groundwork:
     @functools.cached_property
     def solutions(self) -> dict[str, UnitSolution]:
         """How every unit's channels leave, and blocks that may be left out; nothing where nothing is to be cut."""
-        units, module, pictures = self.plan.units.within_blocks, self.specialist.module, self.pictures
+        found, module, pictures = self.plan.units, self.specialist.module, self.pictures
+        one_ratio = decide_allocation(self.options, self.plan.budget) == "uniform" and not self.plan.budget.given
+        units = found.within_blocks if one_ratio else found.unit_by_unit
         if not units or not self.plan.budget.cuts:
             return {}
 
@@ -85,7 +87,7 @@ class Groundwork:
         moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
         executor = Executor.parse(self.options.executor)
         solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
-        return {**solved, **{u.name: droppable(u) for u in self.plan.units.of("block")}}
+        return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
 
     def width_search(self, dense: Pair) -> WidthSearch:
         """Return what finds widths, in the precision that is used now.

@@ -127,8 +127,9 @@ class MacsSearcher:
             values = searcher.find(Budget(None, share), advance)
         except BudgetInfeasibleError:
             return None
+        dense = {name: s.unit.width for name, s in searcher.solutions.items()}
         for candidate in values["candidates"]:
-            allocation = Allocation(**candidate)
+            allocation = Allocation(candidate["ratio"], {**dense, **candidate["widths"]})
             if not any(held.broken for held in self.limiter.held(allocation)):
                 return allocation
         return None

@@ -54,7 +54,7 @@ class Unheld:
 
 
 def find_holders(model: nn.Module, found: UnitMap, input_size: Sequence[int]) -> dict[str, Holder | Unheld]:
-    """Find what holds each unit that lies within a block.
+    """Find what holds each unit that a search unit by unit may cut.
 
     Args:
         model: In eval mode; not modified.
@@ -62,9 +62,9 @@ def find_holders(model: nn.Module, found: UnitMap, input_size: Sequence[int]) ->
         input_size: (channels, height, width) of a picture.
     """
     blocks = [u.name for u in found.of("block")]
-    places = {unit.name: _place(model, unit, blocks) for unit in found.within_blocks}
+    places = {unit.name: _place(model, unit, blocks) for unit in found.unit_by_unit}
     calls = _calls(model, {_first(name, children) for name, children in places.values()}, input_size)
-    return {u.name: _held(model, u, places[u.name], calls) for u in found.within_blocks}
+    return {u.name: _held(model, u, places[u.name], calls) for u in found.unit_by_unit}
 
 
 def widths_of(unit: Unit, step: int, count: int = WIDTHS) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ class Profiler:
     @functools.cached_property
     def widths(self) -> Mapping[str, tuple[int, ...]]:
         """The widths at which every unit is timed, the widest first."""
-        units = self.found.within_blocks
+        units = self.found.unit_by_unit
         steps = steps_of(units, self.target.channel_multiple)
         return {u.name: widths_of(u, steps[u.name]) for u in units}
 
@@ -212,7 +212,7 @@ class Profiler:
         return result
 
     def _cells(self, results: Mapping[str, BenchResult], dense_ms: float) -> dict[str, UnitCells]:
-        kinds = {u.name: u.kind for u in self.found.within_blocks}
+        kinds = {u.name: u.kind for u in self.found.unit_by_unit}
         return {
             name: UnitCells(
                 kind=kinds[name],
@@ -237,7 +237,7 @@ class Profiler:
 
     def _protos(self, name: str, holder: Holder) -> Iterator[tuple[int, onnx.ModelProto]]:
         """Yield the graph at every width: exported at two, cut to size where the graphs are alike."""
-        unit = next(u for u in self.found.within_blocks if u.name == name)
+        unit = next(u for u in self.found.unit_by_unit if u.name == name)
         widths = self.widths[name]
 
         def exported(width: int) -> Sized:

@@ -24,7 +24,7 @@ from taco.stability import steady
 from taco.targets.loading import Target, list_targets, load_target
 from taco.timings import BenchResult, Ratio, pooled
 from taco.transport import LocalTransport
-from taco.units import UnitMap, steps_of
+from taco.units import WITHIN_BLOCKS, UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class Searcher:
     @property
     def uniform(self) -> list[Allocation]:
         """Every allocation with one ratio for all units, the dense one first."""
-        dense = {name: s.unit.width for name, s in self.solutions.items()}
+        dense = {name: s.unit.width for name, s in self.solutions.items() if s.unit.kind in WITHIN_BLOCKS}
         steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
         return candidates(dense, steps) or [uniform(dense, 1.0, steps)]
 

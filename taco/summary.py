@@ -91,7 +91,7 @@ def make_report(
         layers=[
             schema.LayerWidth(unit=u.name, kind=u.kind, dense=u.width, kept=done.cut.widths.get(u.name, u.width))
             for u in plan.units.units
-            if u in plan.units.within_blocks or done.cut.widths.get(u.name) == 0
+            if u in plan.units.within_blocks or u.name in done.cut.widths
         ],
         refit=schema.RefitSection(**dataclasses.asdict(done.cut.refit)) if done.cut.refit else None,
         recovery=_recovery(done),

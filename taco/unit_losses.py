@@ -32,7 +32,7 @@ def probed_once(searcher: Searcher, prober: Prober, progress: Progress) -> Probe
 def losses_of(searcher: Searcher, probed: Probed) -> dict[str, UnitLoss]:
     """Return what every unit loses; blocks, which have no widths, are missing."""
     return {
-        name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])
+        name: UnitLoss(s.order.loss.numpy(), s.unit.parts, probed.alone[name])
         for name, s in searcher.solutions.items()
         if s.unit.kind != "block"
     }

@@ -28,6 +28,8 @@ Kind = Literal["inner", "mlp", "squeeze", "stem", "stream", "heads", "head width
 
 #: Kinds whose channels belong to one block: they go without touching what blocks hand to each other.
 WITHIN_BLOCKS: frozenset[Kind] = frozenset({"inner", "mlp", "heads"})
+#: Kinds that a search unit by unit may cut; one ratio for all leaves the width of heads alone, where heads go already.
+UNIT_BY_UNIT: frozenset[Kind] = WITHIN_BLOCKS | {"head width"}
 #: Kinds that are counted in channels, so that a target's channel multiple applies to them.
 IN_CHANNELS: frozenset[Kind] = frozenset({"inner", "mlp", "squeeze", "stem", "stream", "head width"})
 
@@ -74,6 +76,11 @@ class Unit:
         return 2 * self.consumers[0].repeat if self.kind == "head width" else 1
 
     @property
+    def parts(self) -> int:
+        """How many outputs its loss sums up: of every consumer, and for the width of heads their logits."""
+        return len(self.consumers) + (self.kind == "head width")
+
+    @property
     def responses(self) -> tuple[str, ...]:
         """Norms that compare the size of its channels with the mean over all of them."""
         return tuple(m.module for m in self.members if m.role == "response")
@@ -109,8 +116,13 @@ class UnitMap:
 
     @property
     def within_blocks(self) -> tuple[Unit, ...]:
-        """The units that one block has for itself: what a run cuts."""
+        """The units that one block has for itself: what a run cuts at one ratio."""
         return self.of(*WITHIN_BLOCKS)
+
+    @property
+    def unit_by_unit(self) -> tuple[Unit, ...]:
+        """The units that a run cuts where each gets a width of its own."""
+        return self.of(*UNIT_BY_UNIT)
 
     def of(self, *kinds: Kind) -> tuple[Unit, ...]:
         """Return the units of some kinds."""

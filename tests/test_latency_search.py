@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from test_pipeline import FakeBench, hashes, options
 
 from taco import api, delivery, search
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
-from taco.latency.rounds import BAND
+from taco.latency.levels import Choice, Drop, Drops, Level
+from taco.latency.rounds import BAND, Line, Round
+from taco.latency_search import Searched, with_or_without
+from taco.probes import Probed
 from taco.report.schema import Report
 from taco.timings import BenchResult
 
@@ -129,6 +132,63 @@ def test_out_of_reach_is_told_the_fastest(task: Path, tmp_path: Path, bench: Fak
     assert caught.value.exit_code == 3
     assert re.search(r"before recovery it names \d+ of \d+ select pictures right, the dense one \d+", caught.value.what)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def choice(**widths: int) -> Choice:
+    return Choice({name: Level(width, 0.0, 0.0, "measured") for name, width in widths.items()})
+
+
+def searched(*, fails: bool = False, **widths: int) -> Callable[[Drops], Searched]:
+    """A search that leaves `block` out where it may, and else takes `widths`."""
+
+    def search(drops: Drops) -> Searched:
+        if not drops and fails:
+            raise BudgetInfeasibleError("too slow", "")
+        found = choice(block=0, a=0) if drops else choice(**widths)
+        return Searched((found,), (Round(found, 1.0, 1.0 + len(drops), Line(0.0, 1.0)),), ())
+
+    return search
+
+
+DROP = {"block": Drop(("a",), 1.0, 1.0, "measured")}
+
+
+@pytest.mark.parametrize(
+    ("with_block", "without", "taken"), [(0.1, 0.2, ["block"]), (0.2, 0.2, ["block"]), (0.3, 0.2, [])]
+)
+def test_the_select_pictures_decide_between_blocks_and_widths(
+    with_block: float, without: float, taken: list[str]
+) -> None:
+    def harm(choice: Choice) -> float:
+        return with_block if choice.widths.get("block") == 0 else without
+
+    probed = Probed({}, (), {"block": 0.05})
+    found, rounds, told = with_or_without(searched(a=4), DROP, harm, probed)
+    assert told == {
+        "offered": {"block": 0.05}, "taken": taken, "harm_with": with_block, "harm_without": without
+    }  # fmt: skip
+    assert (found.choices[0].widths.get("block") == 0) is bool(taken)
+    assert [r.measured_ms for r in rounds] == [2.0, 1.0], "every round is kept"
+
+
+def test_blocks_are_left_out_where_widths_alone_are_too_slow_and_nothing_is_compared_where_none_is() -> None:
+    probed = Probed({}, (), {"block": 0.05})
+    found, _, told = with_or_without(searched(fails=True), DROP, lambda _: 0.3, probed)
+    assert found.choices[0].widths["block"] == 0
+    assert told == {"offered": {"block": 0.05}, "taken": ["block"], "harm_with": 0.3}
+    assert with_or_without(searched(a=4), {}, lambda _: 0.3, probed)[2] is None
+
+
+@pytest.mark.slow
+def test_where_probes_do_no_harm_there_is_no_rate_and_no_block_is_left_out(
+    task: Path, tmp_path: Path, bench: FakeBench
+) -> None:
+    """Random weights of this model give every picture the same answer, whatever is cut."""
+    report = exported(task, tmp_path / "out", speedup=1.5, model="test_resnet")
+    assert report.speedup is not None
+    assert report.speedup >= 1.5
+    assert report.blocks is None
+    assert all(layer.kept > 0 for layer in report.layers)
 
 
 def test_milliseconds_without_a_device_are_refused(task: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_limits_on_bytes_and_macs_hold_as_counted_on_the_whole_model(case: Case)
     assert max(h["used"] / h["asked"] for h in held.values()) > 0.85, "no more is taken away than needed"
 
 
+@pytest.mark.slow
 def test_a_limit_that_nothing_reaches_says_what_was_reached(case: Case) -> None:
     with pytest.raises(LimitError, match=r"--max-memory 1000 \(reached: .*Ask for --max-memory"):
         limited(case, memory_bytes=1000.0).find(1.0, case.probed, lambda _: None)

@@ -11,6 +11,8 @@ from test_report_figures import parsed, paths, texts
 from taco.report.loop import loop_sections
 from taco.report.loop_figures import block_times, round_marks
 from taco.report.page import Block, Folded, Note, Picture, Table
+from taco.report.record import recovery_section
+from taco.report.schema import BlocksSection, HeldLimit
 
 
 def blocks(**changes: object) -> list[Block]:
@@ -54,6 +56,52 @@ def test_the_currency_is_told_with_its_rank_correlation() -> None:
     assert "as the change of the answers when that unit alone is cut" in words()
     assert "shares 0.41, logarithms 0.52, probes 0.90" in words()
     assert "ranked" not in words(currency=None)
+
+
+def test_blocks_that_could_be_left_out_are_told_with_what_it_cost() -> None:
+    found = BlocksSection(offered={"blocks.1": 0.02, "blocks.2": 0.5}, taken=[])
+    told = words(blocks=found)
+    assert "Left out: no block. 2 residual blocks could be left out" in told
+    assert "blocks.1 0.02; blocks.2 0.5." in told
+    assert "whole choice" not in told
+    told = words(blocks=found.model_copy(update={"taken": ["blocks.1"], "harm_with": 0.3, "harm_without": 0.4}))
+    assert "Left out: blocks.1." in told
+    assert "with blocks left out 0.3, by widths alone 0.4." in told
+
+
+def test_limits_are_told_with_what_is_used() -> None:
+    told = words(limits=[HeldLimit(flag="--max-bytes", asked=4e6, used=3.5e6)])
+    assert "Limits that held beside the budget, and what the model uses: --max-bytes 4e+06: 3.5e+06." in told
+    assert "Limits" not in words()
+
+
+def test_a_search_by_macs_tells_what_was_compared() -> None:
+    report = make_report(currency=make_loop().currency, spread={"with blocks": 0.2, "one ratio": 0.9})
+    (section,) = loop_sections(report)
+    told = " ".join(block.text for block in section.blocks if isinstance(block, Note))
+    assert "(nats, before recovery: with blocks 0.2; one ratio 0.9)" in told
+    assert "No clock took part" in section.meaning
+    assert not any(isinstance(block, Picture) for block in section.blocks)
+
+
+REFIT = {"kept": "in order", "one_by_one": 1.71, "in_order": 1.33, "failed": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "one after the other, each for what is left: that came nearer.*one by one 1.71, in order 1.33"),
+        ({"kept": "one by one"}, "refitted each on the dense model's inputs"),
+        ({"in_order": None}, "in order not finite"),
+        ({"failed": "conv: no. Raise it", "in_order": None}, "failed, and was left out: conv: no. Raise it"),
+    ],
+    ids=["in order", "one by one", "not finite", "failed"],
+)
+def test_how_readers_were_refitted_is_told(changes: dict[str, object], said: str) -> None:
+    report = make_report(refit={**REFIT, **changes})
+    told = " ".join(block.text for block in recovery_section(report).blocks if isinstance(block, Note))
+    assert re.search(said, told), told
+    assert "refitted" not in " ".join(b.text for b in recovery_section(make_report()).blocks if isinstance(b, Note))
 
 
 def test_every_unit_has_a_row() -> None:

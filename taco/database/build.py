@@ -209,7 +209,7 @@ class _Builder:
         )
         index.write(self.folder)
         if finished:
-            named = {*(entry.file for entry in units.values()), *(entry.file for entry in self.channels.values())}
+            named = {entry.file for entry in units.values()} | {entry.file for entry in self.channels.values()}
             for file in (self.folder / FOLDER).iterdir():
                 if f"{FOLDER}/{file.name}" not in named:
                     file.unlink()

@@ -152,8 +152,8 @@ class LayerDatabase:
         """
         for entry in self.index.units.values():
             read_unit(self.folder, entry)
-        for widths in self.index.channels.values():
-            read_unit(self.folder, widths)
+        for unit in self.index.channels.values():
+            read_unit(self.folder, unit)
 
     def stitch(self, model: nn.Module, levels: Mapping[str, Level]) -> nn.Module:
         """Return a new model with each layer at its level; layers that are not named stay dense.
