@@ -51,8 +51,8 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     one = wording.points(100 / found.select_images)
     caption = (
         f"Points on {wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides "
-        "weighs the loss of right answers and the loss of the probability given to the right class by how far each may be wrong: "
-        "with few pictures mostly the latter. Candidates were recovered with a part of the time."
+        "weighs the loss of right answers and the loss of the probability given to the right class by how far each may "
+        "be wrong: with few pictures mostly the latter. Candidates were recovered with a part of the time."
     )
     columns = ("candidate", "lost", "by answers", "by probability", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
