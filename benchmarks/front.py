@@ -109,7 +109,7 @@ def _earlier(cell: Cell, runs: Path) -> Path | None:
 
 
 def _run(options: ExportOptions) -> Found:
-    progress = PlainProgress()
+    progress, resumed = PlainProgress(), (options.out / ".taco" / "steps").is_dir()
     begin = time.monotonic()
     done = api.export(options, progress, ["taco", "export", "--max-drop", f"{LIMIT:g}", "--allocation", "latency"])
     seconds, report = time.monotonic() - begin, done.report
@@ -119,7 +119,7 @@ def _run(options: ExportOptions) -> Found:
     bench, precisions = _against(options, done.folder / "model.onnx", progress)
     fastest = min((n for n, p in precisions.items() if p == "int8"), key=lambda n: bench.models[n].p50_ms, default=None)
     return {
-        "resumed": done.already_done,
+        "resumed": resumed,
         "seconds": sum(step.seconds for step in report.steps) if done.already_done else seconds,
         "reused": None if options.from_run is None else options.from_run.name,
         "dense": report.accuracy.dense.top1.percent,
@@ -132,7 +132,7 @@ def _run(options: ExportOptions) -> Found:
         "macs": report.size.compressed.macs / report.size.dense.macs,
         "precision": report.runtime.precision,
         "ms": {name: timing.p50_ms for name, timing in bench.models.items()},
-        "over_fp32": _ratio(bench, "ort-fp32" if "ort-fp32" in bench.models else "fp32"),
+        "over_fp32": _ratio(bench, next(n for n in ("ort-fp32", "fp32", "dense") if n in bench.models)),
         "over_int8": None if fastest is None else _ratio(bench, fastest),
         "best_int8": fastest,
         "rounds": bench.rounds,
@@ -186,7 +186,7 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
         over = [_several([c["over_fp32"] for c in cells]), _several([c["over_int8"] for c in cells if c["over_int8"]])]
         tools = "/".join(sorted({c["best_int8"] for c in cells if c["best_int8"]}))
         ms = ", ".join(f"{c['ms']['small']:.2f}" for c in cells)
-        minutes = ", ".join(f"{c['seconds'] / 60:.0f}" for c in cells)
+        minutes = ", ".join(f"{c['seconds'] / 60:.0f}{' (resumed)' if c.get('resumed') else ''}" for c in cells)
         mean = statistics.mean(c["drop"] for c in cells)
         yield (
             f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "

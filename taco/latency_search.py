@@ -111,7 +111,8 @@ class LatencySearcher:
             searched = list(refined_rounds(best, budget_ms, search, measure))
             rounds += searched
             taken = [r for r in searched if r.measured_ms <= budget_ms]
-            best, sought = (taken[-1], sought) if taken else (best, [])
+            best = taken[-1] if taken else best
+            sought = [found for found in sought if found.choice.widths == best.choice.widths]
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
             "candidates": [dataclasses.asdict(self.allocation(c)) for c in (best.choice, *spare)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -93,7 +94,7 @@ def _draw(axes: Axes, point: FrontPoint) -> None:
     axes.add_line(dot)
 
 
-def _style(mark: Mark) -> dict[str, object]:
+def _style(mark: Mark) -> dict[str, Any]:
     return {
         "marker": mark.shape,
         "color": mark.colour,
