@@ -22,7 +22,7 @@ BENCHES := $(addprefix bench-,$(DEVICES))
 TIMED := tests/test_main_job.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types schemas families docs bench clean $(DEVICES) $(BENCHES)
+.PHONY: help setup demo test test-slow check lint types schemas families docs evidence bench clean $(DEVICES) $(BENCHES)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ schemas: setup ## write docs/schemas/*.json from the models
 	$(BIN)/python -m taco.schemas docs/schemas
 
 check: lint types test ## what CI runs: ruff, mypy and the README's own test command
+
+evidence: setup ## docs/evidence.md and docs/benchmarks.md again from the cells (RUN="front" makes its cells first: hours)
+	$(BIN)/python -m benchmarks.evidence $(if $(RUN),--run $(RUN))
 
 bench: setup ## the benchmarks; each prints ratios against a baseline
 	$(BIN)/python -m benchmarks

@@ -9,7 +9,7 @@ from typing import cast
 import benchmarks
 
 #: They work off cells for hours; each is called by its name.
-LONG = ("int8", "loop", "recovery", "specialisation", "two_runtimes", "widths")
+LONG = ("evidence", "front", "int8", "loop", "recovery", "specialisation", "two_runtimes", "widths")
 
 
 def main() -> None:

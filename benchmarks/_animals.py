@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from benchmarks._machine import machine
 from taco.accuracy import Score, paired_drop
 from taco.agnostic import CalibrationPictures, agnostic_batches
 from taco.files import write_atomically
@@ -110,7 +111,7 @@ def compared(labels: Answers, first: Answers, second: Answers, classes: Sequence
 
 
 def write_cell(results: Path, cell: Any, found: Mapping[str, Any]) -> None:
-    """Keep a cell (a dataclass with a `name`) and what was found, as JSON, and tell it."""
-    content = json.dumps({**dataclasses.asdict(cell), **found}, indent=1) + "\n"
+    """Keep a cell (a dataclass with a `name`), the machine and what was found, as JSON, and tell it."""
+    content = json.dumps({**dataclasses.asdict(cell), **machine(), **found}, indent=1) + "\n"
     write_atomically(results / f"{cell.name}.json", content.encode())
     print(f"{cell.name}: {found['percent']:.1f} % (dense {found['dense']:.1f} %)", flush=True)

@@ -10,9 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from taco.files import write_atomically
+from benchmarks._page import save
 
-BEGIN, END = "<!-- recovery: begin -->", "<!-- recovery: end -->"
 _METHODS = ("dense", "unrecovered", "cross-entropy", "logits", "ours")
 _COLOURS = {
     "dense": "#8593a0",
@@ -26,21 +25,13 @@ Cells = Sequence[Mapping[str, Any]]
 
 
 def write_evidence(results: Path, evidence: Path) -> str:
-    """Replace the part between the markers, or append it, and draw the picture; returns the table."""
+    """Replace the part between the marks, or append it, and draw the picture; returns the table."""
     cells = [json.loads(path.read_bytes()) for path in sorted(results.glob("*-seed*.json"))]
     if not cells:
         return "no cells\n"
     text = table(cells)
-    picture = evidence.parent / "images" / "recovery.svg"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    draw(cells, picture)
-    part = f"{BEGIN}\n{text}\n![Accuracy against pictures a class](images/recovery.svg)\n{END}"
-    old = evidence.read_text(encoding="utf-8") if evidence.exists() else ""
-    if BEGIN in old and END in old:
-        new = old[: old.index(BEGIN)] + part + old[old.index(END) + len(END) :]
-    else:
-        new = f"{old.rstrip()}\n\n## Recovery with few pictures\n\n{part}\n"
-    write_atomically(evidence, new.encode())
+    draw(cells, evidence.parent / "images" / "recovery.svg")
+    save(evidence, "recovery", f"{text}\n![Accuracy against pictures a class](images/recovery.svg)")
     return text
 
 
@@ -66,7 +57,7 @@ def table(cells: Cells) -> str:
     lines += [
         "",
         f"Percent right (95 % interval), class-balanced where classes differ in number; {n[0]} to {n[-1]} evaluation "
-        "pictures, the same for every k of a task and seed. Each cell is a JSON file in docs/recovery/.",
+        "pictures, the same for every k of a task and seed. Each cell is a JSON file in docs/evidence/recovery/.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -96,6 +87,7 @@ def draw(cells: Cells, path: Path) -> None:
         axes.set_title(f"species that ImageNet {'has' if task == 'known' else 'has not'}", loc="left", fontsize=10)
         axes.grid(axis="y", color="#dfe4e8")
         axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 
 

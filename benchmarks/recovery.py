@@ -1,8 +1,8 @@
 """What recovery gives back: ours against plain cross-entropy and logits alone, from few pictures, within seconds.
 
-`python -m benchmarks.recovery` works off the cells that docs/recovery/ does not hold yet, one JSON file each, then
-writes the table and the picture of docs/evidence.md from all that are there. EfficientNet-Lite0, inner widths cut to
-`--macs` of the dense multiply-accumulates by the product's own selection and compensation. Two tasks of 8 species each:
+`python -m benchmarks.recovery` works off the cells that docs/evidence/recovery/ does not hold yet, one JSON file each,
+then writes the table and the picture of docs/evidence.md from all that are there. EfficientNet-Lite0, inner widths cut
+to `--macs` of the dense multiply-accumulates by the product's own selection and compensation. Two tasks of 8 species:
 `known`, which ImageNet has rows for, and `other`, which it has not, so that the head is fitted. For each task and seed
 16 pictures a class may be learnt from, of which a cell takes k; all others judge, the same for every k.
 
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from benchmarks._machine import machine
 from benchmarks._recovery_table import write_evidence
 from taco.accuracy import Score, paired_drop
 from taco.allocate import by_macs, candidates
@@ -48,7 +49,7 @@ from taco.trainer import RecoveryOptions, Trainer
 from taco.units import find_units, steps_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
-RESULTS = Path(__file__).parents[1] / "docs" / "recovery"
+RESULTS = Path(__file__).parents[1] / "docs" / "evidence" / "recovery"
 CLASSES, POOL = 8, 16
 TASKS = ("known", "other")
 METHODS = ("dense", "unrecovered", "ours", "cross-entropy", "logits")
@@ -195,7 +196,7 @@ def work(results: Path, asked: Asked, cells: Sequence[Cell]) -> None:
         setting = Setting(asked, task, k, seed)
         for cell in some:
             found = setting.run(cell.method)
-            shared = {"macs": asked.macs, "seconds_asked": None if asked.steps else asked.seconds}
+            shared = {**machine(), "macs": asked.macs, "seconds_asked": None if asked.steps else asked.seconds}
             content = json.dumps({**dataclasses.asdict(cell), **shared, **found}, indent=1) + "\n"
             write_atomically(results / f"{cell.name}.json", content.encode())
             print(f"{cell.name}: {found['percent']:.1f} % (drop {found['drop']:+.1f})", flush=True)
@@ -205,7 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Work off the cells and write what is there into docs/evidence.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the cells")
-    parser.add_argument("--evidence", type=Path, default=RESULTS.parent / "evidence.md", help="where the table goes")
+    parser.add_argument(
+        "--evidence", type=Path, default=RESULTS.parents[1] / "evidence.md", help="where the table goes"
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--k", type=int, nargs="+", default=[2, 4, 16])

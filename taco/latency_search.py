@@ -135,8 +135,9 @@ class LatencySearcher:
 
             searched = list(refined_rounds(best, budget_ms, search, measure))
             rounds += searched
-            if searched and searched[-1].measured_ms <= budget_ms:
-                best, found = searched[-1], sought[len(searched) - 1]
+            taken = [r for r in searched if r.measured_ms <= budget_ms]
+            best = taken[-1] if taken else best
+            found = next((one for one in reversed(sought) if one.choice.widths == best.choice.widths), None)
         spare = narrower(space, best, rounds[-1].line, _SPARE)
         return Searched((best.choice, *spare), tuple(rounds), sought=found)
 

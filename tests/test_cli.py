@@ -38,7 +38,7 @@ TINY = ("--model", "test_efficientnet", "--random-weights", "--shots", "5", "--r
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-h",), ("export", "-h"), ("predict", "-h"), ("targets", "-h"), ("report", "-h")]
+    "arguments", [("-h",), ("export", "-h"), ("predict", "-h"), ("targets", "-h"), ("report", "-h"), ("front", "-h")]
 )
 def test_help_of_every_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]

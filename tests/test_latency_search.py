@@ -200,3 +200,31 @@ def test_milliseconds_without_a_device_are_refused(task: Path, tmp_path: Path) -
 def test_two_budgets_exclude_each_other(task: Path, tmp_path: Path, other: str) -> None:
     with pytest.raises(InputError, match=f"--latency-ms and --{other} exclude"):
         options(task, tmp_path, latency_ms=5.0, **{other: 0.5})
+
+
+@pytest.mark.slow
+def test_whole_models_are_searched_beyond_the_sum_and_never_worse(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+    report = exported(task, tmp_path / "out", speedup=1.4, search="evopress", search_evaluations=8)
+    found = report.level_search
+    if found is None:  # what was found did not fit the clock: the sum's choice was kept
+        assert len(report.rounds) >= 2
+    else:
+        assert 1 <= found.evaluations <= 8
+        assert found.divergence_dp is not None
+        assert found.divergence <= found.divergence_dp
+    assert report.speedup is not None
+    assert report.speedup >= 1.4
+
+
+@pytest.mark.slow
+def test_the_accuracy_decides_how_far_down_one_table_goes(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+    report = exported(task, tmp_path / "all", max_drop=100.0)
+    assert report.max_drop is not None
+    assert (report.budget_ms, report.rounds) == (None, [])
+    assert all(trial.points <= 100 for trial in report.max_drop.trials)
+    assert report.speedup is not None
+    assert report.speedup > 1
+    kept = {layer.unit: layer.kept for layer in report.layers}
+    assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
+    timed = [call for call in bench.calls if "baseline_fp32" in call]
+    assert len(timed) == 1, "only the model that is shipped is timed"

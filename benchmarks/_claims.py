@@ -1,0 +1,200 @@
+"""The five claims of docs/evidence.md, judged from the cells that are there: pure functions of their JSON.
+
+A claim holds here only when its cells say so beyond their intervals; what has no cells is `not measured yet`, and what
+was measured and does not hold is told in the same plain words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Cells = Sequence[Mapping[str, Any]]
+Verdict = Literal["holds", "holds on the one seed that was run", "does not hold", "not clear", "not measured yet"]
+
+#: Points that count as a small loss, and as a moderate one.
+SMALL, MODERATE = 2.0, 5.0
+#: Points that the fast model may lose on average (issue 10).
+LIMIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim.
+
+    Attributes:
+        letter: a to e.
+        claim: As the paper or the issue has it.
+        verdict: What the cells say.
+        found: The figures, with seeds and intervals, in plain sentences.
+        command: What makes its cells.
+    """
+
+    letter: str
+    claim: str
+    verdict: Verdict
+    found: str
+    command: str
+
+    def markdown(self) -> str:
+        """Return the claim as a paragraph."""
+        told = f" {self.found}" if self.found else ""
+        return f"**({self.letter}) {self.claim}** *{self.verdict.capitalize()}.*{told} `{self.command}`"
+
+
+def unmeasured(letter: str, claim: str, command: str) -> Claim:
+    """Return a claim without cells."""
+    return Claim(letter, claim, "not measured yet", "", command)
+
+
+def specialisation(cells: Cells) -> Claim:
+    """(a): the task's own pictures calibrate better than as many others, and the more so the sparser."""
+    claim = "Calibrating on the task's own pictures beats as many other ones, the more so the sparser."
+    command = "python -m benchmarks.specialisation"
+    gains = {
+        sparsity: [_gain(a, b) for a, b in _pairs(c for c in cells if c["sparsity"] == sparsity and not c["steps"])]
+        for sparsity in sorted({c["sparsity"] for c in cells if not c["steps"]})
+    }
+    gains = {sparsity: found for sparsity, found in gains.items() if found}
+    if not gains:
+        return unmeasured("a", claim, command)
+    least, most = gains[min(gains)], gains[max(gains)]
+    sure = all(low > 0 for _, low, _ in most)
+    grows = statistics.mean(g for g, _, _ in most) > statistics.mean(g for g, _, _ in least)
+    refuted = all(high < 0 for _, _, high in most) or not grows
+    told = "; ".join(
+        f"{sparsity:.0%} zeros: {', '.join(f'{g:+.1f} ({low:+.1f} to {high:+.1f})' for g, low, high in found)}"
+        for sparsity, found in gains.items()
+    )
+    return Claim(
+        "a",
+        claim,
+        _holds(cells) if sure and grows else "does not hold" if refuted else "not clear",
+        f"One shot, points that the task's pictures gain over the control, a figure a seed ({_seeds(cells)}): {told}. "
+        "Intervals take both columns as independent, which is too wide.",
+        command,
+    )
+
+
+def fewer_weights(letter: str, cells: Cells, sparsity: float, limit: float) -> Claim:
+    """(b), (c): so many times fewer non-zero weights at a loss within `limit`, by gradual pruning with recovery."""
+    times = round(1 / (1 - sparsity))
+    size = "small" if limit <= SMALL else "moderate"
+    claim = f"{times} times fewer non-zero weights at a {size} loss (at most {limit:g} points)."
+    command = "python -m benchmarks.specialisation"
+    mine = [c for c in cells if c["sparsity"] == sparsity and c["calibration"] == "task"]
+    gradual = [c for c in mine if c["steps"]]
+    used = gradual or mine
+    if not used:
+        return unmeasured(letter, claim, command)
+    drops = ", ".join(f"{c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f})" for c in used)
+    within = all(c["drop_high"] <= limit for c in used)
+    beyond = statistics.mean(c["drop"] for c in used) > limit
+    how = f"{sorted({c['steps'] for c in used})} steps of gradual recovery" if gradual else "one shot, without recovery"
+    verdict: Verdict = _holds(used) if within and gradual else "does not hold" if beyond and gradual else "not clear"
+    return Claim(
+        letter,
+        claim,
+        verdict if gradual else "not measured yet",
+        f"Points lost at {sparsity:.0%} zeros, {how}, a figure a seed ({_seeds(used)}): {drops}."
+        + ("" if gradual else " Gradual pruning, which the claim is about, has no cells."),
+        command,
+    )
+
+
+def no_overfitting(cells: Cells) -> Claim:
+    """(d): with few pictures our distillation does not over-fit where cross-entropy does."""
+    claim = "Distillation does not over-fit where plain cross-entropy does."
+    command = "python -m benchmarks.recovery"
+    kinds = sorted({(c["task"], c["k"]) for c in cells})
+    if not kinds:
+        return unmeasured("d", claim, command)
+    fewest = min(k for _, k in kinds)
+    rows, wins, losses = [], 0, 0
+    for task in sorted({task for task, k in kinds if k == fewest}):
+        here = [c for c in cells if (c["task"], c["k"]) == (task, fewest)]
+        by = {m: {c["seed"]: c for c in here if c["method"] == m} for m in ("unrecovered", "cross-entropy", "ours")}
+        for seed in sorted(set.intersection(*(set(found) for found in by.values()))):
+            before, plain, ours = (by[m][seed] for m in ("unrecovered", "cross-entropy", "ours"))
+            wins += ours["percent"] >= before["percent"] > plain["percent"]
+            losses += ours["percent"] < before["percent"]
+            rows.append(
+                f"{task}, seed {seed}: before {before['percent']:.1f}, cross-entropy {plain['percent']:.1f} "
+                f"({plain['fit_percent']:.0f} on its own shots), ours {ours['percent']:.1f}"
+            )
+    if not rows:
+        return unmeasured("d", claim, command)
+    verdict: Verdict = _holds(cells) if wins == len(rows) else "does not hold" if not wins or losses else "not clear"
+    return Claim(
+        "d",
+        claim,
+        verdict,
+        f"Percent right on unseen pictures with {fewest} a class to learn from: {'; '.join(rows)}. "
+        f"In {wins} of {len(rows)} cross-entropy made the cut model worse and ours did not.",
+        command,
+    )
+
+
+def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
+    """(e): measured speed-up within a point of accuracy, over dense fp32 and over the best INT8 of the dense model."""
+    told = ", ".join(f"{model} {fp32:g} and {int8:g} times" for model, (fp32, int8) in aims.items())
+    claim = (
+        f"Much faster within {LIMIT:g} point: over dense fp32 under ONNX Runtime, and over the best INT8 of the dense "
+        f"model (the aim: {told})."
+    )
+    command = "python -m benchmarks.front"
+    rows, met = [], []
+    for target, model in itertools.product(sorted({c["target"] for c in cells}), aims):
+        here = [c for c in cells if (c["target"], c["model"]) == (target, model)]
+        if not here:
+            continue
+        drop = statistics.mean(c["drop"] for c in here)
+        fp32 = _geometric(c["over_fp32"]["value"] for c in here)
+        with_int8 = [c["over_int8"]["value"] for c in here if c["over_int8"]]
+        int8 = _geometric(with_int8) if with_int8 else math.nan
+        met.append(drop <= LIMIT and fp32 >= aims[model][0] and int8 >= aims[model][1])
+        rows.append(
+            f"{target}, {model}, {len(here)} runs (tasks and seeds): {fp32:.2f} times over fp32 "
+            f"({_range([c['over_fp32']['value'] for c in here])}), {int8:.2f} over the best INT8 "
+            f"({_range(with_int8)}), mean loss {drop:+.1f} points ({_range([c['drop'] for c in here])})"
+        )
+    if not rows:
+        return unmeasured("e", claim, command)
+    verdict: Verdict = _holds(cells) if all(met) else "does not hold"
+    machines = "; ".join(sorted({c.get("machine", "machine not recorded") for c in cells}))
+    return Claim("e", claim, verdict, f"{'. '.join(rows)}. On {machines}.", command)
+
+
+def _pairs(cells: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the task's and the control's cell of every seed that has both."""
+    by = {(c["seed"], c["calibration"]): c for c in cells}
+    seeds = sorted({seed for seed, _ in by})
+    return [(by[s, "task"], by[s, "agnostic"]) for s in seeds if (s, "task") in by and (s, "agnostic") in by]
+
+
+def _gain(task: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the points gained and a 95 % interval that takes both as independent."""
+    half = math.hypot(*((c["drop_high"] - c["drop_low"]) / 2 for c in (task, control)))
+    gain = control["drop"] - task["drop"]
+    return gain, gain - half, gain + half
+
+
+def _holds(cells: Cells) -> Verdict:
+    return "holds" if len({c["seed"] for c in cells}) > 1 else "holds on the one seed that was run"
+
+
+def _seeds(cells: Cells) -> str:
+    seeds = sorted({c["seed"] for c in cells})
+    return f"seed {seeds[0]} alone" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+
+
+def _geometric(values: Iterable[float]) -> float:
+    return statistics.geometric_mean(list(values))
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if values else "none"

@@ -1,0 +1,16 @@
+"""What a cell was made on, in words that its table repeats."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+
+from taco.device.probe import probe
+
+
+def machine() -> dict[str, str]:
+    """Return processor, cores, load and versions, for a cell's JSON."""
+    found = probe()
+    named = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "timm"))
+    cores = f"{found.get('cores_physical')} cores"
+    return {"machine": f"{found.get('processor')}, {cores}; {named}", "load": f"{os.getloadavg()[0]:.1f}"}

@@ -1,0 +1,235 @@
+"""The promise: as fast as possible within a point, against everything that a person would do instead.
+
+`python -m benchmarks.front [RESULTS]` works off the cells that RESULTS does not hold yet, one JSON file each, and
+prints the table of docs/evidence.md from all that are there; a cell that was stopped goes on. A cell is one target,
+model, task of eight species (that ImageNet names, or others, with a fitted head) and seed, 16 shots a class. Its first
+part is a whole run of `taco export --max-drop 1 --allocation latency`, from pictures to the bundle, whose file is then
+timed in one interleaved run beside the dense specialist in fp32 under ONNX Runtime, in the target's own precision, and
+in INT8 by each runtime's own tool. With `--fronts` a cell also has a whole front (`taco front`), with a smaller model
+beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._machine import machine
+from benchmarks._page import save
+from taco import api
+from taco.files import write_atomically
+from taco.front.entries import Maker
+from taco.front.rivals import rivals
+from taco.groundwork import Groundwork
+from taco.options import ExportOptions
+from taco.progress import PlainProgress
+from taco.rundir import RunDir
+from taco.timings import BenchResult
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
+RESULTS = Path("docs/evidence/front")
+TARGETS = ("host-cpu-int8", "host-cpu-openvino-int8")
+MODELS = {"lite0": "tf_efficientnet_lite0", "lite2": "tf_efficientnet_lite2"}
+BESIDE = {"lite0": (), "lite2": ("tf_efficientnet_lite0",)}
+TASKS = ("known", "other")
+SEEDS = (0, 1, 2)
+CLASSES, SHOTS, LIMIT = 8, 16, 1.0
+SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 6.0)
+#: Aims of issue 10: over dense fp32 under ONNX Runtime, and over the best INT8 of the dense model.
+AIMS = {"lite0": (5.0, 2.0), "lite2": (8.0, 3.0)}
+
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of the table."""
+
+    target: str
+    model: str
+    task: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.target}-{self.model}-{self.task}-seed{self.seed}"
+
+
+def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts: bool) -> None:
+    """Do every part of every cell that is missing."""
+    results.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        options = _options(cell, runs, data)
+        if not (results / f"{cell.name}.json").exists():
+            _write(results / f"{cell.name}.json", {**_named(cell), **_run(options)})
+        if fronts and not (results / f"{cell.name}.front.json").exists():
+            how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
+            earlier = options.out
+            asked = options.model_copy(update={"out": runs / f"{cell.name}-front", "from_run": earlier})
+            found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
+            _write(results / f"{cell.name}.front.json", {**_named(cell), "front": found.model_dump(mode="json")})
+
+
+def _named(cell: Cell) -> dict[str, Any]:
+    return {"target": cell.target, "model": cell.model, "task": cell.task, "seed": cell.seed, **machine()}
+
+
+def _options(cell: Cell, runs: Path, data: Path) -> ExportOptions:
+    facts = json.loads(data.with_suffix(".json").read_text())
+    known = {name: fact["imagenet_index"] for name, fact in sorted(facts.items()) if "imagenet_index" in fact}
+    among = sorted(known) if cell.task == "known" else sorted(set(facts) - set(known))
+    classes = sorted(np.random.default_rng(1000 + cell.seed).choice(among, CLASSES, replace=False).tolist())
+    values: dict[str, Any] = {
+        "task": data, "target": cell.target, "model": MODELS[cell.model], "classes": tuple(classes), "shots": SHOTS,
+        "seed": cell.seed, "max_drop": LIMIT, "allocation": "latency", "out": runs / cell.name,
+        "from_run": _earlier(cell, runs),
+    }  # fmt: skip
+    if cell.task == "known":
+        runs.mkdir(parents=True, exist_ok=True)
+        values["class_map"] = runs / "map.json"
+        write_atomically(values["class_map"], json.dumps(known).encode())
+    return api.make_options(values)
+
+
+def _earlier(cell: Cell, runs: Path) -> Path | None:
+    """Return the run of the same task for another target, whose pictures, moments and probes are taken over."""
+    others = [runs / Cell(t, cell.model, cell.task, cell.seed).name for t in TARGETS if t != cell.target]
+    return next((other for other in others if (other / "manifest.json").is_file()), None)
+
+
+def _run(options: ExportOptions) -> Found:
+    progress, resumed = PlainProgress(), (options.out / ".taco" / "steps").is_dir()
+    begin = time.monotonic()
+    done = api.export(options, progress, ["taco", "export", "--max-drop", f"{LIMIT:g}", "--allocation", "latency"])
+    seconds, report = time.monotonic() - begin, done.report
+    assert report.max_drop is not None
+    assert report.accuracy.exported is not None
+    assert report.accuracy.dense is not None
+    bench, precisions = _against(options, done.folder / "model.onnx", progress)
+    fastest = min((n for n, p in precisions.items() if p == "int8"), key=lambda n: bench.models[n].p50_ms, default=None)
+    return {
+        "resumed": resumed,
+        "seconds": sum(step.seconds for step in report.steps) if done.already_done else seconds,
+        "reused": None if options.from_run is None else options.from_run.name,
+        "dense": report.accuracy.dense.top1.percent,
+        **report.accuracy.exported.top1.model_dump(),
+        "drop": report.accuracy.drop_points,
+        "drop_low": report.accuracy.drop_ci95[0] if report.accuracy.drop_ci95 else None,
+        "drop_high": report.accuracy.drop_ci95[1] if report.accuracy.drop_ci95 else None,
+        "select_points": report.max_drop.shipped.points,
+        "kept": report.width_ratio,
+        "macs": report.size.compressed.macs / report.size.dense.macs,
+        "precision": report.runtime.precision,
+        "ms": {name: timing.p50_ms for name, timing in bench.models.items()},
+        "over_fp32": _ratio(bench, next(n for n in ("ort-fp32", "fp32", "dense") if n in bench.models)),
+        "over_int8": None if fastest is None else _ratio(bench, fastest),
+        "best_int8": fastest,
+        "rounds": bench.rounds,
+        "threads": bench.threads,
+    }
+
+
+def _ratio(bench: BenchResult, slow: str) -> dict[str, float]:
+    found = bench.speedup(slow, "small")
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _against(options: ExportOptions, small: Path, progress: PlainProgress) -> tuple[BenchResult, dict[str, str]]:
+    """Time the small model beside the dense ones; returns the precision of each dense one too."""
+    rundir = RunDir(options.out)
+    with rundir.locked():
+        ground = Groundwork(api.make_plan(options), rundir, progress, rundir.scratch())
+        maker, (tools, _) = Maker(ground), rivals()
+        entries = [*maker.dense(), *(maker.own_int8(tool) for tool in tools)]
+        target = ground.delivery.converter.target
+        models = {"small": small, **{entry.name: entry.file for entry in entries}}
+        providers = {"small": target.provider, **{entry.name: entry.provider for entry in entries}}
+        bench = ground.delivery.bench.together(models, providers)
+        rundir.drop_scratch()
+    return bench, {entry.name: entry.precision for entry in entries}
+
+
+def read(results: Path) -> list[Found]:
+    """Return all cells that are there, without the fronts."""
+    files = sorted(file for file in results.glob("*-seed*.json") if not file.name.endswith(".front.json"))
+    return [json.loads(file.read_bytes()) for file in files]
+
+
+def table(results: Path) -> str:
+    """Return the Markdown table: a row for each target, model and task, over all seeds that are there."""
+    lines = [
+        "| target | model | task | seeds | lost on unseen pictures, each seed | mean | over dense fp32, ORT | over the "
+        "best dense INT8 | ms | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += list(_rows(read(results)))
+    return "\n".join(lines) + "\n"
+
+
+def _rows(found: Sequence[Found]) -> Iterator[str]:
+    for target, model, task in itertools.product(TARGETS, MODELS, TASKS):
+        cells = [c for c in found if (c["target"], c["model"], c["task"]) == (target, model, task)]
+        if not cells:
+            continue
+        drops = ", ".join(f"{c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f})" for c in cells)
+        over = [_several([c["over_fp32"] for c in cells]), _several([c["over_int8"] for c in cells if c["over_int8"]])]
+        tools = "/".join(sorted({c["best_int8"] for c in cells if c["best_int8"]}))
+        ms = ", ".join(f"{c['ms']['small']:.2f}" for c in cells)
+        minutes = ", ".join(f"{c['seconds'] / 60:.0f}{' (resumed)' if c.get('resumed') else ''}" for c in cells)
+        mean = statistics.mean(c["drop"] for c in cells)
+        yield (
+            f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "
+            f"{ms} | {minutes} |"
+        )
+
+
+def _several(ratios: Sequence[Mapping[str, float]]) -> str:
+    return ", ".join(f"{r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for r in ratios) or "-"
+
+
+def _write(file: Path, found: Mapping[str, Any]) -> None:
+    write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
+    print(f"{file.stem}: {found.get('drop', 'drawn')}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Work off the cells and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.front", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="folder of the cells")
+    parser.add_argument("--runs", type=Path, default=Path("build/benchmarks/front"), help="where runs lie; large")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--fronts", action="store_true", help="whole fronts too: hours more")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--save", type=Path, help="page to write the table into")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("taco").setLevel(logging.INFO)
+    if not given.table:
+        cells = [
+            Cell(target, model, task, seed)
+            for seed in given.seeds for model in given.models for task in given.tasks for target in given.targets
+        ]  # fmt: skip
+        work(given.results, given.runs, given.data, cells, fronts=given.fronts)
+    text = table(given.results)
+    print(text, end="")
+    if given.save is not None:
+        save(given.save, "front", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The evidence page: every claim in plain words from cells, none made up, prose left alone, equal cells equal pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import _claims, evidence, front
+from benchmarks.__main__ import LONG
+
+AIMS = {"lite0": (5.0, 2.0)}
+
+
+def pruned(calibration: str, sparsity: float, drop: float, seed: int = 0, steps: int = 0) -> dict[str, Any]:
+    return {
+        "seed": seed, "calibration": calibration, "sparsity": sparsity, "steps": steps, "dense": 98.0,
+        "percent": 98 - drop, "low": 90 - drop, "high": 99.0, "n": 178,
+        "drop": drop, "drop_low": drop - 3, "drop_high": drop + 3,
+    }  # fmt: skip
+
+
+def both(seed: int, *gains: tuple[float, float]) -> list[dict[str, Any]]:
+    """Cells in which the task gains so many points over the control at each sparsity."""
+    return [
+        cell
+        for sparsity, gain in gains
+        for cell in (pruned("task", sparsity, 5.0, seed), pruned("agnostic", sparsity, 5.0 + gain, seed))
+    ]
+
+
+def recovered(method: str, percent: float, seed: int = 0, k: int = 2) -> dict[str, Any]:
+    return {"task": "known", "k": k, "seed": seed, "method": method, "percent": percent, "fit_percent": 100.0, "n": 178}
+
+
+def fast(fp32: float, int8: float, drop: float, seed: int) -> dict[str, Any]:
+    ratio = {"low": 1.0, "high": 9.0}
+    return {
+        "target": "host-cpu-int8", "model": "lite0", "task": "known", "seed": seed, "drop": drop, "drop_low": drop - 1,
+        "drop_high": drop + 1, "over_fp32": {"value": fp32, **ratio}, "over_int8": {"value": int8, **ratio},
+        "best_int8": "dense", "ms": {"small": 1.5}, "seconds": 660.0, "machine": "a quiet one",
+    }  # fmt: skip
+
+
+def test_without_cells_every_claim_says_so_with_its_command() -> None:
+    found = [
+        _claims.specialisation([]),
+        _claims.fewer_weights("b", [], 0.9, 2.0),
+        _claims.no_overfitting([]),
+        _claims.faster([], AIMS),
+    ]
+    assert {claim.verdict for claim in found} == {"not measured yet"}
+    assert all("`python -m benchmarks." in claim.markdown() for claim in found)
+
+
+def test_specialisation_holds_only_where_every_seed_is_sure_and_it_grows() -> None:
+    grows = ((0.5, 0.5), (0.95, 40.0))
+    claim = _claims.specialisation([*both(0, *grows), *both(1, *grows)])
+    assert claim.verdict == "holds"
+    assert "95% zeros: +40.0 (+35.8 to +44.2), +40.0" in claim.found
+    assert _claims.specialisation(both(0, *grows)).verdict == "holds on the one seed that was run"
+    assert _claims.specialisation([*both(0, *grows), *both(1, (0.5, 0.0), (0.95, 2.0))]).verdict == "not clear"
+    assert _claims.specialisation(both(0, (0.5, 9.0), (0.95, 1.0))).verdict == "does not hold"
+
+
+def test_one_shot_cells_are_no_evidence_for_gradual_pruning() -> None:
+    claim = _claims.fewer_weights("b", [pruned("task", 0.9, 15.0)], 0.9, 2.0)
+    assert claim.verdict == "not measured yet"
+    assert "+15.0" in claim.found
+
+
+@pytest.mark.parametrize(
+    ("drops", "verdict"), [((-2.0, -1.5), "holds"), ((1.0, 0.0), "not clear"), ((9.0, 8.0), "does not hold")]
+)
+def test_fewer_weights_hold_where_every_interval_is_within_the_limit(drops: tuple[float, ...], verdict: str) -> None:
+    cells = [pruned("task", 0.9, drop, seed, steps=64) for seed, drop in enumerate(drops)]
+    claim = _claims.fewer_weights("b", cells, 0.9, 2.0)
+    assert claim.verdict == verdict
+    assert claim.claim.startswith("10 times fewer")
+
+
+def test_over_fitting_is_told_by_the_fewest_pictures() -> None:
+    seeds = [
+        cell
+        for seed in (0, 1)
+        for cell in (
+            recovered("unrecovered", 90.0, seed),
+            recovered("cross-entropy", 80.0, seed),
+            recovered("ours", 92.0, seed),
+        )
+    ]
+    more = [recovered("unrecovered", 90.0, k=16), recovered("cross-entropy", 97.0, k=16), recovered("ours", 97.0, k=16)]
+    assert _claims.no_overfitting([*seeds, *more]).verdict == "holds"
+    worse = [c if c["method"] != "ours" else {**c, "percent": 70.0} for c in seeds]
+    assert _claims.no_overfitting(worse).verdict == "does not hold"
+    assert _claims.no_overfitting(seeds[:2]).verdict == "not measured yet"
+
+
+def test_speed_is_a_geometric_mean_and_an_average_loss_beyond_the_limit_refutes_it() -> None:
+    claim = _claims.faster([fast(4.0, 2.5, 0.2, 0), fast(9.0, 2.5, 0.6, 1)], AIMS)
+    assert claim.verdict == "holds"
+    assert "6.00 times over fp32 (4.00 to 9.00), 2.50 over the best INT8" in claim.found
+    assert claim.found.endswith("On a quiet one.")
+    assert _claims.faster([fast(9.0, 2.5, 1.8, 0), fast(9.0, 2.5, 0.6, 1)], AIMS).verdict == "does not hold"
+
+
+def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Path) -> None:
+    cells = tmp_path / evidence.CELLS / "front"
+    cells.mkdir(parents=True)
+    for seed in (0, 1):
+        cell = fast(5.5, 2.2, 0.4, seed)
+        (cells / f"host-cpu-int8-lite0-known-seed{seed}.json").write_text(json.dumps(cell))
+    (cells / "host-cpu-int8-lite0-known-seed0.front.json").write_text("{}")
+    page = tmp_path / evidence.EVIDENCE
+    page.write_text("# Evidence\n\n<!-- claims -->\nstale words\n<!-- end of claims -->\n\nProse that stays.\n")
+    evidence.write(tmp_path)
+    text = page.read_text()
+    assert "Prose that stays." in text
+    assert "stale words" not in text
+    assert "| host-cpu-int8 | lite0 | known | 2 | +0.4 (-0.6 to +1.4), +0.4" in text
+    assert "2.20 (1.00 to 9.00), 2.20 (1.00 to 9.00) (dense)" in text
+    assert text.count("Not measured yet") == 7, "three tables, four claims"
+    assert "a quiet one" in text
+    evidence.write(tmp_path)
+    assert page.read_text() == text
+
+
+def test_every_benchmark_is_in_the_index_or_has_no_cells() -> None:
+    modules = {path.stem for path in Path(evidence.__file__).parent.glob("[a-z]*.py")}
+    known = {table.name for table in evidence.TABLES} | set(evidence.WITHOUT_CELLS)
+    assert modules == known | {"evidence"}
+    assert set(LONG) == {table.name for table in evidence.TABLES} | {"evidence", "two_runtimes"}
+
+
+def test_the_pages_in_the_repository_are_those_of_its_cells(tmp_path: Path) -> None:
+    for page in (evidence.EVIDENCE, evidence.BENCHMARKS):
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_text((evidence.ROOT / page).read_text())
+    (tmp_path / evidence.CELLS).symlink_to(evidence.ROOT / evidence.CELLS)
+    evidence.write(tmp_path)
+    for page in (evidence.EVIDENCE, evidence.BENCHMARKS):
+        assert (tmp_path / page).read_text() == (evidence.ROOT / page).read_text(), "run `make evidence`"
+
+
+def test_cells_of_a_front_name_target_model_task_and_seed() -> None:
+    assert front.Cell("host-cpu-int8", "lite2", "other", 2).name == "host-cpu-int8-lite2-other-seed2"
