@@ -94,7 +94,8 @@ def fewer_weights(letter: str, cells: Cells, sparsity: float, limit: float) -> C
     drops = ", ".join(f"{c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f})" for c in used)
     within = all(c["drop_high"] <= limit for c in used)
     beyond = statistics.mean(c["drop"] for c in used) > limit
-    how = f"{sorted({c['steps'] for c in used})} steps of gradual recovery" if gradual else "one shot, without recovery"
+    steps = " and ".join(str(n) for n in sorted({c["steps"] for c in used}))
+    how = f"{steps} steps of gradual recovery" if gradual else "one shot, without recovery"
     verdict: Verdict = _holds(used) if within and gradual else "does not hold" if beyond and gradual else "not clear"
     return Claim(
         letter,

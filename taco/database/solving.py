@@ -20,7 +20,7 @@ from taco.sparse import pack
 
 Half = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 #: Rows of a group on which the damping is chosen: what they lose between them tells one candidate from another, and all
-#: rows of a wide layer would take as long as two fifths of its levels.
+#: rows of a wide layer take minutes.
 _ROWS = 128
 
 
