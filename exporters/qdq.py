@@ -108,13 +108,17 @@ def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float3
     """Return scale and zero point for a range; zero is exact, because convolutions pad with it."""
     low, high = min(low, 0.0), max(high, 0.0)
     if scheme.symmetric:
-        scale = np.float32(max(-low, high) / scheme.activation_limits[1])
-        return (scale if scale > 0 else np.float32(1.0)), 0
+        return _normal(max(-low, high) / scheme.activation_limits[1]), 0
     least, most = scheme.activation_limits
-    scale = np.float32((high - low) / (most - least))
-    if not scale > 0:
+    if not high > low:
         return np.float32(1.0), least
+    scale = _normal((high - low) / (most - least))
     return scale, int(np.clip(np.rint(least - low / float(scale)), least, most))
+
+
+def _normal(scale: float) -> np.float32:
+    """Return a scale that runtimes do not flush to zero, and that holds all its digits; 1 for none."""
+    return np.float32(max(scale, np.finfo(np.float32).tiny) if scale > 0 else 1.0)
 
 
 def insert_qdq(

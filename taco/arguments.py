@@ -386,13 +386,8 @@ SplitWhat = Annotated[
         rich_help_panel=EXPERT,
     ),
 ]
-MinConfidence = Annotated[
-    float,
-    typer.Option(help="Boxes that the detector is less sure of than this are no animals.", rich_help_panel=EXPERT),
-]
-MaxImages = Annotated[
-    int, typer.Option(help="Read at most so many pictures of a class; 0 is all.", rich_help_panel=EXPERT)
-]
+MinConfidence = Annotated[float, typer.Option(help="Boxes less sure than this are no animals.", rich_help_panel=EXPERT)]
+MaxImages = Annotated[int, typer.Option(help="Most pictures read of a class; 0 is all.", rich_help_panel=EXPERT)]
 Threads = Annotated[
     int | None, typer.Option(help="Threads of the timed model.", show_default="every core", rich_help_panel=EXPERT)
 ]

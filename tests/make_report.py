@@ -425,7 +425,7 @@ def make_accuracy(classes: list[str], each: int = 40, **changes: Any) -> Accurac
         "abstention": make_abstention(small.top1 if unseen else None),
         "before_recovery_top1": 90.8,
         "detail": make_detail(classes, each),
-        "answers": make_answers(classes, each),
+        "answers": make_answers(classes, each) if len(classes) <= len(CLASSES) else None,
         "paired": Paired(both=200, only_first=12, only_second=3, neither=25, p=0.035),
     }
     return AccuracySection.model_validate({**fields, **changes})

@@ -115,7 +115,7 @@ def test_the_families_page_has_all_families_and_no_others() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         f"## {shown.family} (`{shown.model}`)" for shown in families.FAMILIES
     ]
-    assert text.startswith(families.INTRODUCTION.format(cut="heads, inner, mlp"))
+    assert text.startswith(families.INTRODUCTION.format(cut="heads, inner, mlp", more="head width"))
 
 
 def test_peak_memory_by_hand() -> None:

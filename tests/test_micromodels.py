@@ -27,7 +27,7 @@ def held(family_index: int) -> dict[str, Holder]:
 @pytest.mark.parametrize("index", range(len(SMALL)), ids=lambda i: SMALL[i].label)
 def test_every_unit_has_a_holder_that_runs_alone_and_shrinks(index: int) -> None:
     family = SMALL[index]
-    model, units = build(family), {u.name: u for u in units_of(family).within_blocks}
+    model, units = build(family), {u.name: u for u in units_of(family).unit_by_unit}
     holders = held(index)
     assert set(holders) == set(units)
     for name in (next(iter(units)), list(units)[-1]):
@@ -43,6 +43,7 @@ def test_every_unit_has_a_holder_that_runs_alone_and_shrinks(index: int) -> None
 def test_the_holder_is_the_residual_block_where_there_is_one() -> None:
     assert {name: h.name for name, h in held(2).items() if name.startswith("blocks.1.")} == {
         "blocks.1.attn.heads": "blocks.1",
+        "blocks.1.attn.head_width": "blocks.1",
         "blocks.1.mlp.fc2": "blocks.1",
     }
     assert held(0)["blocks.3.0.conv_pwl"].name == "blocks.3.0"

@@ -13,6 +13,7 @@ from taco.answers.prediction import Prediction
 from taco.listing import LabelledPicture, Listing, Skipped
 from taco.options import make_options
 from taco.report.schema import Report
+from taco.search import Budget
 from tests.make_report import (
     make_abstention,
     make_accuracy,
@@ -95,7 +96,7 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
     task = Listing("site", ("fox", "hare"), pictures, skipped=(Skipped(Path("/p/x.jpg"), "two species"),))
     found = SimpleNamespace(
         options=make_options({"task": "site", "target": "host-cpu", "out": "runs/a", **options}),
-        budget=SimpleNamespace(speedup=1.5, latency_ms=None, macs=None, sparsity=None),
+        budget=Budget(1.5, None),
         units=SimpleNamespace(within_blocks=[SimpleNamespace(width=96, kind="inner")], dense=[]),
         listings=SimpleNamespace(
             task=task, evaluation=Listing("val", task.classes, pictures[:4]) if evaluation else None, cropped=evaluation
