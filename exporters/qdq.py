@@ -118,7 +118,7 @@ def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float3
 
 def _normal(scale: float) -> np.float32:
     """Return a scale that runtimes do not flush to zero, and that holds all its digits; 1 for none."""
-    return np.float32(max(scale, np.finfo(np.float32).tiny) if scale > 0 else 1.0)
+    return np.float32(max(scale, float(np.finfo(np.float32).tiny)) if scale > 0 else 1.0)
 
 
 def insert_qdq(
