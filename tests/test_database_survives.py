@@ -37,7 +37,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, b
         process = Forked(partial(make, folder, executor="local:1"), tmp_path / f"{number}-streams")
         while process.poll() is None and not (folder / "index.json").exists():
             time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.25))
+        time.sleep(moments.uniform(0, 0.1))
         process.kill()
         killed += process.wait(60) == -signal.SIGKILL
         database = LayerDatabase.open(folder)

@@ -354,7 +354,9 @@ def test_deploy_and_bench_of_a_finished_bundle(
     assert done.exit_code == 0, done.output
     assert Path(done.stdout.strip()).is_dir()
     assert "predict" in done.stderr
-    assert "It takes the place of" not in done.stderr  # the same bundle again
+    again = CliRunner().invoke(cli.app, ["deploy", str(run.folder), "--device", URL])
+    assert again.stdout == done.stdout
+    assert "It takes the place of" not in again.stderr
     monkeypatch.setattr(benching, "load_target", quick)
     sustained_s, sweep = devices_cli.seconds_of("0.2s"), devices_cli.counts_of("1")
     asked = benching.BenchAsked(threads=1, sustained_s=sustained_s, sweep=sweep, operators=True)
