@@ -32,7 +32,7 @@ from taco.exporters.protocol import Calibration, Compressed, FloatArray, Referen
 from taco.exporters.scheme import here
 from taco.files import write_atomically
 from taco.listing import LabelledPicture
-from taco.material import Material, divide, find_pictures
+from taco.material import Material, divide, find_pictures, labels_of
 from taco.model import load_generalist
 from taco.options import make_options
 from taco.pictures import BankOptions, PictureBank
@@ -92,7 +92,7 @@ class Setting:
     @functools.cached_property
     def truth(self) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Labels and torch's logits of the evaluation pictures."""
-        labels = np.array([p.label_index for p in self.material.judged], np.int64)
+        labels = labels_of(self.material.judged)
         return labels, predict_logits(self.module, self.material.batches(self.material.judged))
 
     def judge(self, file: Path, provider: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,7 +128,7 @@ def export(
 ) -> None:
     """Compress a large vision model for YOUR classes and YOUR device; export, measure and report it."""
     request = make_request(typed(context, locals()), config)
-    _log(quiet=quiet, verbose=verbose)
+    printing.log_to_stderr(quiet=quiet, verbose=verbose)
     for text in () if quiet else request.notes:
         printing.note(text)
     if dump:
@@ -181,7 +180,7 @@ def predict(
 ) -> None:
     """Name the animals in new pictures with a bundle alone (onnxruntime, numpy and Pillow)."""
     del debug
-    _log(quiet=quiet, verbose=False)
+    printing.log_to_stderr(quiet=quiet, verbose=False)
     from taco.files import write_atomically
     from taco.formats.megadetector import read_boxes
     from taco.predict import common_root, find_images, render
@@ -242,7 +241,7 @@ def evaluate(
     del debug
     if plot is not None and (plot.suffix.lower() != ".svg" or plot.is_dir() or not plot.parent.is_dir()):
         raise InputError(f"--plot {plot} cannot be drawn", "Give a name that ends in .svg, in a folder that exists")
-    _log(quiet=quiet, verbose=False)
+    printing.log_to_stderr(quiet=quiet, verbose=False)
     from taco.config import split_names
     from taco.evaluate import evaluate as judge
     from taco.evaluate import list_for
@@ -338,12 +337,6 @@ def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
 
 def _arguments() -> list[str]:
     return sys.argv[1:]
-
-
-def _log(*, quiet: bool, verbose: bool) -> None:
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("taco").setLevel(level)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import nn
 from taco.exporters.protocol import Artifact, Calibration, Compressed, Exporter, FloatArray, Reference
 from taco.exporters.scheme import scheme_for
 from taco.listing import LabelledPicture
-from taco.material import Material
+from taco.material import Material, labels_of
 from taco.rundir import content_key
 from taco.specialise import predict_logits
 from taco.stored import Key, Store
@@ -151,7 +151,7 @@ class Converter:
 
     def _calibration(self, module: nn.Module) -> Calibration:
         fit, select = spread(self.material.task.fit, _MOST_FIT), self.material.task.select
-        labels = np.array([p.label_index for p in select], np.int64)
+        labels = labels_of(select)
         logits = predict_logits(module, self.material.batches(select))
         return Calibration(self._pictures(fit), Reference(self._pictures(select), labels, logits))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +81,7 @@ def build(
 ) -> None:
     """Solve every layer at every level. Stopped, the same command goes on; done, it does nothing."""
     del debug
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.INFO)
+    printing.log_to_stderr(quiet=quiet)
     with printing.waking_up(quiet=quiet):
         from taco.database.recipe import DEFAULT_LEVELS, Recipe, read_damping
         from taco.database_job import DatabaseOptions, build_database

@@ -22,7 +22,7 @@ from taco.cutting import Cutter
 from taco.drop_estimate import DropEstimate, estimate_drop
 from taco.exporters.protocol import FloatArray
 from taco.ladder import Ladder, Rung
-from taco.material import Material
+from taco.material import Material, labels_of
 from taco.recover import INTERRUPTED
 from taco.specialise import predict_logits
 from taco.widths import WidthSearch
@@ -86,7 +86,7 @@ class DropSearch:
     def of(cls, search: WidthSearch, cutter: Cutter, material: Material, limit: float) -> DropSearch:
         """Judge on a task's select pictures."""
         select = material.task.select
-        labels = np.array([picture.label_index for picture in select], np.int64)
+        labels = labels_of(select)
         return cls(search, cutter, lambda module: predict_logits(module, material.batches(select)), labels, limit)
 
     def find(self) -> DropFound:

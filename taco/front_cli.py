@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,9 +105,7 @@ def front(
     del debug
     given = typed(context, locals())
     request = make_request(given, config)
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("taco").setLevel(level)
+    printing.log_to_stderr(quiet=quiet, verbose=verbose)
     options, notes = _options(request, given, max_drop)
     for text in () if quiet else notes:
         printing.note(text)

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from taco.agnostic import calibration_pictures
 from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.converting import Pair
@@ -19,7 +17,7 @@ from taco.delivery import Delivery
 from taco.executor import Executor
 from taco.head import Linear
 from taco.keys import Keys
-from taco.material import PROBED, Material, divide
+from taco.material import PROBED, Material, divide, labels_of
 from taco.model import state_sha256
 from taco.moments import Moments
 from taco.pictures import BankOptions, PictureBank
@@ -123,7 +121,7 @@ class Groundwork:
             model=module,
             solutions=self.solutions,
             answer=lambda cut: predict_logits(cut, self.material.batches(probed)),
-            labels=np.array([picture.label_index for picture in probed], np.int64),
+            labels=labels_of(probed),
             step=bench.target.channel_multiple,
             depends_on=self.keys.after_head(**self.pictures.key),
             batches=functools.partial(self.pictures.some, PROBED),

@@ -13,10 +13,11 @@ from torch import nn
 
 from taco.abstain import softmax
 from taco.exporters.loading import load_exporter
+from taco.exporters.mixed import run_all
 from taco.exporters.protocol import RunOptions
 from taco.gates import Agreement, agreement
 from taco.listing import LabelledPicture
-from taco.material import Material
+from taco.material import Material, labels_of
 from taco.parity import ParityResult, compare
 from taco.specialise import predict_logits
 from taco.targets.loading import Target
@@ -122,13 +123,13 @@ def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
         in_fp32 = _logits(shipped.fp32, "ort", RunOptions(os.cpu_count() or 1), material, pictures)
     chosen_on = got if pictures == select else shipped.logits(material, select)
     return Judgement(
-        labels=_labels(pictures),
+        labels=labels_of(pictures),
         dense=predict_logits(stages.dense, material.batches(pictures)).argmax(1),
         stitched=predict_logits(stages.stitched, material.batches(pictures)).argmax(1),
         compressed=expected.argmax(1),
         exported=got.argmax(1),
         exported_shares=softmax(got),
-        select_labels=_labels(select),
+        select_labels=labels_of(select),
         select_shares=softmax(chosen_on),
         parity=compare(expected, in_fp32),
         agreement=agreement(expected, got),
@@ -141,9 +142,4 @@ def _logits(
     file: Path, runtime: str, options: RunOptions, material: Material, pictures: Sequence[LabelledPicture]
 ) -> Logits:
     session = load_exporter(runtime).open(file, options)
-    views = [p.view for p in pictures]
-    return np.concatenate([session.run(batch) for batch in material.bank.batches(views, 1)])
-
-
-def _labels(pictures: Sequence[LabelledPicture]) -> Labels:
-    return np.array([p.label_index for p in pictures], np.int64)
+    return run_all(session.run, material.bank.batches([p.view for p in pictures], 1))

@@ -144,9 +144,10 @@ class LatencySearcher:
     def offered(self, progress: Progress) -> Offered:
         """Return what may be chosen: of this run, of the cache, or measured and probed now."""
         table, probed = self.table(progress), probed_once(self.searcher, self.prober, progress)
-        losses, chosen = losses_of(self.searcher, probed), currency_of(self.searcher, probed)
+        losses = losses_of(self.searcher, probed)
+        chosen = currency_of(losses, probed)
         options = self.options(table, losses, chosen.currency)
-        drops = self.drops(options, table, probed, chosen.currency)
+        drops = self.drops(options, table, probed, exchange_rate(losses, chosen.currency))
         return Offered(table, probed, losses, chosen, Space(options, drops))
 
     def search(self, space: Space, table_ms: float) -> Sought:
@@ -216,13 +217,14 @@ class LatencySearcher:
                 found[name] = levels_of(unit, {width: loss.at(width, currency) for width in kept}, steps[name])
         return found
 
-    def drops(self, options: Options, table: LatencyTable, probed: Probed, currency: Currency) -> dict[str, Drop]:
-        """Return the blocks that may be left out: those that were timed with a unit in them, and probed."""
-        rate = exchange_rate(losses_of(self.searcher, probed), currency)
-        found = {}
-        for block, harm in probed.dropped.items() if rate is not None else ():
+    def drops(self, options: Options, table: LatencyTable, probed: Probed, rate: float | None) -> dict[str, Drop]:
+        """Return the blocks that may be left out: those that were timed with a unit in them; none without a rate."""
+        found: dict[str, Drop] = {}
+        if rate is None:
+            return found
+        for block, harm in probed.dropped.items():
             units = tuple(name for name in options if table.units[name].holder == block)
-            if units and rate is not None:
+            if units:
                 dense = [options[name][0] for name in units]
                 whole_ms = statistics.fmean(level.ms for level in dense)
                 left_ms = sum(level.ms for level in dense) - whole_ms

@@ -62,7 +62,8 @@ class MacsSearcher:
         """
         searcher = self.searcher
         dense = count_macs(searcher.dense, searcher.input_size)
-        chosen, losses = currency_of(searcher, probed), losses_of(searcher, probed)
+        losses = losses_of(searcher, probed)
+        chosen = currency_of(losses, probed)
         options = self._options(losses, chosen.currency)
         drops = self._drops(options, losses, probed, chosen.currency)
         trials: list[tuple[float, int]] = []
@@ -157,10 +158,12 @@ class MacsSearcher:
     ) -> dict[str, Drop]:
         """Return the blocks that may be left out; what they save is all that runs in them."""
         rate, solutions = exchange_rate(losses, currency), self.searcher.solutions
-        found = {}
-        for block, harm in probed.dropped.items() if rate is not None else ():
+        found: dict[str, Drop] = {}
+        if rate is None:
+            return found
+        for block, harm in probed.dropped.items():
             units = tuple(name for name in options if lies_in(solutions[name].unit, block))
-            if units and rate is not None:
+            if units:
                 whole = solutions[block].unit.macs / _MILLION
                 left = sum(options[name][0].ms for name in units) - whole
                 found[block] = Drop(units, rate * max(0.0, harm), whole, "measured", left)

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from taco.errors import TaskError
@@ -47,6 +49,11 @@ class Material:
     def judged(self) -> tuple[LabelledPicture, ...]:
         """The pictures that accuracies are computed on: evaluation, or select where none are left."""
         return self.task.evaluation or self.task.select
+
+
+def labels_of(pictures: Iterable[LabelledPicture]) -> npt.NDArray[np.int64]:
+    """Return the places of the pictures' classes, (n,)."""
+    return np.array([picture.label_index for picture in pictures], np.int64)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

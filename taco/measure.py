@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -19,6 +19,8 @@ from taco.transport import Transport
 OPENING_S = 300.0
 UNKNOWN = "unknown"
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def measure_with(agent: AgentCaller, models: Mapping[str, Path], options: Measur
     names = agent.send(models.values(), ".onnx")
     request = _request({name: names[path] for name, path in models.items()}, options)
     command = "bench-alone" if agent.extra else "bench"
-    answer = _read_answer(agent.ask_json(command, request, options.limit_s(len(models))))
+    answer = understood(_Answer, agent.ask_json(command, request, options.limit_s(len(models))))
     _check_models(answer, models)
     return _result(answer)
 
@@ -140,9 +142,14 @@ def _request(names: Mapping[str, str], options: MeasureOptions) -> dict[str, Any
     return request
 
 
-def _read_answer(answer: Mapping[str, Any]) -> _Answer:
+def understood(kind: type[_Kind], answer: Mapping[str, Any]) -> _Kind:
+    """Return an agent's answer as a record.
+
+    Raises:
+        MeasurementError: It is none; says what is wrong.
+    """
     try:
-        return _Answer.model_validate(answer)
+        return kind.model_validate(answer)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

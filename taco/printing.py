@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from taco.plan import Plan
     from taco.report.schema import Report
     from taco.targets.loading import Target
+
+
+def log_to_stderr(*, quiet: bool, verbose: bool = False) -> None:
+    """Let our own modules tell what they do, on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
 def progress(*, quiet: bool) -> Progress:

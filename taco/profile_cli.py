@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +44,7 @@ def profile(
     del debug
     if context.invoked_subcommand is not None:
         return
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("taco").setLevel(logging.ERROR if quiet else logging.INFO)
+    printing.log_to_stderr(quiet=quiet)
     from taco.address import parse_address
     from taco.latency.asked import Asked
     from taco.ondevice import attached, leased

@@ -15,7 +15,7 @@ from torch import nn
 
 from taco.batchnorm import has_batchnorm, reestimate
 from taco.distillation import objective
-from taco.material import Material
+from taco.material import Material, labels_of
 from taco.recover import plan_steps
 from taco.taps import block_ends
 from taco.teacher_bank import TeacherBank, ask_teacher
@@ -40,7 +40,7 @@ def make_teacher(specialist: nn.Module, material: Material) -> Teacher:
     module = copy.deepcopy(specialist).to(memory_format=torch.channels_last).eval()
     pixels = material.bank.pixels([p.view for p in material.task.select])
     both = np.concatenate([pixels, pixels[:, :, ::-1]])
-    labels = np.tile(np.array([p.label_index for p in material.task.select], np.int64), 2)
+    labels = np.tile(labels_of(material.task.select), 2)
     return Teacher(module, ends, ask_teacher(module, both, preprocessing, ends=ends, labels=labels))
 
 

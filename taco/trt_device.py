@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from taco.agent_calls import AgentCaller
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.errors import MeasurementError
-from taco.measure import MeasureOptions, machine_words
+from taco.measure import MeasureOptions, machine_words, understood
 from taco.timings import BenchResult, ModelTiming
 
 #: `provider` of the targets and of what was timed.
@@ -98,7 +98,7 @@ class TensorRt:
             "max_s": options.max_seconds,
         }
         limit_s = options.max_seconds + _BUILD_S * len(models)
-        answer = _read(self.agent.ask_json("sweep", request, limit_s, self.options))
+        answer = understood(_Answer, self.agent.ask_json("sweep", request, limit_s, self.options))
         if set(answer.rounds_ms) != set(models) or {len(r) for r in answer.rounds_ms.values()} != {answer.rounds}:
             raise MeasurementError(f"the device timed {sorted(answer.rounds_ms)} instead of {sorted(models)}")
         return _result(answer)
@@ -147,15 +147,6 @@ class _Answer(BaseModel):
     power_mode: str
     probe_before: dict[str, Any]
     probe_after: dict[str, Any]
-
-
-def _read(answer: Mapping[str, Any]) -> _Answer:
-    try:
-        return _Answer.model_validate(answer)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise MeasurementError(f"the device agent's answer is not understood: {place}: {first['msg']}") from error
 
 
 def _result(answer: _Answer) -> BenchResult:

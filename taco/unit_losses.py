@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -38,9 +39,9 @@ def losses_of(searcher: Searcher, probed: Probed) -> dict[str, UnitLoss]:
     }
 
 
-def currency_of(searcher: Searcher, probed: Probed) -> Chosen:
+def currency_of(losses: Mapping[str, UnitLoss], probed: Probed) -> Chosen:
     """Return the currency that ranks the probed models best, and log how well each does."""
-    chosen = choose_currency(losses_of(searcher, probed), probed.joint)
+    chosen = choose_currency(losses, probed.joint)
     told = ", ".join(f"{name} {value:.2f}" for name, value in chosen.correlations.items())
     log.info("losses count in %s: rank correlation over %d models: %s", chosen.currency, chosen.models, told)
     return chosen

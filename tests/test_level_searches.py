@@ -7,17 +7,19 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from families import SMALL, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taco import options as options_of
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.given_widths import read_widths
 from taco.latency.evopress import evopress
 from taco.latency.levels import Drop, Level
-from taco.latency.levelsearch import SEARCHES, Searching, search_levels
+from taco.latency.levelsearch import Searching, search_levels
 from taco.latency.limits import Limit, Space
 from taco.latency.problem import Fitness, Levels, Problem, Tally
 from taco.latency.spdy import spdy
@@ -157,7 +159,7 @@ def test_a_tally_asks_once_and_counts_what_was_asked() -> None:
     assert not tally.knows({"a": 0, "b": 1})
 
 
-@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize("method", get_args(options_of.Search))
 def test_levels_of_a_table_are_searched_within_its_milliseconds(method: str) -> None:
     options = {unit: [Level(64 - 16 * k, 0.1 * k, 1.0 - 0.25 * k, "measured") for k in range(DEPTH)] for unit in UNITS}
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from taco.converting import spread
 from taco.drop_search import SHORT
 from taco.exporters.loading import load_exporter
+from taco.exporters.mixed import run_all
 from taco.exporters.protocol import Artifact, FloatArray, RunOptions
 from taco.files import sha256_of
 from taco.front.allocations import asked_allocations
@@ -186,9 +185,7 @@ class Maker:
             threads = bench.threads or 1
             options = RunOptions(threads, provider) if local else RunOptions(threads, _ORT, simulate=True)
             session = load_exporter(runtime if local else "ort").open(file, options)
-            batches = ground.material.bank.batches([p.view for p in pictures], 1)
-            found: npt.NDArray[np.float32] = np.concatenate([session.run(batch) for batch in batches])
-            return found
+            return run_all(session.run, ground.material.bank.batches([p.view for p in pictures], 1))
 
         return answer
 

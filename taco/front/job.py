@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 import taco
 from taco.abstain import softmax
-from taco.accuracy import Score, paired_drop
+from taco.accuracy import Score, is_unequal, paired_drop
 from taco.drop_estimate import estimate_drop
 from taco.drop_search import as_json
 from taco.errors import InputError, MeasurementError
@@ -27,6 +27,7 @@ from taco.front.rivals import rivals
 from taco.front.schema import Front, FrontPoint, Ratio, Recommendation
 from taco.groundwork import Groundwork
 from taco.listing import LabelledPicture
+from taco.material import labels_of
 from taco.plan import Plan, make_plan
 from taco.progress import Progress
 from taco.report.parts import Proportion
@@ -77,15 +78,15 @@ class _Judge:
 
     @property
     def balanced(self) -> bool:
-        return Score.from_predictions(_labels(self.judged), self.dense_judged, self.classes).balanced
+        return Score.from_predictions(labels_of(self.judged), self.dense_judged, self.classes).balanced
 
     def fields(self, select: Any, judged: Any) -> dict[str, Any]:
         """Return the accuracies of logits on both sets, as fields of a point."""
-        labels, answers = _labels(self.judged), np.asarray(judged).argmax(1)
+        labels, answers = labels_of(self.judged), np.asarray(judged).argmax(1)
         score = Score.from_predictions(labels, answers, self.classes)
         drop = paired_drop(labels, self.dense_judged, answers, score.balanced)
-        own = _labels(self.select)
-        balanced = Score.from_predictions(own, own, self.classes).balanced
+        own = labels_of(self.select)
+        balanced = is_unequal(np.bincount(own))
         lost = estimate_drop(own, self.dense_select, softmax(np.asarray(select)), balanced=balanced)
         return {
             "accuracy": Proportion(**dataclasses.asdict(score.top1)),
@@ -264,7 +265,3 @@ def _warnings(ground: Groundwork, found: _Found, marks: Sequence[Mark]) -> list[
 def _ratio(bench: BenchResult, slow: str, fast: str) -> Ratio:
     found = bench.speedup(slow, fast)
     return Ratio(value=found.value, low=found.low, high=found.high)
-
-
-def _labels(pictures: Sequence[LabelledPicture]) -> npt.NDArray[np.int64]:
-    return np.array([picture.label_index for picture in pictures], np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from taco.latency.evopress import evopress
 from taco.latency.levels import Choice, problem_of
@@ -12,8 +11,6 @@ from taco.latency.limits import Space
 from taco.latency.problem import Levels, Tally
 from taco.latency.spdy import spdy
 from taco.options import Search
-
-SEARCHES: tuple[Search, ...] = get_args(Search)
 
 
 @dataclass(frozen=True, slots=True)
