@@ -13,7 +13,7 @@ from taco.checks import gates_of
 from taco.database import LayerDatabase
 from taco.database_job import DatabaseOptions, build_database
 from taco.device_summary import deployed, engine_there
-from taco.errors import BundleError, GateError, MeasurementError
+from taco.errors import BundleError, GateError, InputError, MeasurementError
 from taco.files import write_atomically
 from taco.fleet import Failed, Others, reach
 from taco.fleet_job import deploy_others
@@ -157,6 +157,10 @@ def front(
         TacoError: See taco.errors; the message says what to do.
     """
     progress, how = progress or PlainProgress(), how or FrontOptions()
+    if options.device is not None and len(options.device) > 1:
+        raise InputError(
+            f"a front is measured on one device, and --device names {len(options.device)}", "Make one front for each"
+        )
     rundir = RunDir(options.out)
     with rundir.locked(), contextlib.ExitStack() as stack:
         with progress.step("check the request"):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from taco import api
 from taco.errors import InputError
 from taco.front_cli import _numbers, _options
+from taco.options import make_options
 from taco.request import make_request
 
 
@@ -38,3 +40,10 @@ def test_no_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no pictures were given"):
         _options(make_request({}), {}, 1.0)
+
+
+def test_a_second_device_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    values = {"task": tmp_path, "out": tmp_path / "out", "target": "raspberry-pi-5", "device": ("ssh://a", "ssh://b")}
+    with pytest.raises(InputError, match="measured on one device, and --device names 2"):
+        api.front(make_options(values))
+    assert not (tmp_path / "out").exists()
