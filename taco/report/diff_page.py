@@ -77,9 +77,10 @@ def _accuracy(found: Difference) -> Section:
         weighed = ", each class weighing alike" if change.balanced else ""
         ends = wording.interval(change.points.low, change.points.high, "points")
         pair = change.paired
+        gap, than = change.points.value, "less" if change.points.value < 0 else "more"
         text = (
-            f"On the pictures that both judged B is right {wording.points(change.points.value)} more often than "
-            f"A{weighed} (95 % interval {ends}). Right only in A: {pair.only_first}; only in B: {pair.only_second}; "
+            f"On the pictures that both judged B is right {wording.points(abs(gap))} {than} often than A{weighed} (B "
+            f"minus A, 95 % interval {ends}). Right only in A: {pair.only_first}; only in B: {pair.only_second}; "
             f"both: {pair.both}; neither: {pair.neither}; McNemar's exact test: p = {pair.p:.2g}."
         )
         blocks.append(Note(text))
