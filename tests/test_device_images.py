@@ -101,7 +101,7 @@ def test_pixels_equal_timm_for_any_shape(height: int, width: int, size: Any, cro
 def test_strips_give_the_same_pixels(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(noise(shape.height, shape.width))
     expected = timm_pixels(image, IMAGENET)
-    monkeypatch.setattr(resample, "MAX_LINE_PIXELS", 2500)
+    monkeypatch.setattr(resample, "STRIP_PIXELS", 2500)
     np.testing.assert_array_equal(ours(image, IMAGENET), expected)
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple, Tuple
 from PIL import Image
 
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-MAX_LINE_PIXELS = 64_000_000  # the longest intermediate line, and the size of one strip
+MAX_LINE_PIXELS = 16_000_000  # the longest intermediate line: Pillow keeps up to 60 bytes of coefficients a pixel of it
+STRIP_PIXELS = 4_000_000  # what is resized at once, 4 bytes a pixel, where one line is not longer
 
 
 class Pass(NamedTuple):
@@ -47,7 +48,7 @@ def resample(image: Image.Image, passes: Tuple[Pass, Pass], kind: str) -> Image.
 def _resample_axis(image: Image.Image, step: Pass, filter_number: int) -> Image.Image:
     """Resize one axis in strips, because the lines along it do not depend on each other."""
     length, lines = image.size[step.axis], image.size[1 - step.axis]
-    lines_at_once = max(1, MAX_LINE_PIXELS // max(length, step.length))
+    lines_at_once = max(1, STRIP_PIXELS // step.length)
     joined = Image.new("RGB", step.pair(step.stop - step.start, lines))
     for first in range(0, lines, lines_at_once):
         last = min(lines, first + lines_at_once)
