@@ -14,15 +14,15 @@ import numpy.typing as npt
 from torch import nn
 
 from benchmarks._machine import machine
-from taco.accuracy import Score, paired_drop
-from taco.agnostic import CalibrationPictures, agnostic_batches
 from taco.files import write_atomically
 from taco.material import Material, divide, find_pictures
+from taco.metrics.accuracy import Score, paired_drop
 from taco.model import load_generalist
 from taco.options import make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.repair import make_teacher
-from taco.specialise import make_head, predict_logits, specialise
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.recovery.repair import make_teacher
+from taco.specialist.specialise import make_head, predict_logits, specialise
+from taco.steps.agnostic import CalibrationPictures, agnostic_batches
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 CLASSES, SHOTS = 8, 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from taco.timings import median_ratio
+from taco.timing.timings import median_ratio
 
 
 def compare(label: str, baseline: Callable[[], object], ours: Callable[[], object], rounds: int = 7) -> float:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from taco.calibrate import CalibrationOptions, calibrate_wave, plan_waves
-from taco.unfold import can_unfold
+from taco.moments.unfold import can_unfold
 
 MIB = 1024**2
 

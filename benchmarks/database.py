@@ -21,9 +21,9 @@ from benchmarks._animals import DATA
 from benchmarks._peak import PeakMemory
 from taco.database import LayerDatabase, Recipe, Source, choose_layers
 from taco.executor import Executor
-from taco.listing import View
 from taco.model import load_generalist
-from taco.pictures import BankOptions, PictureBank
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import View
 from taco.progress import PlainProgress
 
 CLASSES, SHOTS, BATCH = 10, 16, 32

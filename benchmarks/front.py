@@ -30,11 +30,11 @@ from taco import api
 from taco.files import write_atomically
 from taco.front.entries import Maker
 from taco.front.rivals import rivals
-from taco.groundwork import Groundwork
 from taco.options import ExportOptions
 from taco.progress import PlainProgress
 from taco.rundir import RunDir
-from taco.timings import BenchResult
+from taco.steps.groundwork import Groundwork
+from taco.timing.timings import BenchResult
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 RESULTS = Path("docs/evidence/front")

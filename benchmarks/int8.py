@@ -31,14 +31,14 @@ from taco.exporters.mixed import divergence
 from taco.exporters.protocol import Calibration, Compressed, FloatArray, Reference, RunOptions
 from taco.exporters.scheme import here
 from taco.files import write_atomically
-from taco.listing import LabelledPicture
 from taco.material import Material, divide, find_pictures, labels_of
 from taco.model import load_generalist
 from taco.options import make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.specialise import make_head, predict_logits, specialise
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import LabelledPicture
+from taco.specialist.specialise import make_head, predict_logits, specialise
 from taco.targets.loading import load_target
-from taco.timings import median_ratio
+from taco.timing.timings import median_ratio
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")

@@ -30,22 +30,22 @@ from torch import nn
 
 from benchmarks._machine import machine
 from benchmarks._recovery_table import write_evidence
-from taco.accuracy import Score, paired_drop
 from taco.allocate import by_macs, candidates
 from taco.compress import calibrate_units, solve_units, stitch
-from taco.distillation import Losses, fit_maps
 from taco.files import write_atomically
 from taco.material import Material, divide, find_pictures
+from taco.metrics.accuracy import Score, paired_drop
 from taco.model import load_generalist
 from taco.options import make_options
-from taco.pictures import BankOptions, PictureBank
+from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import PlainProgress
-from taco.recovering import Recovery
+from taco.recovery.distillation import Losses, fit_maps
+from taco.recovery.trainer import RecoveryOptions, Trainer
 from taco.rundir import RunDir
-from taco.size import count_macs
-from taco.specialise import make_head, predict_logits, specialise
-from taco.stored import Store
-from taco.trainer import RecoveryOptions, Trainer
+from taco.specialist.specialise import make_head, predict_logits, specialise
+from taco.steps.recovering import Recovery
+from taco.steps.stored import Store
+from taco.surgery.size import count_macs
 from taco.units import find_units, steps_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"

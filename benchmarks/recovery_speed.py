@@ -21,15 +21,15 @@ from torch.nn import functional as F
 
 from benchmarks._interleave import compare
 from taco.allocate import uniform
-from taco.bfloat16 import is_faster
 from taco.compress import calibrate_units, solve_units, stitch
 from taco.device.images import Preprocessing
 from taco.model import classifier_of
-from taco.taps import block_ends
-from taco.teacher_bank import ask_teacher
-from taco.trainer import RecoveryOptions, Trainer
+from taco.recovery.bfloat16 import is_faster
+from taco.recovery.taps import block_ends
+from taco.recovery.teacher_bank import ask_teacher
+from taco.recovery.trainer import RecoveryOptions, Trainer
+from taco.recovery.views import Pixels, as_inputs
 from taco.units import find_units, steps_of
-from taco.views import Pixels, as_inputs
 
 MODEL, CLASSES = "tf_efficientnet_lite0", 8
 

@@ -26,11 +26,11 @@ from taco.executor import Executor
 from taco.options import ExportOptions
 from taco.progress import PlainProgress
 from taco.recover import SPARSE_LEARNING_RATE, RecoveryOptions
-from taco.recovering import Recovery
-from taco.repair import renormalise
+from taco.recovery.repair import renormalise
 from taco.rundir import RunDir
-from taco.sparsify import Sparsifier, choose_levels
-from taco.stored import Store
+from taco.steps.recovering import Recovery
+from taco.steps.sparsify import Sparsifier, choose_levels
+from taco.steps.stored import Store
 
 ONE_SHOT, GRADUAL = (0.5, 0.75, 0.9, 0.95), (0.9, 0.95)
 RESULTS = Path("docs/evidence/specialisation")

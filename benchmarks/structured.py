@@ -18,9 +18,9 @@ import torch
 from benchmarks._animals import DATA
 from benchmarks._peak import PeakMemory
 from taco.compress import calibrate_units, solve_units
-from taco.listing import View
 from taco.model import load_generalist
-from taco.pictures import BankOptions, PictureBank
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import View
 from taco.units import find_units
 
 CLASSES, SHOTS, BATCH = 10, 16, 16

@@ -19,7 +19,7 @@ from taco.device.probe import physical_cores
 from taco.device.session import OrtSession, fixed_input
 from taco.exporters.graph import write_onnx
 from taco.exporters.protocol import Compressed
-from taco.timings import median_ratio
+from taco.timing.timings import median_ratio
 
 ROUNDS, RUNS = 25, 10
 

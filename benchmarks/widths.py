@@ -29,16 +29,16 @@ from torch import nn
 
 from benchmarks._animals import DATA, Setting, Species, write_cell
 from taco.allocate import by_macs, candidates
-from taco.baselines import baseline_solutions, squares
+from taco.allocation.distribute import distribute
 from taco.compress import UnitSolution, calibrate_units, solve_units, stitch
-from taco.distribute import distribute
-from taco.inorder import refit_in_order
 from taco.latency.losses import UnitLoss, choose_currency
-from taco.probes import Prober
 from taco.recover import objective
-from taco.repair import renormalise
-from taco.sequential import SequentialOptions
-from taco.size import count_macs
+from taco.recovery.repair import renormalise
+from taco.search.probes import Prober
+from taco.sparse.sequential import SequentialOptions
+from taco.surgery.baselines import baseline_solutions, squares
+from taco.surgery.inorder import refit_in_order
+from taco.surgery.size import count_macs
 from taco.units import find_units, steps_of
 
 MODELS = {"lite0": "tf_efficientnet_lite0.in1k", "lite2": "tf_efficientnet_lite2.in1k"}

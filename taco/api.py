@@ -8,33 +8,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from taco.address import parse_address
+from taco.attached.fleet import Failed, Others, reach
+from taco.attached.ondevice import Device, leased
 from taco.bundle import MANIFEST, Bundle
-from taco.checks import gates_of
 from taco.database import LayerDatabase
-from taco.database_job import DatabaseOptions, build_database
-from taco.device_summary import deployed, engine_there
 from taco.errors import BundleError, GateError, InputError, MeasurementError
+from taco.field.database_job import DatabaseOptions, build_database
+from taco.field.fleet_job import deploy_others
 from taco.files import write_atomically
-from taco.fleet import Failed, Others, reach
-from taco.fleet_job import deploy_others
 from taco.formats.megadetector import read_boxes
 from taco.front.job import FrontOptions, make_front
 from taco.front.page import write_front
 from taco.front.picking import export_options, picked
 from taco.front.schema import Front
-from taco.ondevice import Device, leased
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
-from taco.packing import PACKED_NAME, unpack_model
 from taco.pipeline import run
-from taco.plan import Plan, make_plan
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
-from taco.recovering import BANK_STEP
 from taco.report.read import read_report
 from taco.report.schema import Report
 from taco.report.write import ReportPaths, write_report
 from taco.rundir import RunDir, content_key
-from taco.summary import make_report, write_bundle
+from taco.sparse.packing import PACKED_NAME, unpack_model
+from taco.steps.checks import gates_of
+from taco.steps.plan import Plan, make_plan
+from taco.steps.recovering import BANK_STEP
+from taco.summaries.device_summary import deployed, engine_there
+from taco.summaries.summary import make_report, write_bundle
 from taco.verify import open_bundle, verify
 
 __all__ = [

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from taco.errors import TaskError, UnsupportedModuleError
-from taco.moments import LayerMoments, Moments, Sums
-from taco.sampling import draw_positions, keys_of
-from taco.unfold import known, positions_of, unfold, weight_matrix
+from taco.moments.sampling import draw_positions, keys_of
+from taco.moments.sums import LayerMoments, Moments, Sums
+from taco.moments.unfold import known, positions_of, unfold, weight_matrix
 
 #: Unfolded inputs, their index and the copied input that are in memory at a time; small enough to
 #: be reused by malloc rather than returned to the system each time.

@@ -17,12 +17,12 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco import arguments, database_cli, devices_cli, front_cli, inspect_cli, printing, profile_cli, report_cli
-from taco.config import DEFAULT_TARGET, dump_config
+from taco.commands import arguments, database, devices, front, inspect, printing, profile, report
+from taco.commands.config import DEFAULT_TARGET, dump_config
+from taco.commands.flags import described, typed
+from taco.commands.request import make_request
 from taco.errors import EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, TacoError
-from taco.flags import described, typed
 from taco.options import ExportOptions, make_options
-from taco.request import make_request
 from taco.trouble import explain
 
 EXIT_HELP = (
@@ -41,14 +41,14 @@ app = typer.Typer(
 )
 targets_app = typer.Typer(help="What can be aimed at.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(targets_app, name="targets")
-app.add_typer(database_cli.app, name="database")
-app.add_typer(profile_cli.app, name="profile")
-app.add_typer(devices_cli.app, name="devices")
-app.add_typer(report_cli.app, name="report")
-app.command(epilog=EXIT_HELP)(front_cli.front)
-app.command(epilog=EXIT_HELP)(inspect_cli.inspect)
-app.command(epilog=EXIT_HELP)(devices_cli.deploy)
-app.command(epilog=EXIT_HELP)(devices_cli.bench)
+app.add_typer(database.app, name="database")
+app.add_typer(profile.app, name="profile")
+app.add_typer(devices.app, name="devices")
+app.add_typer(report.app, name="report")
+app.command(epilog=EXIT_HELP)(front.front)
+app.command(epilog=EXIT_HELP)(inspect.inspect)
+app.command(epilog=EXIT_HELP)(devices.deploy)
+app.command(epilog=EXIT_HELP)(devices.bench)
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
@@ -242,7 +242,7 @@ def evaluate(
     if plot is not None and (plot.suffix.lower() != ".svg" or plot.is_dir() or not plot.parent.is_dir()):
         raise InputError(f"--plot {plot} cannot be drawn", "Give a name that ends in .svg, in a folder that exists")
     printing.log_to_stderr(quiet=quiet, verbose=False)
-    from taco.config import split_names
+    from taco.commands.config import split_names
     from taco.evaluate import evaluate as judge
     from taco.evaluate import list_for
     from taco.task import ListOptions

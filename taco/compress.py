@@ -17,13 +17,13 @@ from torch import nn
 
 from taco.calibrate import calibrate
 from taco.errors import InputError, SolverError
-from taco.headwidth import attention_of, head_width_masks, head_width_removal, mix_queries, reading_of
-from taco.moments import Moments
-from taco.removal import Reader, Removal, greedy_removal
-from taco.responses import ChannelSizes, rescale
-from taco.shrink import Axis, replace_parameter, set_inputs, shrink
+from taco.moments.sums import Moments
+from taco.moments.unfold import known, weight_matrix
 from taco.solvers.channels import refit
-from taco.unfold import known, weight_matrix
+from taco.surgery.headwidth import attention_of, head_width_masks, head_width_removal, mix_queries, reading_of
+from taco.surgery.removal import Reader, Removal, greedy_removal
+from taco.surgery.responses import ChannelSizes, rescale
+from taco.surgery.shrink import Axis, replace_parameter, set_inputs, shrink
 from taco.units import Unit, lies_in
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taco.abstain import confidences, softmax
-from taco.accuracy import Proportion, Score, wilson
 from taco.bundle import Bundle
 from taco.device.images import UnreadableImage, resize_crop, to_tensor
 from taco.device.opening import open_session
 from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError, TaskError
-from taco.listing import Listing
-from taco.pictures import open_view
-from taco.quality import Paired, Quality, compare_paired, quality
+from taco.metrics.abstain import confidences, softmax
+from taco.metrics.accuracy import Proportion, Score, wilson
+from taco.metrics.quality import Paired, Quality, compare_paired, quality
+from taco.pictures.bank import open_view
+from taco.pictures.listing import Listing
 from taco.task import ListOptions, list_pictures
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.files import write_atomically
-from taco.stitched import skeleton
+from taco.surgery.stitched import skeleton
 from taco.units import UNIT_BY_UNIT, WITHIN_BLOCKS, Kind, UnitMap, find_units
 
 INTRODUCTION = """\

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from taco.errors import TaskError
-from taco.listing import LabelledPicture, Listing, View
 from taco.options import ExportOptions
-from taco.pictures import PictureBank
-from taco.split import SplitOptions, Task, split
+from taco.pictures.bank import PictureBank
+from taco.pictures.listing import LabelledPicture, Listing, View
+from taco.pictures.split import SplitOptions, Task, split
+from taco.pictures.thin import thin
 from taco.task import ListOptions, list_pictures
-from taco.thin import thin
 
 _BATCH = 32
 #: Pictures for comparisons that are made many times.

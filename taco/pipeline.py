@@ -12,29 +12,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from taco.allocate import Allocation
-from taco.baking import Baked
-from taco.converting import GivenUp, Pair
-from taco.cutting import Cut
-from taco.delivery import Delivery
-from taco.device_judge import OnDevice
-from taco.drop_search import DropSearch
 from taco.errors import BudgetInfeasibleError
-from taco.fleet_job import UnitResult, ask_others
-from taco.groundwork import Groundwork
-from taco.judge import Judgement, Stages
+from taco.field.device_judge import OnDevice
+from taco.field.fleet_job import UnitResult, ask_others
 from taco.material import Material
-from taco.packing import pack_model
-from taco.pictures import CROP_MARGIN
-from taco.plan import Plan
+from taco.pictures.bank import CROP_MARGIN
 from taco.progress import Progress
+from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
-from taco.search import check_size
-from taco.sparsify import Sparsifier
-from taco.specialise import Specialist
+from taco.search.budget import check_size
+from taco.search.drop_search import DropSearch
+from taco.search.widths import Found
+from taco.sparse.packing import pack_model
+from taco.specialist.specialise import Specialist
+from taco.steps.baking import Baked
+from taco.steps.converting import GivenUp, Pair
+from taco.steps.cutting import Cut
+from taco.steps.delivery import Delivery
+from taco.steps.groundwork import Groundwork
+from taco.steps.judge import Judgement, Stages
+from taco.steps.plan import Plan
+from taco.steps.sparsify import Sparsifier
 from taco.targets.loading import Target
-from taco.timings import BenchResult
-from taco.unlabelled import Unlabelled
-from taco.widths import Found
+from taco.timing.timings import BenchResult
 
 _SECOND_LOOKS = 3
 _Made = tuple[Cut, Pair, Pair, BenchResult | None]

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from taco.abstain import DECIMALS, is_sure, softmax
 from taco.answers.camtrap_dp import to_camtrap_dp
 from taco.answers.media import media_of, package_folder
 from taco.answers.megadetector import to_megadetector
@@ -27,6 +26,7 @@ from taco.errors import InputError, MeasurementError
 from taco.formats.folder import picture_files
 from taco.formats.megadetector import ANIMAL, Detection, DetectorOutput
 from taco.formats.names import BLANK
+from taco.metrics.abstain import DECIMALS, is_sure, softmax
 from taco.options import MIN_CONFIDENCE
 
 Format = Literal["csv", "json", "megadetector", "camtrap-dp"]

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from taco.checkpoint import Checkpoint
-from taco.distillation import Maps, fit_maps, objective
-from taco.teacher_bank import TeacherBank
-from taco.trainer import RecoveryOptions, Trainer
+from taco.recovery.checkpoint import Checkpoint
+from taco.recovery.distillation import Maps, fit_maps, objective
+from taco.recovery.teacher_bank import TeacherBank
+from taco.recovery.trainer import RecoveryOptions, Trainer
 
 log = logging.getLogger(__name__)
 

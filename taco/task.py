@@ -20,8 +20,8 @@ from taco.formats.stream import top_keys
 from taco.formats.table import read_table
 from taco.formats.text import check_file, first_character
 from taco.formats.views import CropOptions, Views, choose_views
-from taco.listing import LabelledPicture, Listing
 from taco.options import MIN_CONFIDENCE
+from taco.pictures.listing import LabelledPicture, Listing
 from taco.wording import nearest, some
 
 __all__ = ["ListOptions", "list_pictures", "picture_files"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from taco.attached.processes import Command, Ended, run_program
 from taco.errors import InputError, MeasurementError
-from taco.processes import Command, Ended, run_program
 
 logger = logging.getLogger(__name__)
 

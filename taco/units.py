@@ -2,7 +2,7 @@
 
 Channels that only one block uses (the inner width of a bottleneck, an inverted residual or an MLP), channels that
 several blocks share (a stream), attention heads, the width of a head, and whole residual blocks. Which tensors belong
-together is read from torch-pruning's graph (`taco.coupling`), so no list of block types is kept.
+together is read from torch-pruning's graph (`taco.graph.coupling`), so no list of block types is kept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from taco.attention import check_attention, check_head_width, heads_of
-from taco.blocks import residual_blocks
-from taco.coupling import ChannelSet, Member, channel_sets
 from taco.errors import UnsupportedModuleError
+from taco.graph.attention import check_attention, check_head_width, heads_of
+from taco.graph.blocks import residual_blocks
+from taco.graph.coupling import ChannelSet, Member, channel_sets
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from taco.bundle import Bundle, check_file
 from taco.device.opening import open_session
 from taco.device.wire import DeviceError
 from taco.errors import BundleError, MeasurementError
-from taco.gates import LEAST_COSINE, Gate, agreement, agreement_gate, parity_gate
+from taco.metrics.gates import LEAST_COSINE, Gate, agreement, agreement_gate, parity_gate
+from taco.metrics.parity import compare
 from taco.model_file import check_model
-from taco.parity import compare
 
 PARITY_FILE = "parity.safetensors"
 _LARGEST_PARITY_BYTES = 256 * 1024**2

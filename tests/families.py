@@ -12,9 +12,9 @@ from timm.layers import Attention
 from torch import nn
 
 from taco.compress import UnitSolution, calibrate_units, droppable, solve_units
-from taco.moments import Moments
-from taco.removal import Removal
-from taco.stitched import skeleton
+from taco.moments.sums import Moments
+from taco.surgery.removal import Removal
+from taco.surgery.stitched import skeleton
 from taco.units import Unit, UnitMap, find_units
 
 CLASSES = 5

@@ -12,7 +12,7 @@ import onnx
 from int8_models import CLASSES, SIZE, calibration, run, small_net
 from make_report import make_precision, make_unmeasured
 
-from taco.agent_pack import pack_agent
+from taco.attached.agent_pack import pack_agent
 from taco.device.normalise import normalised
 from taco.device.trt_kit import KIT, MANIFEST, PICTURES
 from taco.exporters.half import to_half

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from taco.accuracy import wilson
 from taco.front.dominance import Mark, dominated_by
 from taco.front.schema import Front, FrontPoint, Kind, Ratio, Recommendation
+from taco.metrics.accuracy import wilson
 from taco.report.parts import Proportion
 from taco.report.search_schema import DropFigures
 

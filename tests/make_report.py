@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from taco import accuracy
+from taco.metrics import accuracy
 from taco.report.accuracy_schema import (
     Abstention,
     AccuracySection,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.abstain import Abstain, choose_threshold, is_sure
-from taco.accuracy import wilson
 from taco.errors import InputError
+from taco.metrics.abstain import Abstain, choose_threshold, is_sure
+from taco.metrics.accuracy import wilson
 
 
 def answers(*pairs: tuple[float, bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -145,5 +145,5 @@ def test_float32_softmax_that_sums_to_a_little_more_than_one_is_accepted() -> No
 
 
 def test_no_torch() -> None:
-    program = "import sys, taco.abstain; sys.exit('torch' in sys.modules)"
+    program = "import sys, taco.metrics.abstain; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

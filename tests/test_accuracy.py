@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.accuracy import Score, balanced_mean, called, is_unequal, mcnemar, paired_drop, wilson
 from taco.errors import InputError
+from taco.metrics.accuracy import Score, balanced_mean, called, is_unequal, mcnemar, paired_drop, wilson
 
 
 def answers(lost: int, won: int, both: int, neither: int, label: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Tests of `taco.agent_pack`: what is in the file, that it is the same every time, and that it runs by itself."""
+"""Tests of `taco.attached.agent_pack`: what is in the file, that it never differs, and that it runs by itself."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from device_models import write_conv
 from pythons import oldest_and_newest
 
 import taco.device
-from taco.agent_pack import agent_bytes, pack_agent
+from taco.attached.agent_pack import agent_bytes, pack_agent
 from taco.device import wire
 from taco.errors import TacoError
 

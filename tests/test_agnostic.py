@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import draw_task
 
-from taco.agnostic import Agnostic, agnostic_batches
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
+from taco.steps.agnostic import Agnostic, agnostic_batches
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
 
-from taco.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
 from taco.calibrate import CalibrationOptions
 from taco.errors import TaskError, UnsupportedModuleError
-from taco.moments import Moments
-from taco.unfold import known, unfold, weight_matrix
+from taco.moments.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
+from taco.moments.sums import Moments
+from taco.moments.unfold import known, unfold, weight_matrix
 
 ALL = CalibrationOptions(positions=None)
 

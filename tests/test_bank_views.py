@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from taco import bank_views
-from taco.bank_views import DrawOptions, Source, draw_bank, plan_views, views_of_each
 from taco.device.images import Preprocessing
 from taco.errors import TaskError, UnreadableImageError
-from taco.listing import View
-from taco.teacher_bank import UNLABELLED, Layout, TeacherBank
+from taco.pictures.listing import View
+from taco.recovery import bank_views
+from taco.recovery.bank_views import DrawOptions, Source, draw_bank, plan_views, views_of_each
+from taco.recovery.teacher_bank import UNLABELLED, Layout, TeacherBank
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 

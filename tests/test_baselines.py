@@ -8,9 +8,9 @@ from families import CUT, SMALL, Family, build, pictures, units_of
 from masking import difference
 from torch import nn
 
-from taco.baselines import Elements, baseline_solutions, chance, channel_scores, squares, taylor
 from taco.compress import calibrate_units, solve_units, stitch
 from taco.errors import SolverError
+from taco.surgery.baselines import Elements, baseline_solutions, chance, channel_scores, squares, taylor
 from taco.units import find_units
 
 

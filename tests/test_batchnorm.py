@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from taco.batchnorm import has_batchnorm, reestimate
 from taco.model import state_sha256
+from taco.surgery.batchnorm import has_batchnorm, reestimate
 
 
 def net() -> nn.Sequential:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from taco import bfloat16
-from taco.bfloat16 import autocast, has_bfloat16, is_faster
+from taco.recovery import bfloat16
+from taco.recovery.bfloat16 import autocast, has_bfloat16, is_faster
 
 NAMES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
 MODEL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
@@ -34,7 +34,7 @@ def test_the_processor_decides_on_bfloat16(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_nothing_is_measured_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: False)
-    monkeypatch.setattr("taco.bfloat16.time.perf_counter", lambda: pytest.fail("nothing is to be timed"))
+    monkeypatch.setattr("taco.recovery.bfloat16.time.perf_counter", lambda: pytest.fail("nothing is to be timed"))
     assert not is_faster(MODEL, (3, 8, 8))
 
 
@@ -42,6 +42,6 @@ def test_nothing_is_measured_where_the_processor_has_none(monkeypatch: pytest.Mo
 def test_the_clock_decides_where_it_has(plain: float, half: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: True)
     ticks = chain.from_iterable([0.0, plain, 0.0, half] for _ in range(3))
-    monkeypatch.setattr("taco.bfloat16.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("taco.recovery.bfloat16.time.perf_counter", lambda: next(ticks))
     assert is_faster(MODEL, (3, 8, 8)) == (half < plain)
     assert all(p.grad is None for p in MODEL.parameters())

@@ -13,8 +13,8 @@ from torch import nn
 
 from taco.calibrate import calibrate
 from taco.errors import SolverError, TaskError, UnsupportedModuleError
-from taco.moments import Moments
-from taco.unfold import can_unfold, unfold, weight_matrix
+from taco.moments.sums import Moments
+from taco.moments.unfold import can_unfold, unfold, weight_matrix
 
 
 def batch(*shape: int, seed: int = 0) -> torch.Tensor:

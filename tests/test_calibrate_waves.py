@@ -11,7 +11,7 @@ from torch import nn
 
 from taco.calibrate import PER_COLUMN, CalibrationOptions, calibrate, calibrate_in_waves, calibrate_wave, plan_waves
 from taco.errors import SolverError, TaskError, UnsupportedModuleError
-from taco.moments import LayerMoments, Moments, Sums
+from taco.moments.sums import LayerMoments, Moments, Sums
 
 LAYERS = ["last", "first", "dw", "token"]  # not in the order in which they run
 ALL = CalibrationOptions(positions=None)

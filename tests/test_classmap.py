@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data import ImageNetInfo
 
-from taco.classmap import map_classes
 from taco.errors import HeadError
+from taco.specialist.classmap import map_classes
 
 INFO = ImageNetInfo("imagenet-1k")
 LION, ZEBRA, RED_FOX = 291, 340, 277

@@ -18,8 +18,9 @@ import onnx
 import pytest
 from conftest import draw_task, logging_as_it_was
 
-from taco import cli, printing
-from taco.config import key_of
+from taco import cli
+from taco.commands import printing
+from taco.commands.config import key_of
 from taco.device.trt_kit import read_kit
 from taco.options import ExportOptions
 from taco.predict import Format

@@ -17,8 +17,8 @@ from taco.calibrate import calibrate
 from taco.compress import UnitSolution, droppable, solve_units, stitch
 from taco.errors import InputError, SolverError
 from taco.model import state_sha256
-from taco.moments import Moments
-from taco.removal import Removal
+from taco.moments.sums import Moments
+from taco.surgery.removal import Removal
 from taco.units import find_units
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco import config
-from taco.config import Flag, dump_config, read_config
+from taco.commands import config
+from taco.commands.config import Flag, dump_config, read_config
+from taco.commands.request import make_request
 from taco.errors import InputError
 from taco.options import ExportOptions, SplitBy, make_options
-from taco.request import make_request
 
 FLAGS = [Flag(field, f"What {field} does.", "The task") for field in ExportOptions.model_fields]
 
@@ -255,7 +255,7 @@ STORED = {
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("taco.request.stored_request", lambda run: STORED | {"from": str(run)})
+    monkeypatch.setattr("taco.commands.request.stored_request", lambda run: STORED | {"from": str(run)})
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "taco.toml", "seed = 3\nshots = 7")
     return tmp_path / "a"
@@ -375,7 +375,7 @@ def test_a_dumped_file_gives_the_same_options(tmp_path_factory: pytest.TempPathF
     options = make_options(values)
     path = write(tmp_path_factory.mktemp("dump") / "taco.toml", dump_config(options.model_dump(), FLAGS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("taco.request.stored_request", lambda run: OTHERWISE)
+        patch.setattr("taco.commands.request.stored_request", lambda run: OTHERWISE)
         again = make_options(dict(make_request({}, path).values))
     assert in_full(again) == in_full(options)
 

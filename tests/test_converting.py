@@ -13,15 +13,17 @@ import onnx
 import pytest
 import tiny_run
 
-from taco import allocate, api, checks, search
-from taco.baking import BAKED_NAME
+from taco import allocate, api
 from taco.bundle import Bundle
-from taco.converting import spread
 from taco.errors import GateError, InputError
-from taco.gates import Gate
+from taco.metrics.gates import Gate
 from taco.predict import predict
 from taco.report.read import read_report
-from taco.timings import BenchResult, ModelTiming
+from taco.search.budget import budget as search
+from taco.steps import checks
+from taco.steps.baking import BAKED_NAME
+from taco.steps.converting import spread
+from taco.timing.timings import BenchResult, ModelTiming
 
 INT8_NODES = "DequantizeLinear"
 

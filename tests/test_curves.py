@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny_database import LEVELS, TWO_FOUR, make, source
 
-from taco.curves import plot_losses
+from taco.allocation.curves import plot_losses
 from taco.database import LayerDatabase, Recipe
 from taco.errors import InputError
 

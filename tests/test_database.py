@@ -18,11 +18,11 @@ from taco.database.recipe import ADMM_COLUMNS, DAMPING_LEVEL, read_damping, solv
 from taco.database.solving import Order, halves_of, solve_layer
 from taco.errors import InputError, SolverError, TacoError, TaskError, UnsupportedModuleError
 from taco.levels import Level
-from taco.moments import LayerMoments, Moments
+from taco.moments.sums import LayerMoments, Moments
+from taco.moments.unfold import weight_matrix
 from taco.solvers.damping import choose_damping
 from taco.solvers.loading import solve_levels
 from taco.solvers.solver import Solution
-from taco.unfold import weight_matrix
 
 UNITS = ("deep", "wide", "grouped", "mix")
 

@@ -20,7 +20,7 @@ from taco.errors import InputError, SolverError
 from taco.executor import Executor
 from taco.levels import Level
 from taco.model import state_sha256
-from taco.moments import Moments
+from taco.moments.sums import Moments
 from taco.units import Unit
 
 FAMILY = SMALL[0]

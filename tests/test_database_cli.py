@@ -13,8 +13,8 @@ from conftest import draw_task
 from taco import cli
 from taco.database import LayerDatabase, Recipe
 from taco.database.build import request_key
-from taco.database_job import DatabaseOptions, build_database
 from taco.executor import Executor
+from taco.field.database_job import DatabaseOptions, build_database
 from taco.levels import Level
 from taco.options import make_options
 from taco.progress import PlainProgress

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from device_models import write_conv
 
-from taco.agent_pack import pack_agent, without_docstrings
+from taco.attached.agent_pack import pack_agent, without_docstrings
 from taco.device import wire
 from taco.device.profile import nodes, profile
 from taco.device.wire import DeviceError

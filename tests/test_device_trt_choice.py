@@ -21,7 +21,7 @@ from taco.device.trt_machine import Surroundings
 from taco.device.trt_report import write_reports
 from taco.device.wire import RequestError
 from taco.report.read import read_report
-from taco.timings import median_ratio
+from taco.timing.timings import median_ratio
 
 INSTEAD = {"dense": "dense_fp16", "compressed": "compressed_fp16"}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taco.accuracy import paired_drop, wilson
 from taco.device.trt_arguments import BuildPlan, build_arguments, infer_arguments, profile_arguments, time_arguments
 from taco.device.trt_engines import engine_key
 from taco.device.trt_layers import attribute
@@ -19,6 +18,7 @@ from taco.device.trt_read import EngineLayer, LayerTime, read_layers, read_log, 
 from taco.device.trt_run import explained, find_trtexec
 from taco.device.trt_versions import RECIPES, Version, recipe_for, version_in
 from taco.device.wire import DeviceError
+from taco.metrics.accuracy import paired_drop, wilson
 
 LAB = Path(__file__).parent / "edge_lab"
 SAMPLES = LAB / "samples"

@@ -23,8 +23,8 @@ from device_models import wait_until
 from power import AFTERMATHS, KILLED, Aftermath, Disk, PowerCutError, until_done
 from tiny_bundle import BLUE, GREEN, PALE_BLUE, PALE_RED, RED, make_bundle, paint
 
-from taco.agent_pack import agent_bytes
 from taco.answers.megadetector import to_megadetector
+from taco.attached.agent_pack import agent_bytes
 from taco.device import agent, answers, deploy, ledger, seen, versions, wire
 from taco.device.arrivals import Arrivals, Frame, frames
 from taco.device.field import _check

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from taco.device.images import Preprocessing
-from taco.distillation import Losses, distillation_loss, fit_maps, objective
-from taco.taps import LAST, answer, block_ends
-from taco.teacher_bank import TeacherBank, ask_teacher
+from taco.recovery.distillation import Losses, distillation_loss, fit_maps, objective
+from taco.recovery.taps import LAST, answer, block_ends
+from taco.recovery.teacher_bank import TeacherBank, ask_teacher
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 N = 10

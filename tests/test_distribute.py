@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taco.distribute import distribute
+from taco.allocation.distribute import distribute
 from taco.errors import BudgetInfeasibleError
 
 levels = st.lists(st.tuples(st.floats(0, 10), st.integers(0, 20)), min_size=1, max_size=4)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.drop_estimate import estimate_drop
 from taco.errors import InputError
+from taco.metrics.drop_estimate import estimate_drop
 
 Floats = npt.NDArray[np.float64]
 

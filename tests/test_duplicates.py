@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 from taco.device.images import read_rgb
-from taco.duplicates import (
+from taco.errors import TaskError
+from taco.pictures.duplicates import (
     DOUBTFUL_BITS,
     MOST_ALIKE,
     NEAR_BITS,
@@ -26,8 +27,7 @@ from taco.duplicates import (
     sets_of,
     together,
 )
-from taco.errors import TaskError
-from taco.facts import facts_of
+from taco.pictures.facts import facts_of
 
 NOWHERE = Path("/nowhere.jpg")
 Hashes = npt.NDArray[np.uint8]

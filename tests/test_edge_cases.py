@@ -17,14 +17,14 @@ from taco.errors import TaskError
 from taco.material import Material, divide, find_pictures
 from taco.model import load_generalist
 from taco.options import ExportOptions, make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.probe import balanced_accuracy, fit_head
+from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import PlainProgress
-from taco.recovering import Recovery
+from taco.recovery.trainer import RecoveryOptions
 from taco.rundir import RunDir
-from taco.specialise import make_head
-from taco.stored import Store
-from taco.trainer import RecoveryOptions
+from taco.specialist.probe import balanced_accuracy, fit_head
+from taco.specialist.specialise import make_head
+from taco.steps.recovering import Recovery
+from taco.steps.stored import Store
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 1.0, "center")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taco.energy import Duty, Power, check_duty, estimate, joules_per_picture, whole_power
 from taco.errors import InputError
+from taco.metrics.energy import Duty, Power, check_duty, estimate, joules_per_picture, whole_power
 
 REST, ACTIVE = Power(2.0, "rest"), Power(7.0, "work")
 

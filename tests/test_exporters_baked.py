@@ -11,12 +11,12 @@ import pytest
 from int8_models import SIZE, run, small_net
 from tiny_bundle import PREPROCESSING
 
-from taco.abstain import softmax
-from taco.baking import Baked, baked_gate
 from taco.device.images import Preprocessing, to_tensor
 from taco.device.opening import open_session
 from taco.device.session import fixed_input
 from taco.exporters.baked import bake
+from taco.metrics.abstain import softmax
+from taco.steps.baking import Baked, baked_gate
 
 HOW = Preprocessing.from_dict(PREPROCESSING | {"input_size": SIZE, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]})
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)

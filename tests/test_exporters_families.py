@@ -15,7 +15,7 @@ from torch import nn
 
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Calibration, Compressed, FloatArray, Reference, RunOptions
-from taco.gates import agreement
+from taco.metrics.gates import agreement
 from taco.targets.loading import Target, load_target
 
 TARGETS = ("host-cpu-int8", "host-cpu-openvino-int8")

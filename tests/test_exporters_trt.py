@@ -25,7 +25,7 @@ from taco.exporters.protocol import Artifact, Calibration, Compressed, FloatArra
 from taco.exporters.scheme import TENSORRT, scheme_for
 from taco.exporters.trt import EXPORTER
 from taco.exporters.trt_rules import breaches
-from taco.gates import LEAST_COSINE, agreement
+from taco.metrics.gates import LEAST_COSINE, agreement
 from taco.targets.loading import load_target
 
 ORIN = load_target("jetson-orin")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from taco.device.images import Preprocessing, read_rgb, resize_crop
-from taco.facts import facts_of, is_infrared, taken_at
+from taco.pictures.facts import facts_of, is_infrared, taken_at
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 224

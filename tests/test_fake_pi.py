@@ -25,15 +25,15 @@ from edge_lab.fake_pi import cache_folder, fake_pi, shell
 from sshd import Server, serving
 from tiny_bundle import BLUE, GREEN, RED, make_bundle, paint
 
-from taco.abstain import softmax
 from taco.address import parse_address
-from taco.agent_pack import agent_bytes
+from taco.attached.agent_pack import agent_bytes
+from taco.attached.ondevice import Device, attached
 from taco.bundle import Bundle
 from taco.device import wire
 from taco.device.images import read_rgb, resize_crop, to_tensor
 from taco.device.journal import read_journal
 from taco.device.session import OrtSession
-from taco.ondevice import Device, attached
+from taco.metrics.abstain import softmax
 
 pytestmark = pytest.mark.slow
 URL = "ssh://trap"

@@ -10,12 +10,12 @@ import timm
 import torch
 from torch import nn
 
-from taco import finetune
 from taco.errors import HeadError
-from taco.finetune import FineTuneOptions, as_head, cross_validated, fine_tune, last_parameters
-from taco.head import Linear, with_head
 from taco.model import classifier_of, state_sha256
-from taco.probe import plain_ridge
+from taco.specialist import finetune
+from taco.specialist.finetune import FineTuneOptions, as_head, cross_validated, fine_tune, last_parameters
+from taco.specialist.head import Linear, with_head
+from taco.specialist.probe import plain_ridge
 
 SIZE = (3, 32, 32)
 FAST = FineTuneOptions(epochs=4, batch=4, learning_rate=2e-3)

@@ -17,12 +17,14 @@ import tiny_bundle
 from make_report import make_report
 from typer.testing import CliRunner
 
-from taco import bench_job, benching, cli, ondevice
+from taco import cli
 from taco.address import Address, parse_address
+from taco.attached import ondevice
+from taco.attached.fleet import Failed, at_once, check_distinct, reach
+from taco.attached.processes import Command, run_program
 from taco.bundle import Bundle
 from taco.errors import InputError, LinkError, MeasurementError
-from taco.fleet import Failed, at_once, check_distinct, reach
-from taco.processes import Command, run_program
+from taco.field import bench_job, benching
 from taco.report.read import read_report
 from taco.report.units import spread_sentence
 from taco.report.write import write_report

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taco.errors import TaskError
-from taco.listing import Box, LabelledPicture, Listing
+from taco.pictures.listing import Box, LabelledPicture, Listing
 from taco.task import ListOptions, list_pictures
 
 Table = list[dict[str, str]]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from taco.errors import TaskError
-from taco.listing import Box, LabelledPicture, Listing, Skipped
+from taco.pictures.listing import Box, LabelledPicture, Listing, Skipped
 from taco.task import ListOptions, list_pictures
 
 Content = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 
 from taco.errors import TaskError
 from taco.formats.megadetector import Detection, read_boxes
-from taco.listing import Box
+from taco.pictures.listing import Box
 
 BOX = [0.1, 0.2, 0.3, 0.4]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taco.errors import TaskError
-from taco.listing import Box, LabelledPicture
+from taco.pictures.listing import Box, LabelledPicture
 from taco.task import ListOptions, list_pictures
 
 EPOCH_DAY = 1590814657.0  # 2020-05-30 04:57:37 on the wall

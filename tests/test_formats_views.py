@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taco.errors import TaskError
 from taco.formats.rows import Found, Row
 from taco.formats.views import CropOptions, choose_views
-from taco.listing import Box, Listing
+from taco.pictures.listing import Box, Listing
 from taco.task import ListOptions, list_pictures
 
 BOXES = tuple(Box(n / 10, 0.0, 0.1, 0.1) for n in range(3))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from taco import api
+from taco.commands.front import _numbers, _options
+from taco.commands.request import make_request
 from taco.errors import InputError
-from taco.front_cli import _numbers, _options
 from taco.options import make_options
-from taco.request import make_request
 
 
 def test_speeds_are_read_once_each_and_words_are_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taco.gates import (
+from taco.metrics.gates import (
     Agreement,
     agreement,
     agreement_gate,
@@ -18,7 +18,7 @@ from taco.gates import (
     speed_gate,
     structure_gate,
 )
-from taco.parity import ParityResult
+from taco.metrics.parity import ParityResult
 
 Labels = npt.NDArray[np.int64]
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from taco.device.images import Preprocessing
 from taco.errors import HeadError
-from taco.head import HeadChoice, Linear, cut_head, keep_head, plan_head, with_head
 from taco.model import Generalist, classifier_of
-from taco.probe import Setting, Shots
-from taco.probe import fit_head as fit
+from taco.specialist.head import HeadChoice, Linear, cut_head, keep_head, plan_head, with_head
+from taco.specialist.probe import Setting, Shots
+from taco.specialist.probe import fit_head as fit
 
 PREPROCESSING = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 0.9, "center")
 ZEBRA, LION = 340, 291

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taco.identity import picture_id
+from taco.pictures.identity import picture_id
 
 
 def test_the_name_and_the_place_do_not_matter_and_content_and_box_do(tmp_path: Path) -> None:

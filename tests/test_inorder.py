@@ -14,8 +14,8 @@ from torch import nn
 
 from taco.allocate import uniform
 from taco.compress import calibrate_units, droppable, kept_rows, solve_units, stitch
-from taco.inorder import InOrder, refit_in_order
-from taco.sequential import SequentialOptions
+from taco.sparse.sequential import SequentialOptions
+from taco.surgery.inorder import InOrder, refit_in_order
 from taco.units import find_units, steps_of
 
 SIZE = (3, 64, 64)

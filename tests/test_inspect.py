@@ -11,10 +11,10 @@ from families import SMALL, build, units_of
 from typer.testing import CliRunner
 
 from taco import families
-from taco.anatomy import PlanOptions, Sizes, draw, take_apart
 from taco.cli import app
 from taco.errors import InputError
-from taco.size import peak_activation_bytes
+from taco.surgery.anatomy import PlanOptions, Sizes, draw, take_apart
+from taco.surgery.size import peak_activation_bytes
 
 QUICK = ("MobileNetV3", "EfficientNet with group norm")
 

@@ -11,14 +11,16 @@ import pytest
 from conftest import draw_task
 from test_pipeline import FakeBench, hashes, options
 
-from taco import api, delivery, search
+from taco import api
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND, Line, Round
-from taco.latency_search import Searched, with_or_without
-from taco.probes import Probed
 from taco.report.schema import Report
-from taco.timings import BenchResult
+from taco.search.budget import budget as search
+from taco.search.latency_search import Searched, with_or_without
+from taco.search.probes import Probed
+from taco.steps import delivery
+from taco.timing.timings import BenchResult
 
 ASKED = {"target": "host-cpu", "allocation": "latency"}
 

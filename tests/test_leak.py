@@ -17,8 +17,8 @@ from taco import api
 from taco.material import divide, find_pictures
 from taco.model import Generalist, load_generalist
 from taco.options import SplitBy
-from taco.pictures import BankOptions, PictureBank
-from taco.specialise import make_head, predict_logits, specialise
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.specialist.specialise import make_head, predict_logits, specialise
 
 CLASSES, PLACES, PICTURES = 3, 10, 6
 SIDE = 96

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from taco import options as options_of
 from taco.errors import BudgetInfeasibleError, InputError
-from taco.given_widths import read_widths
 from taco.latency.evopress import evopress
 from taco.latency.levels import Drop, Level
 from taco.latency.levelsearch import Searching, search_levels
@@ -24,8 +23,9 @@ from taco.latency.limits import Limit, Space
 from taco.latency.problem import Fitness, Levels, Problem, Tally
 from taco.latency.spdy import spdy
 from taco.options import make_options
+from taco.search.given_widths import read_widths
+from taco.search.widths import Found
 from taco.units import lies_in
-from taco.widths import Found
 
 Search = Callable[[Problem, Tally, int], dict[str, int]]
 beyond = pytest.mark.parametrize("method", ["spdy", "evopress"])

@@ -17,14 +17,14 @@ from taco.compress import droppable, stitch
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
 from taco.latency.limits import LimitError
-from taco.limiting import Limiter
-from taco.macs_search import MacsSearcher
-from taco.micromodels import find_holders
-from taco.probes import Probed, Prober
-from taco.search import Limits, Searcher
-from taco.size import count_macs
-from taco.specialise import predict_logits
-from taco.unit_losses import allocation_of
+from taco.search.budget import Limits, Searcher
+from taco.search.limiting import Limiter
+from taco.search.macs_search import MacsSearcher
+from taco.search.micromodels import find_holders
+from taco.search.probes import Probed, Prober
+from taco.search.unit_losses import allocation_of
+from taco.specialist.specialise import predict_logits
+from taco.surgery.size import count_macs
 from taco.units import lies_in
 
 FAMILY = SMALL[1]

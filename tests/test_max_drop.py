@@ -10,13 +10,14 @@ import pytest
 from test_pipeline import hashes
 from tiny_run import options, steps_of
 
-from taco import api, delivery
-from taco.accuracy import Drop
-from taco.cutting import Cutter
-from taco.drop_estimate import DropEstimate
-from taco.drop_search import SHORT, DropSearch
+from taco import api
 from taco.errors import InputError, MeasurementError
+from taco.metrics.accuracy import Drop
+from taco.metrics.drop_estimate import DropEstimate
 from taco.report.schema import Report
+from taco.search.drop_search import SHORT, DropSearch
+from taco.steps import delivery
+from taco.steps.cutting import Cutter
 
 
 def estimated(points: float) -> DropEstimate:

@@ -1,4 +1,4 @@
-"""Tests of `taco.measure`: the real agent through the local transport, and scripted devices that misbehave."""
+"""Tests of `taco.timing.measure`: the real agent through the local transport, and scripted devices that misbehave."""
 
 import copy
 import hashlib
@@ -11,7 +11,7 @@ from device_models import write_conv
 
 from taco.device import wire
 from taco.errors import InputError, MeasurementError
-from taco.measure import MeasureOptions, measure
+from taco.timing.measure import MeasureOptions, measure
 from taco.transport import Completed, FakeTransport, LocalTransport
 
 QUICK = MeasureOptions(threads=1, rounds=6, round_ms=2)

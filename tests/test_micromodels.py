@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from taco.micromodels import WIDTHS, Holder, Unheld, find_holders, widths_of
+from taco.search.micromodels import WIDTHS, Holder, Unheld, find_holders, widths_of
 from taco.units import Unit, find_units
 
 EFFICIENTNET, RESNET, VIT, _ = SMALL

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taco.errors import SolverError
-from taco.moments import STRIPE, LayerMoments, Moments, Sums
+from taco.moments.sums import STRIPE, LayerMoments, Moments, Sums
 
 
 def rows_of(groups: int, n: int, cols: int, mean: float = 0.0) -> torch.Tensor:

@@ -8,7 +8,7 @@ from int8_models import calibration, small_net
 from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
 from taco.exporters.scheme import TENSORRT
-from taco.node_owners import owners
+from taco.steps.node_owners import owners
 
 
 def test_weights_scopes_and_the_root_tell_the_module() -> None:

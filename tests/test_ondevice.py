@@ -21,14 +21,19 @@ from sshd import Server, serving
 from tiny_bundle import make_bundle
 from typer.testing import CliRunner
 
-from taco import api, benching, cli, delivery, devices_cli, ondevice, search
+from taco import api, cli
 from taco.address import parse_address
-from taco.agent_calls import AgentCaller
+from taco.attached import ondevice
+from taco.attached.agent_calls import AgentCaller
+from taco.attached.ondevice import Device, Watch, attached, examine, leased, unlock
 from taco.bundle import Bundle
+from taco.commands import devices as devices_cli
 from taco.device import lease
 from taco.errors import InputError, MeasurementError
+from taco.field import benching
 from taco.latency.table import device_words, read_table
-from taco.ondevice import Device, Watch, attached, examine, leased, unlock
+from taco.search.budget import budget as search
+from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 
 URL = f"ssh://trap?python={sys.executable}"

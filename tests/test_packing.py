@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from taco.cli import app
 from taco.errors import BundleError
-from taco.packing import PACKED_NAME, pack_model, unpack_model
+from taco.sparse.packing import PACKED_NAME, pack_model, unpack_model
 
 
 def model(folder: Path, *weights: np.ndarray) -> Path:

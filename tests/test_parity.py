@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taco.errors import GateError
-from taco.parity import ParityResult, compare, require
+from taco.metrics.parity import ParityResult, compare, require
 
 Logits = npt.NDArray[np.float32]
 

@@ -18,13 +18,15 @@ from onnx import numpy_helper
 from tiny_run import options, steps_of
 from torch import nn
 
-from taco import api, delivery, recovering, search
+from taco import api
 from taco.bundle import Bundle
-from taco.converting import Converter
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.report.schema import Report
-from taco.timings import BenchResult, ModelTiming
+from taco.search.budget import budget as search
+from taco.steps import delivery, recovering
+from taco.steps.converting import Converter
+from taco.timing.timings import BenchResult, ModelTiming
 
 
 def on_host(task: Path, out: Path, **changes: Any) -> api.ExportOptions:

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from taco.benching import rest_power, told_minute
 from taco.device.power_sampler import PowerSampler
-from taco.energy import PACKAGE
-from taco.timings import BenchResult, Minute
+from taco.field.benching import rest_power, told_minute
+from taco.metrics.energy import PACKAGE
+from taco.timing.timings import BenchResult, Minute
 
 
 def test_the_mean_of_every_rail_since_the_last_look() -> None:

@@ -23,7 +23,7 @@ import taco
 from taco.answers.prediction import class_kind
 from taco.bundle import Bundle, Manifest
 from taco.formats.megadetector import Detection, read_boxes
-from taco.listing import Box
+from taco.pictures.listing import Box
 from taco.predict import Format, Prediction, common_root, find_images, predict, render
 
 NOON = datetime(2025, 6, 1, 14, 0, 5, tzinfo=timezone(timedelta(hours=2)))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from taco import printing
 from taco.answers.prediction import Prediction
-from taco.listing import LabelledPicture, Listing, Skipped
+from taco.commands import printing
 from taco.options import make_options
+from taco.pictures.listing import LabelledPicture, Listing, Skipped
 from taco.report.schema import Report
-from taco.search import Budget
+from taco.search.budget import Budget
 from tests.make_report import (
     make_abstention,
     make_accuracy,

@@ -14,8 +14,8 @@ from taco.compress import UnitSolution, calibrate_units, droppable, solve_units,
 from taco.exporters.mixed import divergence
 from taco.exporters.protocol import FloatArray
 from taco.latency.losses import UnitLoss, choose_currency
-from taco.probes import JOINTS, Probed, Prober
-from taco.specialise import predict_logits
+from taco.search.probes import JOINTS, Probed, Prober
+from taco.specialist.specialise import predict_logits
 
 FAMILY = SMALL[0]
 PICTURES = torch.randn(6, *FAMILY.input_size, generator=torch.Generator().manual_seed(1))

@@ -15,19 +15,19 @@ from families import SMALL, build, units_of
 from tiny_latency import make_table
 from typer.testing import CliRunner
 
-from taco import profile_cli, profile_job, profiling
 from taco.cli import app
+from taco.commands import profile as profile_cli
 from taco.errors import InputError, MeasurementError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed
 from taco.latency.drawing import heat_map, plot_table
 from taco.latency.levels import Level, choose, dense, levels_of
 from taco.latency.table import LatencyTable, cached_path, save_cached
-from taco.profiling import Profiler
 from taco.progress import PlainProgress
-from taco.search import Bench
+from taco.search.budget import Bench, profile_job, profiling
+from taco.search.profiling import Profiler
 from taco.targets.loading import Target, load_target
-from taco.timings import BenchResult, ModelTiming
+from taco.timing.timings import BenchResult, ModelTiming
 
 FAMILY = SMALL[0]
 #: Two units, because torch takes seconds for an export.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taco.errors import InputError
-from taco.quality import (
+from taco.metrics.quality import (
     BINS,
     MOST_POINTS,
     Cell,

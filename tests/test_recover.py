@@ -16,14 +16,14 @@ import timm
 import torch
 from torch import nn
 
-from taco.checkpoint import Checkpoint
 from taco.device.images import Preprocessing
-from taco.distillation import objective
 from taco.model import classifier_of, state_sha256
 from taco.recover import INTERRUPTED, Recovered, Watch, plan_steps, recover
-from taco.taps import block_ends
-from taco.teacher_bank import TeacherBank, ask_teacher
-from taco.trainer import RecoveryOptions, Trainer
+from taco.recovery.checkpoint import Checkpoint
+from taco.recovery.distillation import objective
+from taco.recovery.taps import block_ends
+from taco.recovery.teacher_bank import TeacherBank, ask_teacher
+from taco.recovery.trainer import RecoveryOptions, Trainer
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 FAST = RecoveryOptions(learning_rate=3e-3, batch=8, checks=4, patience=4)

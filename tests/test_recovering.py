@@ -12,14 +12,14 @@ from conftest import draw_task
 from tiny_recovery import Heard, begun, make_material, make_specialist, recovery
 from torch import nn
 
-from taco import recovering
-from taco.listing import View
 from taco.material import Material
 from taco.model import state_sha256
+from taco.pictures.listing import View
 from taco.recover import INTERRUPTED, Recovered
-from taco.recovering import BANK_STEP, Recovery
-from taco.teacher_bank import UNLABELLED
-from taco.unlabelled import Unlabelled
+from taco.recovery.teacher_bank import UNLABELLED
+from taco.recovery.unlabelled import Unlabelled
+from taco.steps import recovering
+from taco.steps.recovering import BANK_STEP, Recovery
 
 STEPS = 12
 

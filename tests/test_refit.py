@@ -12,13 +12,13 @@ from conftest import draw_task
 from tiny_recovery import begun, make_material, make_specialist, recovery
 from torch import nn
 
-from taco import refit
 from taco.compress import UnitSolution, calibrate_units, kept_rows, solve_units, stitch
 from taco.errors import SolverError
-from taco.inorder import InOrder
 from taco.material import Material
 from taco.model import state_sha256
-from taco.refit import Starter
+from taco.steps import refit
+from taco.steps.refit import Starter
+from taco.surgery.inorder import InOrder
 from taco.units import find_units
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taco.remembered import Remembered
+from taco.allocation.remembered import Remembered
 
 
 def test_what_was_put_in_is_there_again(tmp_path: Path) -> None:

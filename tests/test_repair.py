@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from taco import repair
-from taco.batchnorm import reestimate
 from taco.device.images import Preprocessing
-from taco.distillation import objective
 from taco.material import Material
 from taco.model import state_sha256
-from taco.pictures import BankOptions, PictureBank
-from taco.split import SplitOptions, split
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.split import SplitOptions, split
+from taco.recovery import repair
+from taco.recovery.distillation import objective
+from taco.recovery.trainer import RecoveryOptions
+from taco.surgery.batchnorm import reestimate
 from taco.task import list_pictures
-from taco.trainer import RecoveryOptions
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from make_report import make_report, make_unmeasured
 
-from taco import printing
+from taco.commands import printing
 from taco.report.device_schema import EngineFacts, EnginesRun, LayerProfile, ModuleTime
 from taco.report.engines import not_on_hardware
 from taco.report.markdown import render_markdown

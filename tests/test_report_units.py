@@ -8,7 +8,7 @@ import pytest
 from make_report import make_field, make_latency, make_minutes, make_report, make_unit, make_units
 from pydantic import ValidationError
 
-from taco.energy import Duty
+from taco.metrics.energy import Duty
 from taco.report.build import build_page
 from taco.report.html import render_html
 from taco.report.markdown import render_markdown
@@ -16,7 +16,7 @@ from taco.report.page import Note, Picture, Section, Table, Tone
 from taco.report.units import day_sentence, outcome, spread_sentence
 from taco.report.units_schema import UnitRun
 from taco.report.verdict import actions
-from taco.unit_summary import with_duty, with_slow
+from taco.summaries.unit_summary import with_duty, with_slow
 
 
 def section(anchor: str, **changes: Any) -> Section:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taco.sampling import draw_positions, keys_of
+from taco.moments.sampling import draw_positions, keys_of
 
 
 @settings(max_examples=60, deadline=None)

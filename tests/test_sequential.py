@@ -13,9 +13,9 @@ from taco.calibrate import CalibrationOptions, calibrate
 from taco.errors import TaskError, UnsupportedModuleError
 from taco.executor import Executor
 from taco.levels import Level
-from taco.sequential import Assignment, SequentialOptions, plan_groups, solve_sequentially
+from taco.moments.unfold import known, weight_matrix
 from taco.solvers import load_solver
-from taco.unfold import known, weight_matrix
+from taco.sparse.sequential import Assignment, SequentialOptions, plan_groups, solve_sequentially
 
 ALL = CalibrationOptions(positions=None)
 

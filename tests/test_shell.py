@@ -1,4 +1,4 @@
-"""Tests of `taco.shell`: the same words under every shell that is here, as a login shell and as the one that runs."""
+"""Tests of `taco.attached.shell`: the same words under every shell that is here, as a login shell or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taco import shell
+from taco.attached import shell
 from taco.errors import InputError
 
 WORDS = [

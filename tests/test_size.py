@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from taco.size import ModuleSize, count_macs, measure_size
+from taco.surgery.size import ModuleSize, count_macs, measure_size
 
 
 class _Attention(nn.Module):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import TacoError
-from taco.sparse import pack, packed_bytes, support, unpack
+from taco.sparse.stored import pack, packed_bytes, support, unpack
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8)
 

@@ -12,12 +12,13 @@ import tiny_run
 from conftest import draw_task
 from onnx import numpy_helper
 
-from taco import api, recovering
+from taco import api
 from taco.bundle import Bundle
 from taco.errors import InputError
 from taco.levels import Level
-from taco.packing import unpack_model
-from taco.sparsify import levels_around, sparsities
+from taco.sparse.packing import unpack_model
+from taco.steps import recovering
+from taco.steps.sparsify import levels_around, sparsities
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import torch
 from torch.nn import functional as F
 
 from taco.errors import HeadError, TaskError
-from taco.head import with_head
 from taco.material import Listings, Material, divide, find_pictures
 from taco.model import Generalist, classifier_of, load_generalist
 from taco.options import ExportOptions, make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.specialise import Specialist, make_head, penultimate, predict_logits
-from taco.specialise import specialise as with_this_head
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.specialist.head import with_head
+from taco.specialist.specialise import Specialist, make_head, penultimate, predict_logits
+from taco.specialist.specialise import specialise as with_this_head
 
 
 def options_for(task: Path, **values: Any) -> ExportOptions:
@@ -290,7 +290,7 @@ def test_lite0_with_a_fitted_head_learns_animals_it_has_no_rows_for(real_picture
 
 
 def test_a_head_put_on_twice_is_the_last_one(tiny: Generalist) -> None:
-    from taco.head import Linear
+    from taco.specialist.head import Linear
 
     size = classifier_of(tiny.module).in_features
     heads = [Linear(torch.full((n, size), float(n)), torch.zeros(n), "test") for n in (2, 5)]

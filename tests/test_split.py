@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from taco.errors import TaskError
-from taco.facts import Facts
-from taco.listing import Box, LabelledPicture, Listing, Skipped, View
-from taco.split import SplitOptions, Task, split
+from taco.pictures.facts import Facts
+from taco.pictures.listing import Box, LabelledPicture, Listing, Skipped, View
+from taco.pictures.split import SplitOptions, Task, split
 from taco.task import list_pictures
 
 
@@ -245,7 +245,7 @@ def spread(classes: int, at: int, each: int) -> list[Row]:
 
 
 def test_places_are_apart_and_shots_come_from_several(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "taco.split"):
+    with caplog.at_level(logging.INFO, "taco.pictures.split"):
         task = told(tmp_path, spread(3, 12, 6)).divided(shots=16)
     fit, select, evaluation = (places(part) for part in (task.fit, task.select, task.evaluation))
     assert task.split_by == "location"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taco.spread import SLOW, differences, spread
+from taco.timing.spread import SLOW, differences, spread
 
 
 def rounds(middle: float, width: float = 0.01) -> list[float]:

@@ -1,4 +1,4 @@
-"""Tests of `taco.ssh` against a real OpenSSH server on loopback."""
+"""Tests of `taco.attached.ssh` against a real OpenSSH server on loopback."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from device_models import is_running, wait_until
 from sshd import Server, free_port, serving
 
 from taco.address import Address, parse_address
+from taco.attached.ssh import SshOptions, SshTransport
 from taco.errors import InputError, LinkError, MeasurementError
-from taco.ssh import SshOptions, SshTransport
 
 HOSTILE = [
     "a b.onnx",
@@ -173,7 +173,7 @@ def test_a_timeout_ends_the_command_on_the_device_and_everything_it_started(
 
 def test_a_killed_host_ends_the_command_on_the_device(server: Server) -> None:
     code = (
-        "import sys; from taco.address import parse_address; from taco.ssh import *;"
+        "import sys; from taco.address import parse_address; from taco.attached.ssh import *;"
         f"SshTransport(parse_address('ssh://trap/~/killed'), SshOptions({server.program!r}))"
         f".run([sys.executable, '-I', '-c', {PARENT!r}], 60)"
     )

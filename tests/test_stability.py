@@ -1,4 +1,4 @@
-"""Tests of `taco.stability`, `taco.device.sustained` and of what a link that breaks costs a question."""
+"""Tests of `taco.timing.stability`, `taco.device.sustained` and of what a link that breaks costs a question."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from taco.agent_calls import AgentCaller
+from taco.attached.agent_calls import AgentCaller
 from taco.device import sustained, wire
 from taco.errors import LinkError
-from taco.stability import disturbances, steady
-from taco.timings import BenchResult, ModelTiming
+from taco.timing.stability import disturbances, steady
+from taco.timing.timings import BenchResult, ModelTiming
 from taco.transport import Completed, FakeTransport
 
 QUIET = {"throttling before": "raspberry_pi_flags 0", "throttling after": "raspberry_pi_flags 0"}

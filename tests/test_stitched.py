@@ -13,7 +13,7 @@ from torch import nn
 
 from taco.compress import stitch
 from taco.errors import BundleError
-from taco.stitched import ARCHITECTURE, TENSORS, describe, load_model, save_model
+from taco.surgery.stitched import ARCHITECTURE, TENSORS, describe, load_model, save_model
 
 
 def saved(folder: Path) -> Path:

@@ -23,7 +23,7 @@ from taco.compress import UnitSolution, stitch
 from taco.exporters.ort import EXPORTER
 from taco.exporters.protocol import Compressed, RunOptions
 from taco.model import state_sha256
-from taco.stitched import describe, load_model, save_model
+from taco.surgery.stitched import describe, load_model, save_model
 from taco.targets.loading import load_target
 from taco.units import find_units
 

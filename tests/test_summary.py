@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taco.accuracy_section import model_accuracy
+from taco.summaries.accuracy_section import model_accuracy
 
 
 def finished(*classes: str) -> Any:

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from taco.taps import LARGEST_SIDE, LAST, answer, averaged, block_ends
+from taco.recovery.taps import LARGEST_SIDE, LAST, answer, averaged, block_ends
 
 SIZE = (3, 64, 64)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import TaskError
-from taco.listing import Listing
+from taco.pictures.listing import Listing
 from taco.task import ListOptions, list_pictures
 
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
-from taco.taps import LAST, answer
-from taco.teacher_bank import UNLABELLED, BankWriter, Layout, ask_teacher
-from taco.views import as_inputs
+from taco.recovery.taps import LAST, answer
+from taco.recovery.teacher_bank import UNLABELLED, BankWriter, Layout, ask_teacher
+from taco.recovery.views import as_inputs
 
 SIZE = Preprocessing((3, 24, 32), "bicubic", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), 0.9, "center")
 

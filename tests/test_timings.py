@@ -1,11 +1,11 @@
-"""Tests of `taco.timings`, against hand-computed values."""
+"""Tests of `taco.timing.timings`, against hand-computed values."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import InputError
-from taco.timings import BenchResult, ModelTiming, median_ratio
+from taco.timing.timings import BenchResult, ModelTiming, median_ratio
 
 RATIOS = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)
 

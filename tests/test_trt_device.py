@@ -17,8 +17,9 @@ from fake_trtexec import Mode, make_trtexec
 from int8_models import calibration, small_net
 from typer.testing import CliRunner
 
-from taco import api, cli, delivery, search
+from taco import api, cli
 from taco.address import parse_address
+from taco.attached.ondevice import Device, attached
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
@@ -28,10 +29,11 @@ from taco.exporters.opsets import NATIVE, lowered
 from taco.exporters.scheme import TENSORRT
 from taco.exporters.zeroed import has_two_to_four, zeroed
 from taco.latency.table import read_table
-from taco.measure import MeasureOptions
-from taco.ondevice import Device, attached
 from taco.report.markdown import render_markdown
+from taco.search.budget import budget as search
+from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
+from taco.timing.measure import MeasureOptions
 
 STAND_IN = "not run on hardware"
 QUICK = MeasureOptions(rounds=2, round_ms=100, max_seconds=60, provider="TensorRT")
@@ -140,7 +142,7 @@ def quick(name: str) -> Target:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rounds of everything."""
-    from taco import profile_job
+    from taco.search.budget import profile_job
 
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
     monkeypatch.setattr(search, "load_target", quick)

@@ -11,13 +11,13 @@ import pytest
 from device_models import write_conv
 from fake_trtexec import make_trtexec
 
-from taco.agent_pack import pack_agent
+from taco.attached.agent_pack import pack_agent
 from taco.device import wire
 from taco.device.trt_machine import Surroundings
 from taco.device.trt_sweep import sweep
 from taco.device.wire import RequestError
 from taco.errors import MeasurementError
-from taco.trt_times import UnitTime, cells, model_name, unit_shares
+from taco.timing.trt_times import UnitTime, cells, model_name, unit_shares
 
 REQUEST = {"rounds": 2, "round_s": 0.5, "max_s": 60.0}
 

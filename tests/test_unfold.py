@@ -13,7 +13,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from taco.calibrate import CalibrationOptions, calibrate, calibrate_in_waves
-from taco.unfold import positions_of, unfold, weight_matrix
+from taco.moments.unfold import positions_of, unfold, weight_matrix
 from tests.test_calibrate import im2col
 
 

@@ -13,9 +13,9 @@ from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from taco.coupling import Member
-from taco.shrink import Axis
-from taco.size import count_macs
+from taco.graph.coupling import Member
+from taco.surgery.shrink import Axis
+from taco.surgery.size import count_macs
 from taco.units import DenseBlock, find_units
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
-from taco.listing import Box
 from taco.material import Material, divide, find_pictures
 from taco.options import ExportOptions, make_options
-from taco.pictures import BankOptions, PictureBank
-from taco.unlabelled import Unlabelled, list_frames, read_frames
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import Box
+from taco.recovery.unlabelled import Unlabelled, list_frames, read_frames
 
 SIZE = Preprocessing((3, 64, 64), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 1.0, "center")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from taco.device.images import Preprocessing
-from taco.views import as_inputs, augmented_views
+from taco.recovery.views import as_inputs, augmented_views
 
 SIZE = Preprocessing((3, 24, 32), "bicubic", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), 0.9, "center")
 

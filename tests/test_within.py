@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.within import last_within
+from taco.allocation.within import last_within
 
 
 @given(st.integers(1, 200), st.integers(0, 200), st.floats(0, 3))

@@ -12,12 +12,12 @@ from torch import nn
 from taco.device.images import Preprocessing
 from taco.material import Material, divide, find_pictures
 from taco.options import make_options
-from taco.pictures import BankOptions, PictureBank
+from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import PlainProgress
-from taco.recovering import Recovery
+from taco.recovery.trainer import RecoveryOptions
 from taco.rundir import RunDir
-from taco.stored import Store
-from taco.trainer import RecoveryOptions
+from taco.steps.recovering import Recovery
+from taco.steps.stored import Store
 
 SIZE = Preprocessing((3, 32, 32), "bicubic", (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), 0.9, "center")
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from taco.bundle import Manifest
 from taco.formats.megadetector import Detection
-from taco.listing import Box
+from taco.pictures.listing import Box
 
 #: What an answer is about; `other` is a detector's category that is none of these.
 Kind = Literal["animal", "blank", "human", "vehicle", "other"]

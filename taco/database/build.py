@@ -27,10 +27,10 @@ from taco.database.unit_file import FOLDER, is_whole, read_unit, write_unit
 from taco.errors import InputError, SolverError
 from taco.executor import Executor, Job
 from taco.files import sweep
-from taco.moments import LayerMoments
+from taco.moments.sums import LayerMoments
+from taco.moments.unfold import known
 from taco.progress import Progress
 from taco.solvers.spec import Spec
-from taco.unfold import known
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,9 @@ import torch
 from torch import nn
 
 import taco
-import taco.headwidth
-import taco.removal
 import taco.solvers.channels
-from taco.attention import heads_of
+import taco.surgery.headwidth
+import taco.surgery.removal
 from taco.compress import UnitSolution, readers
 from taco.database.build import locked
 from taco.database.index import INDEX, ChannelEntry, ChannelInputs, Index, read_index
@@ -32,11 +31,12 @@ from taco.database.source import key_of
 from taco.database.unit_file import is_whole, read_unit, write_unit
 from taco.errors import InputError, SolverError
 from taco.executor import Executor, Job
-from taco.headwidth import attention_of, head_width_removal
-from taco.moments import Moments
+from taco.graph.attention import heads_of
+from taco.moments.sums import Moments
+from taco.moments.unfold import known
 from taco.progress import Progress
-from taco.removal import Reader, Removal, greedy_removal
-from taco.unfold import known
+from taco.surgery.headwidth import attention_of, head_width_removal
+from taco.surgery.removal import Reader, Removal, greedy_removal
 from taco.units import Unit
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 #: Below so many multiplications no other process is worth its start.
 _FEW = 2e9
-_SOURCES = (taco.removal, taco.headwidth, taco.solvers.channels)
+_SOURCES = (taco.surgery.removal, taco.surgery.headwidth, taco.solvers.channels)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def solve_widths(order: WidthOrder, read: tuple[tuple[Array, Array, Array], ...]
         heads: For the width of heads the attention, and the moments at `qkv` and `proj`.
 
     Returns:
-        A safetensors file with `removed` and `loss` of `taco.removal.Removal`.
+        A safetensors file with `removed` and `loss` of `taco.surgery.removal.Removal`.
 
     Raises:
         SolverError: Names the unit.

@@ -19,10 +19,10 @@ from taco.database.unit_file import read_unit
 from taco.errors import InputError
 from taco.executor import Executor
 from taco.levels import Level
+from taco.moments.unfold import known, weight_matrix
 from taco.progress import PlainProgress, Progress
-from taco.removal import Removal
-from taco.sparse import support, unpack
-from taco.unfold import known, weight_matrix
+from taco.sparse.stored import support, unpack
+from taco.surgery.removal import Removal
 from taco.wording import nearest
 
 DENSE = Level("dense")
@@ -124,7 +124,8 @@ class LayerDatabase:
     def widths(self, unit: str, step: int = 1) -> dict[Level, float]:
         """Return the widths of a unit at multiples of `step`, the widest first, each with its loss.
 
-        Losses are shares of what the unit's readers give, see `taco.removal.Removal.loss`; 0 for the dense width.
+        Losses are shares of what the unit's readers give, see `taco.surgery.removal.Removal.loss`; 0 for the dense
+        width.
 
         Raises:
             InputError: It is not in the database, or its file is damaged.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from taco.errors import InputError, UnsupportedModuleError
-from taco.unfold import can_unfold
+from taco.moments.unfold import can_unfold
 from taco.wording import nearest
 
 

@@ -11,12 +11,12 @@ import torch
 
 from taco.database.recipe import DAMPING_LEVEL
 from taco.errors import SolverError
-from taco.moments import LayerMoments, Moments
+from taco.moments.sums import LayerMoments, Moments
 from taco.solvers.damping import CANDIDATES, choose_damping
 from taco.solvers.loading import solve_levels
 from taco.solvers.problem import Problem
 from taco.solvers.spec import Spec
-from taco.sparse import pack
+from taco.sparse.stored import pack
 
 Half = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 #: Rows of a group on which the damping is chosen: what they lose between them tells one candidate from another, and all

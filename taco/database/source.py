@@ -13,8 +13,8 @@ from torch import nn
 from taco.calibrate import Batches, CalibrationOptions
 from taco.database.selection import Selection
 from taco.model import state_sha256
-from taco.moments import LayerMoments
-from taco.unfold import known, weight_matrix
+from taco.moments.sums import LayerMoments
+from taco.moments.unfold import known, weight_matrix
 
 #: Half of the usual budget: what waits for a worker is there a second time.
 _OPTIONS = CalibrationOptions(budget_bytes=1024**3)

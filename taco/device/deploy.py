@@ -21,7 +21,7 @@ from taco.device.wire import DeviceError, RequestError
 
 FOLDER = "bundles"
 ENGINES = "engines/"
-#: Names that the host gives to what it sends; see `taco.agent_calls`.
+#: Names that the host gives to what it sends; see `taco.attached.agent_calls`.
 _SENT = re.compile(
     r"[0-9a-f]{64}(\.[a-z]+)?|request-[0-9a-f]{16}\.json|agent-[0-9a-f]{16}\.pyz|\.taco-[0-9a-f]{32}\.part"
 )

@@ -1,7 +1,7 @@
-"""Uncertainty of counts on the device and on the host: the formulas of `taco.accuracy`, on plain numbers.
+"""Uncertainty of counts on the device and on the host: the formulas of `taco.metrics.accuracy`, on plain numbers.
 
 Wilson (1927) for one proportion; for paired differences the adjusted Wald interval of Agresti and Min (2005), spread
-over classes as Price and Bonett (2004) spread theirs. `taco.accuracy` has the sources in full.
+over classes as Price and Bonett (2004) spread theirs. `taco.metrics.accuracy` has the sources in full.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def ratios(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> 
 
 
 def median_interval(values: Sequence[float]) -> Tuple[float, float, float]:
-    """Return a median and its order-statistic interval, as `taco.timings.median_ratio` does on the host."""
+    """Return a median and its order-statistic interval, as `taco.timing.timings.median_ratio` does on the host."""
     ordered, n = sorted(values), len(values)
     k, tail = 1, 0.0
     for count in range(1, n // 2 + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from taco.errors import TaskError
-from taco.listing import Box
+from taco.pictures.listing import Box
 
 #: Detectors and people round: a box may reach out of its picture by this fraction without anybody hearing of it.
 _ROUNDING = 0.01

@@ -22,7 +22,7 @@ from taco.formats.names import BLANK
 from taco.formats.rows import Found, Row, box_columns, box_of, locate, unusable
 from taco.formats.stream import entries
 from taco.formats.text import CsvRow, csv_rows
-from taco.listing import Box, Skipped
+from taco.pictures.listing import Box, Skipped
 
 DESCRIPTOR = "datapackage.json"
 _TABLES = ("deployments", "media", "observations")

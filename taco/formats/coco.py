@@ -19,7 +19,7 @@ from taco.formats.headers import upright_size
 from taco.formats.names import canonical
 from taco.formats.rows import Found, Row, locate, unusable
 from taco.formats.stream import Entry, entries
-from taco.listing import Box, Skipped
+from taco.pictures.listing import Box, Skipped
 
 _SECTIONS: Mapping[str, frozenset[str]] = {
     "images": frozenset({"id", "file_name", "location", "seq_id", "datetime", "width", "height", "corrupt"}),

@@ -19,7 +19,7 @@ from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
 from taco.formats.rows import Places
 from taco.formats.stream import entries
-from taco.listing import Box
+from taco.pictures.listing import Box
 
 ANIMAL = "animal"
 _CATEGORIES = {"1": ANIMAL, "2": "person", "3": "vehicle"}

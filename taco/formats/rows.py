@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
-from taco.listing import Box, Skipped
+from taco.pictures.listing import Box, Skipped
 
 _VIDEOS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".wmv", ".mpg")
 #: CSV columns of a box, in lower case: ours, and Camtrap DP's.

@@ -16,7 +16,7 @@ from taco.formats.dates import DateReader
 from taco.formats.names import canonical
 from taco.formats.rows import Found, Row, box_columns, box_of, locate, unusable
 from taco.formats.text import csv_rows
-from taco.listing import Skipped
+from taco.pictures.listing import Skipped
 
 _FORM = "Give a folder with one folder of pictures for each class, or a CSV file with the header path,label"
 _PATH, _SEQUENCE, _TAKEN = ("path", "filepath"), ("sequence", "seq_id"), ("taken", "timestamp", "datetime")

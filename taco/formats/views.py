@@ -11,7 +11,7 @@ from taco.errors import TaskError
 from taco.formats.megadetector import ANIMAL, DetectorOutput
 from taco.formats.names import BLANK
 from taco.formats.rows import Found, Places, Row
-from taco.listing import Skipped
+from taco.pictures.listing import Skipped
 
 #: Classes that a detector calls otherwise than animal.
 _DETECTED_AS = {"human": "person", "person": "person", "vehicle": "vehicle"}

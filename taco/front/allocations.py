@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 
 from taco.allocate import Allocation
-from taco.distribute import distribute
+from taco.allocation.distribute import distribute
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import dense, fastest
 from taco.latency.rounds import Line
-from taco.latency_ladder import settle
-from taco.latency_search import LatencySearcher, Offered
 from taco.progress import Progress
-from taco.unit_losses import allocation_of
+from taco.search.latency_ladder import settle
+from taco.search.latency_search import LatencySearcher, Offered
+from taco.search.unit_losses import allocation_of
 from taco.units import Unit, steps_of
 
 #: Shares of the MACs that are tried for one time, evenly in their logarithm.

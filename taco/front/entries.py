@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from taco.converting import spread
-from taco.drop_search import SHORT
 from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import run_all
 from taco.exporters.protocol import Artifact, FloatArray, RunOptions
@@ -18,12 +16,14 @@ from taco.files import sha256_of
 from taco.front.allocations import asked_allocations
 from taco.front.rivals import Rival
 from taco.front.schema import Kind
-from taco.groundwork import Groundwork
-from taco.listing import LabelledPicture
+from taco.pictures.listing import LabelledPicture
 from taco.recover import INTERRUPTED
 from taco.rundir import content_key
-from taco.size import measure_size
-from taco.specialise import predict_logits
+from taco.search.drop_search import SHORT
+from taco.specialist.specialise import predict_logits
+from taco.steps.converting import spread
+from taco.steps.groundwork import Groundwork
+from taco.surgery.size import measure_size
 
 #: Pictures that a tool sees for its ranges, as many as ours does.
 _MOST_FIT = 128

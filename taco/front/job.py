@@ -16,23 +16,23 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 import taco
-from taco.abstain import softmax
-from taco.accuracy import Score, is_unequal, paired_drop
-from taco.drop_estimate import estimate_drop
-from taco.drop_search import as_json
 from taco.errors import InputError, MeasurementError
 from taco.front.dominance import Mark, beating, dominated_by, recommend
 from taco.front.entries import Entry, Maker
 from taco.front.rivals import rivals
 from taco.front.schema import Front, FrontPoint, Ratio, Recommendation
-from taco.groundwork import Groundwork
-from taco.listing import LabelledPicture
 from taco.material import labels_of
-from taco.plan import Plan, make_plan
+from taco.metrics.abstain import softmax
+from taco.metrics.accuracy import Score, is_unequal, paired_drop
+from taco.metrics.drop_estimate import estimate_drop
+from taco.pictures.listing import LabelledPicture
 from taco.progress import Progress
 from taco.report.parts import Proportion
 from taco.rundir import RunDir
-from taco.timings import BenchResult
+from taco.search.drop_search import as_json
+from taco.steps.groundwork import Groundwork
+from taco.steps.plan import Plan, make_plan
+from taco.timing.timings import BenchResult
 
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0)
 #: What a recommended model may lose where `--max-drop` says nothing.

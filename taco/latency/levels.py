@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from taco.distribute import BUCKETS, Instead, distribute
+from taco.allocation.distribute import BUCKETS, Instead, distribute
 from taco.latency.problem import Problem
 from taco.latency.table import Cell, Source, UnitCells
 

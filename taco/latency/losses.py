@@ -53,7 +53,7 @@ class UnitLoss:
 
     Attributes:
         shares: (width + 1,) float64, the share of its readers' output that is lost when so many channels have left,
-            summed over readers; see `taco.removal.Removal.loss`.
+            summed over readers; see `taco.surgery.removal.Removal.loss`.
         readers: How many layers read it.
         probes: The widest first.
     """

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-from taco.distribute import BUCKETS, distribute
+from taco.allocation.distribute import BUCKETS, distribute
 
 #: Unit -> index of its level.
 Levels = Mapping[str, int]

@@ -20,7 +20,7 @@ _EVERY = 5
 
 
 class Cell(Protocol):
-    """One count of a confusion matrix, of `taco.quality` or of a report."""
+    """One count of a confusion matrix, of `taco.metrics.quality` or of a report."""
 
     @property
     def true(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from taco.accuracy import is_unequal, paired_drop
-from taco.quality import compare_paired
+from taco.metrics.accuracy import is_unequal, paired_drop
+from taco.metrics.quality import compare_paired
 from taco.report import wording
 from taco.report.accuracy_schema import Answers, Paired
 from taco.report.diff_schema import (
@@ -21,7 +21,7 @@ from taco.report.diff_schema import (
     SpeedChange,
 )
 from taco.report.schema import Report
-from taco.timings import median_ratio
+from taco.timing.timings import median_ratio
 
 #: Each of two intervals, so that both hold with 95 % (Bonferroni).
 _EACH = 0.975

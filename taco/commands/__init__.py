@@ -1,0 +1,1 @@
+"""The command line beside `taco.cli`: flags, requests, what is printed, and the commands with sub-commands."""

@@ -1,0 +1,1 @@
+"""Parts of a run that happen on devices: benchmarks, answers from there, fleets, and the folder carried to one."""

@@ -1,0 +1,1 @@
+"""Numbers that a person judges by: accuracy with its uncertainty, parity, gates, abstention, energy. Numpy only."""

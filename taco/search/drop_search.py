@@ -1,0 +1,160 @@
+"""`--max-drop`: how far down the ladder of allocations the accuracy on the select pictures allows to go.
+
+Every candidate is cut and recovered with a part of the time, asked about the select pictures, and forgotten; what it
+lost is stored, so that a search that was stopped goes on. Evaluation pictures are never looked at here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from taco.allocation.within import Within, last_within
+from taco.exporters.protocol import FloatArray
+from taco.material import Material, labels_of
+from taco.metrics.abstain import softmax
+from taco.metrics.accuracy import is_unequal
+from taco.metrics.drop_estimate import DropEstimate, estimate_drop
+from taco.recover import INTERRUPTED
+from taco.search.ladder import Ladder, Rung
+from taco.search.widths import WidthSearch
+from taco.specialist.specialise import predict_logits
+from taco.steps.cutting import Cutter
+
+log = logging.getLogger(__name__)
+
+#: Of the minutes for recovery, for each candidate. At most six are tried: together they take as long as the winner.
+SHORT = 0.15
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DropFound:
+    """What the search found.
+
+    Attributes:
+        within: Which steps hold.
+        trials: What was tried, as JSON values, in the order tried.
+        pictures: How many select pictures decided.
+    """
+
+    within: Within
+    trials: tuple[Mapping[str, Any], ...]
+    pictures: int
+
+    def told(self, shipped: DropEstimate, looks: int) -> dict[str, Any]:
+        """Return what the report tells.
+
+        Args:
+            shipped: What the exported file loses on the select pictures.
+            looks: How many models were recovered fully and exported.
+        """
+        return {
+            "asked_points": self.within.limit,
+            "trials": [dict(trial) for trial in self.trials],
+            "shipped": as_json(shipped),
+            "full_recoveries": looks,
+            "select_images": self.pictures,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DropSearch:
+    """Everything that the search needs.
+
+    Attributes:
+        search: Makes the ladder.
+        cutter: Cuts and recovers.
+        answer: Module -> (n, classes) float32 logits on the select pictures.
+        labels: (n,) int64, their classes.
+        limit: Points that may be lost.
+    """
+
+    search: WidthSearch
+    cutter: Cutter
+    answer: Callable[[nn.Module], FloatArray]
+    labels: npt.NDArray[np.int64]
+    limit: float
+
+    @classmethod
+    def of(cls, search: WidthSearch, cutter: Cutter, material: Material, limit: float) -> DropSearch:
+        """Judge on a task's select pictures."""
+        select = material.task.select
+        labels = labels_of(select)
+        return cls(search, cutter, lambda module: predict_logits(module, material.batches(select)), labels, limit)
+
+    def find(self) -> DropFound:
+        """Bisect the ladder.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
+        """
+        trials: list[Mapping[str, Any]] = []
+
+        def lose(index: int) -> float:
+            trials.append(self._trial(index))
+            return float(trials[-1]["points"])
+
+        within = last_within(self._ladder.size, lose, self.limit)
+        return DropFound(within, tuple(trials), len(self.labels))
+
+    def rung(self, index: int) -> Rung:
+        """Return a step of the ladder."""
+        return self._ladder.rung(index)
+
+    def estimate(self, logits: FloatArray) -> DropEstimate:
+        """Return what a model loses whose logits on the select pictures are (n, classes)."""
+        balanced = is_unequal(np.bincount(self.labels))
+        return estimate_drop(self.labels, self._dense, softmax(logits), balanced=balanced)
+
+    @functools.cached_property
+    def _ladder(self) -> Ladder:
+        return self.search.ladder()
+
+    @functools.cached_property
+    def _dense(self) -> npt.NDArray[np.float64]:
+        return softmax(self.answer(self.cutter.recovery.specialist))
+
+    def _trial(self, index: int) -> dict[str, Any]:
+        allocation, recovery = self.rung(index).allocation, self.cutter.recovery
+
+        def compute() -> dict[str, Any]:
+            cut = self.cutter.cut(allocation, SHORT)
+            if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
+                raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
+            found = self.estimate(self.answer(cut.module))
+            return {"steps": cut.recovered.steps if cut.recovered else 0, **as_json(found)}
+
+        depends = {
+            **recovery.depends_on,
+            "widths": dict(allocation.widths),
+            "minutes": SHORT * recovery.minutes,
+            "seed": recovery.options.seed,
+            "in_order": self.cutter.starter.in_order,
+        }
+        found = recovery.store.rundir.json_step("trial-drop", depends, compute)
+        channels = {n: s.unit.width for n, s in self.cutter.solutions.items() if s.unit.kind != "block"}
+        share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
+        log.info(
+            "%.0f %% of the widths: %.2f points lost on %d select pictures (right answers %.2f, probability %.2f)",
+            *(share, found["points"], len(self.labels), found["counted"], found["by_probability"]),
+        )
+        return {"kept_percent": share, **found}
+
+
+def as_json(found: DropEstimate) -> dict[str, float]:
+    """Return the figures that reports have of an estimate."""
+    return {
+        "points": found.points,
+        "counted": found.counted.points,
+        "low": found.counted.low,
+        "high": found.counted.high,
+        "by_probability": found.by_probability,
+        "weight": found.weight,
+    }

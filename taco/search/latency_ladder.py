@@ -1,0 +1,99 @@
+"""The ladder of `--max-drop` where the device decides: the best levels for every time that the model might take.
+
+Blocks that may be left out compete with widths on every rung. Where some are, the rung is chosen without them too, and
+the select pictures decide, as in the loop for a budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from taco.latency.levels import Choice, Drops, dense, fastest
+from taco.latency.levelsearch import Sought
+from taco.latency.limits import Space
+from taco.progress import Progress
+from taco.search.ladder import Ladder, Rung
+from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json, with_or_without
+from taco.search.limiting import Searched
+from taco.search.unit_losses import allocation_of
+
+#: Steps from the dense model to the fastest of all, evenly in the logarithm of the table's time.
+_RUNGS = 48
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settled:
+    """The levels for one time by the table.
+
+    Attributes:
+        choice: The levels.
+        sought: What a search of whole models found; None without one.
+        blocks: What the report tells of blocks; None where none could be left out.
+    """
+
+    choice: Choice
+    sought: Sought | None
+    blocks: Mapping[str, Any] | None
+
+
+def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: Progress) -> Settled:
+    """Return the levels for a time: with blocks left out or without, then searched where that is asked.
+
+    Args:
+        loop: Knows the pictures and what the run holds.
+        offered: What may be chosen; nothing is limited but time.
+        table_ms: Most milliseconds by the table.
+        progress: Told about a search.
+
+    Raises:
+        BudgetInfeasibleError: Even the fastest levels take longer.
+    """
+    options, drops = offered.space.options, offered.space.drops
+
+    def choose(blocks: Drops) -> Searched:
+        return Searched((Space(options, blocks).choose(table_ms),), ())
+
+    found, _, blocks = with_or_without(choose, drops, loop.harm, offered.probed)
+    choice = found.choices[0]
+    if loop.how.search == "dp":
+        return Settled(choice, None, blocks)
+    kept = drops if any(name in choice.levels for name in drops) else {}
+    with progress.step("search the levels of whole models"):
+        sought = loop.search(Space(options, kept), table_ms)
+    return Settled(sought.choice, sought, blocks)
+
+
+def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
+    """Return the best choices from the dense model down to the fastest of all; searched where that is asked."""
+    offered = loop.offered(progress)
+    space = offered.space
+    choices, times = [dense(space.options)], [0.0]
+    for table_ms in np.geomspace(choices[0].table_ms, fastest(space.options, space.drops).table_ms, _RUNGS)[1:]:
+        choice = space.choose(float(table_ms) * (1 + 1e-9))
+        if choice.widths != choices[-1].widths:
+            choices.append(choice)
+            times.append(float(table_ms) * (1 + 1e-9))
+    shared: dict[str, Any] = {
+        "budget_ms": None,
+        "rounds": [],
+        "limits": [],
+        "profile": profile_as_json(offered.table, space.options),
+        "currency": dataclasses.asdict(offered.chosen),
+    }
+
+    @functools.cache
+    def rung(index: int) -> Rung:
+        none = {"offered": {name: offered.probed.dropped[name] for name in space.drops}, "taken": []}
+        settled = Settled(choices[0], None, none if space.drops else None)
+        if index:
+            settled = settle(loop, offered, times[index], progress)
+        told = {"blocks": settled.blocks, "search": loop.told(settled.sought)}
+        levels = levels_as_json(space, settled.choice)
+        return Rung(allocation_of(loop.searcher, settled.choice), {**shared, **told, "allocation": levels})
+
+    return Ladder(len(choices), rung)

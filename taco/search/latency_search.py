@@ -1,0 +1,318 @@
+"""Find the width of every unit by its own time and loss on this device: profile, allocate, measure, correct, repeat.
+
+Blocks that may be left out compete with widths, in the same currency of losses. Where some are taken, the search is
+made without them too, and the select pictures decide: losses of neighbouring blocks do not add up as those of widths.
+Where whole models are searched, that begins with what this loop has found, in each of the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from taco.allocation.remembered import Remembered
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import Choice, Drop, Drops, Level, levels_of
+from taco.latency.levelsearch import Searching, Sought, search_levels
+from taco.latency.limits import Space
+from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
+from taco.latency.rounds import Round, best_round, latency_rounds, narrower, refined_rounds
+from taco.latency.table import LatencyTable
+from taco.options import ExportOptions
+from taco.progress import Advance, Progress
+from taco.rundir import content_key
+from taco.search.budget import Searcher
+from taco.search.limiting import Limiter, Searched, within_limits
+from taco.search.probes import Probed, Prober
+from taco.search.profile_job import profile_or_load
+from taco.search.profiling import Profiler
+from taco.search.unit_losses import allocation_of, currency_of, losses_of, probed_once
+from taco.units import steps_of
+
+log = logging.getLogger(__name__)
+Options = Mapping[str, Sequence[Level]]
+
+#: Choices kept for the case that a final measurement falls short.
+_SPARE = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Offered:
+    """What may be chosen on one device.
+
+    Attributes:
+        table: Times.
+        probed: What cuts did to the answers.
+        losses: Unit -> what it loses.
+        chosen: The currency that losses count in.
+        space: Levels of units, and blocks that may be left out.
+    """
+
+    table: LatencyTable
+    probed: Probed
+    losses: Mapping[str, UnitLoss]
+    chosen: Chosen
+    space: Space
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatencySearcher:
+    """Everything that the loop needs.
+
+    Attributes:
+        searcher: Cuts, exports and times one allocation.
+        profiler: Times units; its model has the specialist's structure.
+        prober: Cuts units and looks at the answers.
+        limiter: What holds beside the budget.
+        dense_ms: The dense model, measured end to end before anything else.
+        how: Whether and how whole models are searched too.
+    """
+
+    searcher: Searcher
+    profiler: Profiler
+    prober: Prober
+    limiter: Limiter
+    dense_ms: float
+    how: ExportOptions
+
+    def find(self, speedup: float, offered: Offered, advance: Advance) -> dict[str, Any]:
+        """Find the allocation; returns JSON values so that the run can store them.
+
+        Args:
+            speedup: Dense time over the budget.
+            offered: From `offered`.
+            advance: Called with 1 after every round.
+
+        Returns:
+            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds`, `profile`,
+            `currency`, `blocks`, `limits` and `search` for the report.
+
+        Raises:
+            BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
+        """
+        table, (options, drops) = offered.table, (offered.space.options, offered.space.drops)
+
+        def search(blocks: Drops) -> Searched:
+            return within_limits(
+                self.limiter, Space(options, blocks), lambda space: self._attempt(speedup, table, space, advance)
+            )
+
+        found, rounds, blocks = with_or_without(search, drops, self.harm, offered.probed)
+        return {
+            "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
+            "choices": [levels_as_json(offered.space, c) for c in found.choices],
+            "budget_ms": self.dense_ms / speedup,
+            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
+            "profile": profile_as_json(table, options),
+            "currency": dataclasses.asdict(offered.chosen),
+            "blocks": blocks,
+            "limits": [dataclasses.asdict(h) for h in found.held],
+            "search": self.told(found.sought),
+        }
+
+    def _attempt(self, speedup: float, table: LatencyTable, space: Space, advance: Advance) -> Searched:
+        budget_ms = self.dense_ms / speedup
+
+        def measure(choice: Choice, predicted_ms: float) -> float:
+            measured = self.dense_ms / self._ratio(choice, speedup)
+            log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, budget_ms)
+            advance(1)
+            return measured
+
+        rounds = list(latency_rounds(space, self.dense_ms, budget_ms, self.dense_ms / table.dense_ms, measure))
+        best = best_round(rounds, budget_ms, self.dense_ms, self._price)
+        found: Sought | None = None
+        if self.how.search != "dp":
+            sought: list[Sought] = []
+
+            def search(table_ms: float) -> Choice:
+                sought.append(self.search(space, table_ms))
+                return sought[-1].choice
+
+            searched = list(refined_rounds(best, budget_ms, search, measure))
+            rounds += searched
+            taken = [r for r in searched if r.measured_ms <= budget_ms]
+            best = taken[-1] if taken else best
+            found = next((one for one in reversed(sought) if one.choice.widths == best.choice.widths), None)
+        spare = narrower(space, best, rounds[-1].line, _SPARE)
+        return Searched((best.choice, *spare), tuple(rounds), sought=found)
+
+    def offered(self, progress: Progress) -> Offered:
+        """Return what may be chosen: of this run, of the cache, or measured and probed now."""
+        table, probed = self.table(progress), probed_once(self.searcher, self.prober, progress)
+        losses = losses_of(self.searcher, probed)
+        chosen = currency_of(losses, probed)
+        options = self.options(table, losses, chosen.currency)
+        drops = self.drops(options, table, probed, exchange_rate(losses, chosen.currency))
+        return Offered(table, probed, losses, chosen, Space(options, drops))
+
+    def search(self, space: Space, table_ms: float) -> Sought:
+        """Search whole models within a time by the table; values that are known from a killed run are not asked again.
+
+        Blocks stay or go as in the choice with the least sum of losses.
+
+        Args:
+            space: What may be chosen.
+            table_ms: Most milliseconds by the table.
+
+        Raises:
+            BudgetInfeasibleError: Even the fastest levels take longer, or a limit cannot be held.
+        """
+        rundir, how, start = self.searcher.rundir, self.how, space.choose(table_ms)
+        offered = {n: [(level.width, level.ms, level.loss) for level in own] for n, own in space.options.items()}
+        gone = sorted(name for name in space.drops if name in start.levels)
+        limits = [dataclasses.asdict(limit) for limit in space.limits]
+        judged = {**self.prober.key, "levels": offered, "gone": gone}
+        asked = {"method": how.search, "evaluations": how.search_evaluations, "seed": how.seed, "table_ms": table_ms}
+
+        def compute() -> dict[str, Any]:
+            known = Remembered(rundir.unfinished(f"level-search-{content_key(judged)}.jsonl"))
+            searching = Searching(how.search, how.search_evaluations, how.seed, self.prober.harm)
+            found = search_levels(space, table_ms, start, searching, known)
+            return {**dataclasses.asdict(found), "choice": found.choice.widths}
+
+        begun = {"start": start.widths, "limits": limits}
+        stored = rundir.json_step("level-search", {**judged, **asked, **begun}, compute)
+        kept = {n: w for n, w in stored["choice"].items() if n in space.options and w}
+        levels = {n: next(level for level in space.options[n] if level.width == width) for n, width in kept.items()}
+        return Sought(**{**stored, "choice": dataclasses.replace(start, levels={**start.levels, **levels})})
+
+    def told(self, sought: Sought | None) -> dict[str, Any] | None:
+        """Return what the report tells of a search of whole models, as JSON values."""
+        if sought is None:
+            return None
+        return {
+            "method": self.how.search,
+            "evaluations": sought.evaluations,
+            "divergence": sought.fitness,
+            "divergence_dp": sought.fitness_dp if math.isfinite(sought.fitness_dp) else None,
+        }
+
+    def table(self, progress: Progress) -> LatencyTable:
+        """Return the latency table: of this run, of the cache, or measured now."""
+        profiler, scratch = self.profiler, self.searcher.scratch / "profile"
+        dense = self.searcher.dense_artifact.path
+
+        def compute() -> Any:
+            return profile_or_load(profiler, scratch, progress, dense).table.model_dump(mode="json")
+
+        depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
+        found = self.searcher.rundir.json_step("latency-table", depends, compute, measured=True)
+        return LatencyTable.model_validate(found)
+
+    def options(
+        self, table: LatencyTable, losses: Mapping[str, UnitLoss], currency: Currency
+    ) -> dict[str, list[Level]]:
+        """Return the levels of every unit that was timed; the others stay dense."""
+        solutions = self.searcher.solutions
+        steps = steps_of((s.unit for s in solutions.values()), self.searcher.bench.target.channel_multiple)
+        found = {}
+        for name, loss in losses.items():
+            if (unit := table.units.get(name)) is not None:
+                kept = (loss.width, *range(unit.cells[-1].width, loss.width, steps[name]))
+                found[name] = levels_of(unit, {width: loss.at(width, currency) for width in kept}, steps[name])
+        return found
+
+    def drops(self, options: Options, table: LatencyTable, probed: Probed, rate: float | None) -> dict[str, Drop]:
+        """Return the blocks that may be left out: those that were timed with a unit in them; none without a rate."""
+        found: dict[str, Drop] = {}
+        if rate is None:
+            return found
+        for block, harm in probed.dropped.items():
+            units = tuple(name for name in options if table.units[name].holder == block)
+            if units:
+                dense = [options[name][0] for name in units]
+                whole_ms = statistics.fmean(level.ms for level in dense)
+                left_ms = sum(level.ms for level in dense) - whole_ms
+                found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left_ms)
+        return found
+
+    def harm(self, choice: Choice) -> float:
+        """Return how far a choice changes the answers before recovery, nats; stored."""
+        widths = choice.widths
+        depends = {**self.prober.key, "widths": widths}
+        return float(self.searcher.rundir.json_step("choice-harm", depends, lambda: self.prober.harm(widths)))
+
+    def _price(self, choice: Choice) -> str:
+        dense, cut = self.prober.right(allocation_of(self.searcher, choice).widths)
+        return (
+            f"before recovery it names {cut} of {len(self.prober.labels)} select pictures right, the dense one {dense}"
+        )
+
+    def _ratio(self, choice: Choice, threshold: float) -> float:
+        """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
+        allocation, searcher = allocation_of(self.searcher, choice), self.searcher
+        depends = searcher.timed_key(allocation, threshold)
+
+        def compute() -> float:
+            return searcher.time(allocation, threshold).value
+
+        return float(searcher.rundir.json_step("round", depends, compute, measured=True))
+
+
+def with_or_without(
+    search: Callable[[Drops], Searched], drops: Drops, harm: Callable[[Choice], float], probed: Probed
+) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
+    """Search with blocks that may be left out, and where some are, without.
+
+    Args:
+        search: Blocks that may be left out -> what is found.
+        drops: All of them.
+        harm: Choice -> change of the answers.
+        probed: What leaving out each block alone did.
+
+    Returns:
+        The less harmful, all rounds, and what the report tells of blocks; None where none could be left out.
+
+    Raises:
+        BudgetInfeasibleError: Neither holds the budget.
+    """
+    first = search(drops)
+    taken = [name for name in drops if first.choices[0].widths.get(name) == 0]
+    told: dict[str, Any] = {"offered": {n: probed.dropped[n] for n in drops}, "taken": taken}
+    if not taken:
+        return first, first.rounds, told if drops else None
+    told["harm_with"] = own = harm(first.choices[0])
+    try:
+        second = search({})
+    except BudgetInfeasibleError:  # only without some blocks it is fast enough
+        return first, first.rounds, told
+    told["harm_without"] = other = harm(second.choices[0])
+    rounds = (*first.rounds, *second.rounds)
+    return (first, rounds, told) if own <= other else (second, rounds, {**told, "taken": []})
+
+
+def levels_as_json(space: Space, choice: Choice) -> list[dict[str, Any]]:
+    """Return what the report tells of every unit, and of blocks that are left out."""
+    options, drops = space.options, space.drops
+    return [
+        {
+            "unit": name,
+            "level": f"width:{level.width}" if name in options else "drop",
+            "latency_ms": level.ms,
+            "dense_ms": options[name][0].ms if name in options else drops[name].dense_ms,
+            "loss": level.loss,
+            "source": level.source,
+        }
+        for name, level in choice.levels.items()
+    ]
+
+
+def profile_as_json(table: LatencyTable, options: Options) -> dict[str, Any]:
+    """Return what the report tells of the latency table."""
+    held: Mapping[str, float] = {unit.holder: unit.cells[0].p50_ms for unit in table.units.values()}
+    offered = {name: {level.width for level in levels} for name, levels in options.items()}
+    unpaid = {name: [c.width for c in table.units[name].cells if c.width not in offered[name]] for name in options}
+    return {
+        "device": table.key.device.get("processor", "unknown"),
+        "seconds": table.seconds,
+        "cells": table.timed,
+        "unattributed_percent": 100 * (1 - sum(held.values()) / table.dense_ms),
+        "skipped": dict(table.skipped),
+        "zeros": [gain.model_dump() for gain in table.zeros],
+        "unpaid": {name: widths for name, widths in unpaid.items() if widths},
+    }

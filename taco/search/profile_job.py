@@ -1,0 +1,134 @@
+"""Profile a model for a target, or take the table that is there already."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from taco.attached.ondevice import Device
+from taco.errors import MeasurementError
+from taco.exporters.loading import load_exporter
+from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
+from taco.model import load_generalist
+from taco.progress import Progress
+from taco.search.budget import Bench
+from taco.search.profiling import Profiler
+from taco.targets.loading import BenchmarkProtocol, Target
+from taco.units import find_units
+
+#: Rounds of 11 give the median a 98.8 % interval that leaves out one round at either end.
+_ROUNDS, _ROUND_MS = 11, 10.0
+#: Every round of an engine is a process that loads it first (judgement: 1-3 s): 7 give 98.4 %, the whole range.
+_ENGINE_ROUNDS, _ENGINE_ROUND_MS = 7, 100.0
+#: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
+_LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """A table and where it lies.
+
+    Attributes:
+        table: The table.
+        path: Its file in the cache.
+        already_there: Whether nothing was timed now.
+    """
+
+    table: LatencyTable
+    path: Path
+    already_there: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where to time.
+
+    Attributes:
+        target: What is aimed at.
+        threads: Of the timed models; None is the target's own choice.
+        device: What is attached; None is this machine.
+    """
+
+    target: Target
+    threads: int | None = None
+    device: Device | None = None
+
+
+def cells_bench(bench: Bench) -> Bench:
+    """Return a bench with the short rounds that a cell needs."""
+    short = (_ENGINE_ROUNDS, _ENGINE_ROUND_MS) if bench.target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
+    protocol = BenchmarkProtocol(*short, bench.target.benchmark.max_seconds)
+    return dataclasses.replace(bench, target=dataclasses.replace(bench.target, benchmark=protocol))
+
+
+def limit_s(target: Target) -> float:
+    """Return how long profiling may take where nobody says it, seconds."""
+    return _ENGINES_LIMIT_S if target.runtime == "trt" else _LIMIT_S
+
+
+def profile_or_load(
+    profiler: Profiler, folder: Path, progress: Progress, dense: Path | None = None, *, again: bool = False
+) -> Profile:
+    """Return the table of a profiler's key from the cache, or make it; one that a time limit cut short is gone on with.
+
+    Args:
+        profiler: What to time.
+        folder: For files that need not survive.
+        progress: Told about every unit.
+        dense: The exported dense model, where there is one.
+        again: Time everything even if there is a table.
+
+    Raises:
+        MeasurementError: Nothing can be timed here, or a measurement failed.
+    """
+    cache, key = cache_folder(), profiler.key()
+    table = None if again else load_cached(cache, key)
+    if table is not None and not table.unfinished:
+        return Profile(table, cached_path(cache, key), already_there=True)
+    table = profiler.profile(folder, progress, dense, table)
+    if table.stopped_early:
+        progress.say("the time limit or a busy machine left some intervals wide; `taco profile --again` repeats it")
+    return Profile(table, save_cached(cache, table), already_there=False)
+
+
+def profile_model(
+    model: str, place: Place, max_seconds: float | None, progress: Progress, *, again: bool = False
+) -> Profile:
+    """Profile a timm model; its weights do not matter.
+
+    Args:
+        model: timm's name.
+        place: Where to time.
+        max_seconds: No unit is begun after that; None is `limit_s` of the target.
+        progress: Told about every unit.
+        again: Time everything even if there is a table.
+
+    Raises:
+        InputError: There is no such model.
+        MeasurementError: Nothing can be timed there, or a measurement failed.
+    """
+    target, device = place.target, place.device
+    if device is not None:
+        device.check_runtime(target.runtime)
+        if device.emulated:
+            raise MeasurementError(
+                f"{device.name} is emulated ({device.emulated}): its times mean nothing and enter no table",
+                "Profile a real device",
+            )
+    generalist = load_generalist(model, random_weights=True)
+    input_size = generalist.preprocessing.input_size
+    with tempfile.TemporaryDirectory(prefix="taco-profile-") as scratch:
+        profiler = Profiler(
+            model=generalist.module,
+            found=find_units(generalist.module, input_size),
+            input_size=input_size,
+            name=model,
+            target=target,
+            threads=place.threads,
+            exporter=load_exporter(target.runtime),
+            timer=cells_bench(Bench(target, place.threads, Path(scratch) / "device", device)).time,
+            machine=None if device is None else device.machine(target.runtime),
+            max_seconds=max_seconds or limit_s(target),
+        )
+        return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)

@@ -1,0 +1,303 @@
+"""Profile a model on this machine: every unit at every width, timed beside the whole dense model.
+
+Each unit has its own run of the device agent, in which all of its widths and the dense model take turns. A cell is the
+median over rounds of its time over the dense model's, times the dense model's p50 of all runs: a machine that changes
+its speed between two runs, or for seconds within one, changes both alike (RUNTIMES.md, Measuring).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from torch import nn
+
+from taco.device.probe import probe
+from taco.errors import MeasurementError
+from taco.exporters.graph import OPSET, export_proto, write_proto
+from taco.exporters.opsets import NATIVE
+from taco.exporters.protocol import Calibration, Compressed, Exporter
+from taco.exporters.resize import Sized, UnlikeError, resized
+from taco.exporters.zeroed import ZEROS, zeroed
+from taco.latency.table import TIME_LIMIT, Cell, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
+from taco.progress import Progress
+from taco.rundir import content_key
+from taco.search.micromodels import Holder, Unheld, find_holders, widths_of
+from taco.targets.loading import Target
+from taco.timing.timings import BenchResult, Ratio, pooled
+from taco.units import UnitMap, steps_of
+
+log = logging.getLogger(__name__)
+
+#: A share: a cell's interval should not be wider.
+SMALL_SPREAD = 0.05
+_REPEATS = 3
+_NOISE = 2
+_DENSE = "dense"
+_RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
+
+#: Times models, named, against each other in alternating rounds.
+Timer = Callable[[Mapping[str, Path]], BenchResult]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Profiler:
+    """Everything that profiling needs.
+
+    Attributes:
+        model: Eval mode; not modified.
+        found: Its units.
+        input_size: (channels, height, width).
+        name: Of the model.
+        target: In the precision that is used.
+        threads: Threads of the timed models; None is every physical core.
+        exporter: Of the target's runtime.
+        timer: Times models.
+        machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
+        max_seconds: No unit is begun after that, and no measurement is repeated.
+        clock: Seconds, from anywhere.
+    """
+
+    model: nn.Module
+    found: UnitMap
+    input_size: tuple[int, int, int]
+    name: str
+    target: Target
+    threads: int | None
+    exporter: Exporter
+    timer: Timer
+    machine: Mapping[str, Any] | None = None
+    max_seconds: float = 600.0
+    clock: Callable[[], float] = time.monotonic
+
+    @functools.cached_property
+    def holders(self) -> Mapping[str, Holder | Unheld]:
+        """What is timed for every unit that a run may cut."""
+        return find_holders(self.model, self.found, self.input_size)
+
+    @functools.cached_property
+    def widths(self) -> Mapping[str, tuple[int, ...]]:
+        """The widths at which every unit is timed, the widest first."""
+        units = self.found.unit_by_unit
+        steps = steps_of(units, self.target.channel_multiple)
+        return {u.name: widths_of(u, steps[u.name]) for u in units}
+
+    def key(self) -> TableKey:
+        """Return the key of the table that profiling would make.
+
+        The head is no part of it: it is never cut, and so one table serves every task with its own number of classes.
+
+        Raises:
+            MeasurementError: The target is not this machine, or its runtime is missing.
+        """
+        target, machine = self.target, self.machine or probe()
+        if self.machine is None and (missing := self.exporter.check(target)):
+            raise MeasurementError(f"{target.name} cannot be timed here: {'; '.join(missing)}", "Aim at this machine")
+        asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
+        return TableKey(
+            device=device_words(machine),
+            runtime=target.runtime,
+            runtime_version=machine["runtimes"][_RUNTIMES[target.runtime]]["version"],
+            provider=target.provider,
+            precision=target.precision,
+            threads=1 if target.runtime == "trt" else self._threads(machine),
+            model=self.name,
+            architecture=content_key([asked, list(self.input_size)]),
+        )
+
+    def _threads(self, machine: Mapping[str, Any]) -> int:
+        return self.threads or self.target.threads or int(machine["cores_physical"])
+
+    def profile(
+        self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None
+    ) -> LatencyTable:
+        """Time every unit at every width.
+
+        Args:
+            folder: For files that need not survive; the caller removes it.
+            progress: Told about every different unit.
+            dense: The exported dense model; None exports it.
+            earlier: A table of the same key that a time limit cut short: only what it lacks is timed. Its dense time
+                stays the measure, so that old and new cells compare.
+
+        Raises:
+            MeasurementError: Nothing can be timed here, or a measurement failed.
+        """
+        key, begin = self.key(), self.clock()
+        folder.mkdir(parents=True, exist_ok=True)
+        if dense is None:
+            dense = folder / "dense.onnx"
+            with progress.step("export the dense model"):
+                self._write(self._exported(self.model, self.input_size), self.input_size, dense)
+        known = {} if earlier is None else dict(earlier.units)
+        results, settled = self._time_all(folder, progress, dense, {unit.signature for unit in known.values()})
+        if not results and not known:
+            reasons = {h.reason for h in self.holders.values() if isinstance(h, Unheld)}
+            raise MeasurementError(
+                f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}"
+            )
+        if earlier is None:
+            samples = [ms for result in results.values() for ms in result.models[_DENSE].samples_ms]
+            dense_ms, dense_n, seconds = float(np.median(samples)), len(samples), 0.0
+        else:
+            dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
+        units = known | self._cells(results, dense_ms)
+        zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
+        return LatencyTable(
+            key=key,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seconds=seconds + self.clock() - begin,
+            stopped_early=not settled,
+            dense_ms=dense_ms,
+            dense_n=dense_n,
+            units={name: units[name] for name in self.holders if name in units},
+            skipped={
+                name: holder.reason if isinstance(holder, Unheld) else TIME_LIMIT
+                for name, holder in self.holders.items()
+                if name not in units
+            },
+            zeros=zeros,
+        )
+
+    def _time_all(
+        self, folder: Path, progress: Progress, dense: Path, known: Collection[str]
+    ) -> tuple[dict[str, BenchResult], bool]:
+        """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
+        first: dict[str, str] = {}
+        for name, holder in self.holders.items():
+            if isinstance(holder, Holder) and holder.signature not in known:
+                first.setdefault(holder.signature, name)
+        results: dict[str, BenchResult] = {}
+        begin, settled = self.clock(), True
+        with progress.step("time every unit at every width", len(first)) as advance:
+            for signature, name in first.items():
+                if self.clock() - begin > self.max_seconds:
+                    log.warning(
+                        "%d of %d different units are left out: the time limit", len(first) - len(results), len(first)
+                    )
+                    return results, False
+                files = self._export(name, folder / signature)
+                results[signature] = result = self._settle({_DENSE: dense, **files}, begin)
+                settled &= _spread(result) <= SMALL_SPREAD
+                advance(1)
+        return results, settled
+
+    def _zeros(self, folder: Path, progress: Progress, dense: Path, begin: float) -> tuple[ZerosGain, ...]:
+        """Time the dense model with zeros in its weights against itself."""
+        if self.clock() - begin > self.max_seconds:
+            return ()
+        with progress.step("time the dense model with zeros in its weights"):
+            proto, files = onnx.load(dense), dict[str, Path]()
+            for number, pattern in enumerate(ZEROS):
+                files[pattern] = folder / f"zeros-{number}.onnx"
+                write_proto(zeroed(proto, pattern), files[pattern])
+            result = self._settle({_DENSE: dense, **files}, begin)
+        return tuple(_gain(pattern, result.speedup(_DENSE, pattern)) for pattern in ZEROS)
+
+    def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
+        """Time until every interval is small, or the time is up, or it has been repeated often enough."""
+        result = self.timer(models)
+        for _ in range(_REPEATS - 1):
+            if _spread(result) <= SMALL_SPREAD or self.clock() - begin > self.max_seconds:
+                break
+            result = pooled(result, self.timer(models))
+        return result
+
+    def _cells(self, results: Mapping[str, BenchResult], dense_ms: float) -> dict[str, UnitCells]:
+        kinds = {u.name: u.kind for u in self.found.unit_by_unit}
+        return {
+            name: UnitCells(
+                kind=kinds[name],
+                holder=holder.name,
+                signature=holder.signature,
+                cells=tuple(_cell(results[holder.signature], width, dense_ms) for width in self.widths[name]),
+            )
+            for name, holder in self.holders.items()
+            if isinstance(holder, Holder) and holder.signature in results
+        }
+
+    def _export(self, name: str, folder: Path) -> dict[str, Path]:
+        """Write one unit's micro-models; returns width -> file."""
+        holder = self.holders[name]
+        assert isinstance(holder, Holder)  # noqa: S101 - only those are timed
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for width, proto in self._protos(name, holder):
+            files[str(width)] = folder / f"{width}.onnx"
+            self._write(proto, holder.reads, files[str(width)])
+        return files
+
+    def _protos(self, name: str, holder: Holder) -> Iterator[tuple[int, onnx.ModelProto]]:
+        """Yield the graph at every width: exported at two, cut to size where the graphs are alike."""
+        unit = next(u for u in self.found.unit_by_unit if u.name == name)
+        widths = self.widths[name]
+
+        def exported(width: int) -> Sized:
+            module = holder.at(self.model, unit, width)
+            return Sized(self._exported(module, holder.reads), width)
+
+        wide, narrow = exported(widths[0]), exported(widths[-1])
+        for width in widths:
+            if width in (wide.width, narrow.width):
+                yield width, (wide if width == wide.width else narrow).proto
+                continue
+            try:
+                yield width, resized(wide, narrow, width)
+            except UnlikeError as error:
+                log.debug("%s at %d is exported by itself: %s", name, width, error.what)
+                yield width, exported(width).proto
+
+    def _exported(self, module: nn.Module, reads: tuple[int, ...]) -> onnx.ModelProto:
+        """Export in fp32; TensorRT's exporter takes a file in its own operator set or in the one that torch writes."""
+        return export_proto(Compressed(module, reads), NATIVE if self.target.runtime == "trt" else OPSET)
+
+    def _write(self, proto: onnx.ModelProto, reads: tuple[int, ...], path: Path) -> None:
+        """Write a graph in the target's precision; the ranges of INT8 come from noise, because only time matters."""
+        if self.target.precision == "fp32" and self.target.runtime != "trt":
+            write_proto(proto, path)
+            return
+        plain = path.with_suffix(".fp32.onnx")
+        write_proto(proto, plain)
+        noise = np.random.default_rng(0).standard_normal((_NOISE, 1, *reads)).astype(np.float32)
+        model = Compressed(nn.Identity(), reads, Calibration(lambda: iter(noise)), plain)
+        self.exporter.export(model, self.target, path)
+
+
+def _signature(holder: Holder | Unheld) -> str:
+    return holder.signature if isinstance(holder, Holder) else f"not timed: {holder.reason}"
+
+
+def _ratio(result: BenchResult, name: str) -> Ratio:
+    """Return the time of a micro-model as a share of the dense model's."""
+    return result.speedup(name, _DENSE)
+
+
+def _spread(result: BenchResult) -> float:
+    """Return the widest interval, as a share of its median."""
+    ratios = [_ratio(result, name) for name in result.models if name != _DENSE]
+    return max((r.high - r.low) / r.value for r in ratios)
+
+
+def _gain(pattern: str, ratio: Ratio) -> ZerosGain:
+    percent, low, high = (100 * (1 - 1 / value) for value in (ratio.value, ratio.low, ratio.high))
+    return ZerosGain(pattern=pattern, percent=percent, low=low, high=high)
+
+
+def _cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
+    ratio, timing = _ratio(result, str(width)), result.models[str(width)]
+    return Cell(
+        width=width,
+        min_ms=timing.min_ms,
+        p50_ms=dense_ms * ratio.value,
+        n=timing.n,
+        spread=(ratio.high - ratio.low) / ratio.value,
+        source="measured",
+    )

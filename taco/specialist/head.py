@@ -1,0 +1,144 @@
+"""Heads of a specialist: the generalist's cut to the task's rows, the user's own, or a new one."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from taco.errors import HeadError
+from taco.model import Generalist, classifier_of, imagenet_info
+from taco.specialist.classmap import map_classes
+
+HeadChoice = Literal["auto", "imagenet", "fit", "keep"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A head that was considered.
+
+    Attributes:
+        name: What it is, in words.
+        percent: Class-balanced accuracy on shots that it did not see, cross-validated where it is fitted.
+        chosen: Whether the specialist has it.
+    """
+
+    name: str
+    percent: float
+    chosen: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear head and what else of the generalist was changed with it.
+
+    Attributes:
+        weight: (classes, features) float32.
+        bias: (classes,) float32.
+        description: What chose it, in words.
+        candidates: All that were compared; empty where there was no choice.
+        tuned: Name -> value of the generalist's other parameters that were fine-tuned.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    description: str
+    candidates: tuple[Candidate, ...] = ()
+    tuned: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+
+
+def plan_head(
+    generalist: Generalist, classes: Sequence[str], choice: HeadChoice, class_map: Path | None
+) -> tuple[HeadChoice, dict[str, int | None]]:
+    """Decide between cutting the head, fitting one and keeping it; returns the decision and the rows.
+
+    Raises:
+        HeadError: Only some classes are mapped, `imagenet` or `keep` cannot be done, or the map is wrong.
+    """
+    if choice == "keep":
+        return "keep", dict.fromkeys(classes)
+    if choice == "fit":
+        return "fit", dict.fromkeys(classes)
+    if generalist.imagenet_subset is None:
+        return _without_labels(generalist, classes, choice, class_map)
+    rows = map_classes(classes, imagenet_info(generalist.imagenet_subset), class_map)
+    missing = [c for c, row in rows.items() if row is None]
+    if not missing:
+        return "imagenet", rows
+    if len(missing) == len(rows) and choice == "auto":
+        return "fit", rows
+    raise HeadError(
+        f"{len(missing)} of {len(rows)} classes have no ImageNet label: {', '.join(missing[:5])}"
+        + (", ..." if len(missing) > 5 else ""),
+        "Map them with --class-map FILE, or fit a new head for all classes with --head fit",
+    )
+
+
+def _without_labels(
+    generalist: Generalist, classes: Sequence[str], choice: HeadChoice, class_map: Path | None
+) -> tuple[HeadChoice, dict[str, int | None]]:
+    if choice == "imagenet" or class_map is not None:
+        raise HeadError(
+            f"the head of {generalist.name} does not follow ImageNet's labels, so no class can be mapped to it",
+            "Use --head fit, or --head keep for a checkpoint of your own",
+        )
+    return "fit", dict.fromkeys(classes)
+
+
+def cut_head(generalist: Generalist, rows: Sequence[int]) -> Linear:
+    """Return the generalist's head restricted to `rows`."""
+    head = classifier_of(generalist.module)
+    index = torch.as_tensor(list(rows))
+    bias = torch.zeros(len(index)) if head.bias is None else head.bias.detach()[index]
+    return Linear(head.weight.detach()[index].clone(), bias.clone(), f"imagenet-rows ({len(index)} rows of the head)")
+
+
+def keep_head(generalist: Generalist, classes: Sequence[str]) -> Linear:
+    """Return the user's own head with its rows in the order of `classes`.
+
+    The checkpoint's own class names are used where it carries them; otherwise its rows are taken to be the class
+    folders in sorted order, as torchvision's ImageFolder numbers them.
+
+    Raises:
+        HeadError: The numbers or the names of the classes differ.
+    """
+    head = classifier_of(generalist.module)
+    own = generalist.classes or tuple(sorted(classes))
+    if generalist.classes and (len(own) != head.out_features or len(set(own)) < len(own)):
+        raise HeadError(
+            f"--head keep: the checkpoint names {len(set(own))} different classes for {head.out_features} outputs",
+            "Correct the names in the checkpoint, or leave them out",
+        )
+    absent = [c for c in classes if c not in own]
+    if len(own) != head.out_features or absent:
+        names = ", ".join(own[:5]) + (", ..." if len(own) > 5 else "")
+        raise HeadError(
+            f"--head keep: the checkpoint has {head.out_features} classes"
+            + (f" ({names})" if generalist.classes else "")
+            + f", the task has {len(classes)}"
+            + (f"; {absent[0]!r} is not among them" if absent else ""),
+            "Give the pictures of exactly the classes it was trained on, or use --head fit",
+        )
+    index = torch.as_tensor([own.index(c) for c in classes])
+    bias = torch.zeros(len(index)) if head.bias is None else head.bias.detach()[index]
+    named = "names from the checkpoint" if generalist.classes else "class folders in sorted order"
+    return Linear(head.weight.detach()[index].clone(), bias.clone(), f"keep ({named})")
+
+
+def with_head(module: nn.Module, head: Linear) -> nn.Module:
+    """Return a copy of the model that ends in `head`; the given one is not modified."""
+    specialist = copy.deepcopy(module)
+    with torch.random.fork_rng(devices=[]):  # timm initialises the new layer, which must not move the caller's draws
+        specialist.reset_classifier(len(head.bias))  # type: ignore[operator]
+    layer = classifier_of(specialist)
+    layer.weight = nn.Parameter(head.weight.clone())
+    layer.bias = nn.Parameter(head.bias.clone())  # the original may have had none
+    with torch.no_grad():
+        for name, value in head.tuned.items():
+            specialist.get_parameter(name).copy_(value)
+    return specialist.eval().requires_grad_(False)

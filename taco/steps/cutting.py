@@ -1,0 +1,85 @@
+"""One cut: stitch, refit in order where that helps, recover; long parts are stored, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import nn
+
+from taco.allocate import Allocation
+from taco.compress import UnitSolution, kept_rows, stitch
+from taco.recover import Recovered
+from taco.steps.recovering import Recovery
+from taco.steps.refit import Refit, Starter
+from taco.steps.sparsity import Sparsity
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """A compressed model and how it came about.
+
+    Attributes:
+        module: The compressed specialist.
+        ratio: The uniform ratio, or the share of all widths that was kept; 1.0 is the dense model.
+        widths: Unit -> channels kept; of blocks only those that were left out, with 0.
+        stitched: The model before anything was repaired.
+        recovered: What recovery did; None when there was none.
+        sparsity: How weights became zero; None when none did.
+        refit: How readers of cut channels were refitted; None where there was no choice.
+    """
+
+    module: nn.Module
+    ratio: float
+    widths: Mapping[str, int]
+    stitched: nn.Module
+    recovered: Recovered | None
+    sparsity: Sparsity | None = None
+    refit: Refit | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cutter:
+    """Makes cuts of one specialist.
+
+    Attributes:
+        solutions: What is known of every unit, blocks too.
+        starter: Makes the models that recovery starts from; has the recovery that repairs what a cut broke.
+    """
+
+    solutions: Mapping[str, UnitSolution]
+    starter: Starter
+
+    @property
+    def recovery(self) -> Recovery:
+        """Repairs what a cut broke."""
+        return self.starter.recovery
+
+    def cut(self, allocation: Allocation, share: float = 1.0) -> Cut:
+        """Cut every unit to its width and repair what that broke.
+
+        Args:
+            allocation: What to keep.
+            share: Of the time for recovery; candidates are tried with a part of it.
+        """
+        recovery, solutions = self.recovery, self.solutions
+        specialist = recovery.specialist
+        dense = {name: s.unit.width for name, s in solutions.items()}
+        widths = {name: allocation.widths.get(name, width) for name, width in dense.items()}
+        told = {n: width for n, width in widths.items() if width == 0 or solutions[n].unit.kind != "block"}
+        if widths == dense:
+            return Cut(specialist, 1.0, told, specialist, None)
+        with recovery.progress.step("stitch the smaller model"):
+            stitched = stitch(specialist, solutions, widths)
+        start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths))
+        minutes = share * recovery.minutes
+        if minutes == 0:
+            return Cut(start, allocation.ratio, told, stitched, None, refit=refit)
+        key = {"minutes": minutes, "widths": told}
+        if refit is not None:
+            key["readers"] = refit.kept
+        steps = recovery.steps(start, key, share)
+        recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
+        with recovery.progress.step("re-estimate BatchNorm"):
+            module = recovery.renormalise(recovered.module)
+        return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit)

@@ -1,0 +1,237 @@
+"""From torch modules to judged files: export, INT8 where it pays, timing, checks on real pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import nn
+
+from taco.attached.ondevice import Device
+from taco.exporters.protocol import Exporter
+from taco.field.device_judge import Asking, OnDevice, chosen
+from taco.field.engine_judge import EngineJudge
+from taco.material import Material
+from taco.options import ExportOptions
+from taco.progress import Progress
+from taco.rundir import content_key
+from taco.search.budget import Bench
+from taco.steps.baking import Baked, make_baked
+from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
+from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge
+from taco.steps.keys import Keys
+from taco.steps.stored import Key, Store
+from taco.targets.loading import Target
+from taco.timing.timings import BenchResult, pooled
+from taco.units import Unit
+
+_BENCH = TypeAdapter(BenchResult)
+#: A camera trap wakes up to take a picture.
+IDLE_S = 10.0
+
+
+@dataclasses.dataclass(eq=False)
+class Delivery:
+    """Makes, times and judges the files of one run.
+
+    Attributes:
+        exporter: Of the target's runtime.
+        target: In the precision that is used; changes when INT8 is given up.
+        options: What was asked.
+        material: The pictures.
+        keys: What results depend on.
+        store: Finished steps.
+        progress: Told about every step.
+        scratch: For files that need not survive.
+        device: What is attached; None for none.
+        given_up: Why INT8 is not used though the target asks for it; None while it is.
+    """
+
+    exporter: Exporter
+    target: Target
+    options: ExportOptions
+    material: Material
+    keys: Keys
+    store: Store
+    progress: Progress
+    scratch: Path
+    device: Device | None = None
+    given_up: GivenUp | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """Where and how this run measures."""
+        return Bench(self.target, self.options.threads or self.target.threads, self.scratch / "device", self.device)
+
+    @property
+    def converter(self) -> Converter:
+        """What exports, in the precision that is used."""
+        target = dataclasses.replace(self.target, threads=self.options.threads or self.target.threads)
+        size = self.material.bank.preprocessing.input_size
+        return Converter(self.exporter, target, self.material, size, self.store)
+
+    def export(self, name: str, module: nn.Module, more: Mapping[str, Any]) -> Pair:
+        """Export a module that depends on `more`."""
+        key = self.keys.after_head(target=self.bench.key(), **more)
+        return self.converter.pair(name, module, key, self.progress.step)
+
+    def worth_having(self, dense: Pair) -> Pair:
+        """Give INT8 up before anything is searched for, where it is slower than the floats of the dense model."""
+        ratio = None
+        if self.converter.int8 and self.bench.measurable:
+            models = {"dense": dense.floats.path, "compressed": dense.shipped.path}
+            depends = {"fp32": dense.floats.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
+
+            def compute() -> Any:
+                with self.progress.step(f"time INT8 against {dense.floats.precision}"):
+                    return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
+
+            bench = _BENCH.validate_python(self.store.rundir.json_step("int8-gain", depends, compute, measured=True))
+            ratio = bench.speedup("dense", "compressed")
+        return self._or_plain(dense, given_up(dense, "dense", ratio))
+
+    def _or_plain(self, pair: Pair, why: GivenUp | None) -> Pair:
+        if why is None:
+            return pair
+        self.progress.say(why.why)
+        self.given_up = why
+        self.target = dataclasses.replace(self.target, precision="fp32" if pair.fp16 is None else "fp16")
+        return pair.plain
+
+    def finish(
+        self, module: nn.Module, key: Key, dense: Pair, asked: float | None = None
+    ) -> tuple[Pair, Pair, BenchResult | None]:
+        """Export a compressed module and time it; INT8 is given up for both models where it does not pay here.
+
+        Args:
+            module: The compressed specialist.
+            key: What it depends on.
+            dense: The dense specialist's files.
+            asked: Speed-up whose verdict should be sure; None where none was asked.
+        """
+        compressed = self.export("model", module, key)
+        bench = self.time(dense, compressed, asked)
+        ratio = bench.speedup(floats_name(compressed), "compressed") if bench and self.converter.int8 else None
+        why = given_up(compressed, "compressed", ratio)
+        if why is None:
+            return dense, compressed, bench
+        dense, compressed = dense.plain, self._or_plain(compressed, why)
+        return dense, compressed, self.time(dense, compressed, asked)
+
+    def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
+        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
+        if not self.bench.measurable:
+            return None
+        models = timed_files(dense, compressed)
+        hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
+
+        def compute() -> Any:
+            where = "this machine" if self.device is None else self.device.name
+            with self.progress.step(f"time dense and compressed on {where}"):
+                return _BENCH.dump_python(self._timed(models, asked), mode="json")
+
+        depends = {**hashes, "target": self.bench.key()}
+        return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))
+
+    def _timed(self, models: Mapping[str, Path], asked: float | None) -> BenchResult:
+        """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
+        if self.device is None:
+            return self.bench.settle(models, asked)
+        told = self.bench.conditions(models, IDLE_S)
+        if asked is None:
+            return told
+        return dataclasses.replace(
+            pooled(self.bench.settle(models, asked), told),
+            focus=told.focus,
+            idle_ms=told.idle_ms,
+            unstable=told.unstable,
+            repeated=told.repeated,
+        )
+
+    def on_device(self, compressed: Pair, judged: Judgement, crop_margin: float | None) -> OnDevice | None:
+        """Let the attached device name the judged pictures, with the bytes that it will get; None without a device."""
+        device, target = self.device, self.converter.target
+        if device is None:
+            return None
+        asking = Asking(device, target, crop_margin, self.scratch)
+        pictures = chosen(self.material.judged)
+
+        def compute() -> Any:
+            with self.progress.step(f"let {device.name} name {len(pictures)} pictures"):
+                return asking.ask(compressed.shipped, self.material, pictures)
+
+        views = [str(self.material.judged[i].view) for i in pictures]
+        depends = {"model": compressed.shipped.sha256, "pictures": content_key(views), "target": self.bench.key()}
+        answer = self.store.rundir.json_step("on-device", depends, compute, measured=True)
+        return OnDevice.of(answer, judged, self.material, pictures)
+
+    def engines(
+        self, dense: Pair, compressed: Pair, bench: BenchResult | None, units: Sequence[Unit]
+    ) -> Mapping[str, Any] | None:
+        """Let the engines on the attached device name the judged pictures; None without a device, or without TensorRT.
+
+        Args:
+            dense: The dense model.
+            compressed: The compressed one.
+            bench: How they were timed: the engines that answer are those.
+            units: What the run may cut, to tell whose time the layers take.
+        """
+        device = self.device
+        if device is None or self.target.runtime != "trt":
+            return None
+        asking = self._engine_judge(device, units)
+
+        def compute() -> Any:
+            with self.progress.step(f"let the engines on {device.name} name {len(asking.pictures)} pictures"):
+                return asking.ask(dense, compressed, bench)
+
+        timed = {} if bench is None else {n: bench.models[n].session["engine_sha256"] for n in ("dense", "compressed")}
+        views = [str(self.material.judged[i].view) for i in asking.pictures]
+        hashes = {"dense": dense.shipped.sha256, "model": compressed.shipped.sha256, "timed": timed}
+        depends = {**hashes, "pictures": content_key(views), "target": self.bench.key()}
+        found: Mapping[str, Any] = self.store.rundir.json_step("engines", depends, compute, measured=True)
+        return found
+
+    def engine_answers(self, found: Mapping[str, Any], judged: Judgement) -> OnDevice | None:
+        """Put the answers of `engines` beside ours."""
+        return None if self.device is None else self._engine_judge(self.device, ()).answers(found, judged)
+
+    def _engine_judge(self, device: Device, units: Sequence[Unit]) -> EngineJudge:
+        return EngineJudge(device.tensorrt, self.material, units, self.scratch)
+
+    def judge(self, stages: Stages, compressed: Pair, key: Key) -> Judgement:
+        """Run every stage over the judged pictures; `key` is of the compressed module."""
+        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
+
+        def compute() -> Judgement:
+            with self.progress.step("check the exported file on real pictures"):
+                return judge(stages, shipped, self.material)
+
+        hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
+        return self.store.judgement(self.keys.after_head(**hashes, **key), compute)
+
+    def select_logits(self, compressed: Pair) -> Logits:
+        """Return the shipped file's logits on the select pictures, (n, classes): what choices are made on."""
+        shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
+        with self.progress.step("ask the exported file about the select pictures"):
+            return shipped.logits(self.material, self.material.task.select)
+
+    def bake(self, compressed: Pair, judged: Judgement) -> Baked | None:
+        """Put pixels in and probabilities out, for a device's own programs."""
+        asked = self.options.bake_preprocessing
+        if not (asked if asked is not None else not self.target.local and self.target.runtime != "trt"):
+            return None
+        file = compressed.shipped
+        simulate = not self.target.local and file is not compressed.fp32
+
+        def compute(path: Path) -> Any:
+            with self.progress.step("bake preprocessing into the model"):
+                return make_baked(file.path, path, self.material, judged, simulate=simulate)
+
+        preprocessing = self.material.bank.preprocessing.to_dict()
+        key = self.keys.after_head(model=file.sha256, preprocessing=preprocessing, simulated=simulate)
+        path, facts = self.store.rundir.file_step("baked", key, ".onnx", compute)
+        return Baked(path, tuple(facts["from_pixels"]), tuple(facts["from_files"]), facts["images"])

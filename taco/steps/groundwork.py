@@ -1,0 +1,204 @@
+"""What a run and a front both begin with: pictures, the dense specialist and its files, what cuts and repairs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taco.compress import UnitSolution, calibrate_units, droppable
+from taco.database.channels import build_widths
+from taco.executor import Executor
+from taco.material import PROBED, Material, divide, labels_of
+from taco.model import state_sha256
+from taco.moments.sums import Moments
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.progress import Progress
+from taco.recover import SPARSE_LEARNING_RATE
+from taco.recovery.trainer import RecoveryOptions
+from taco.recovery.unlabelled import Unlabelled, read_frames
+from taco.rundir import RunDir
+from taco.search.budget import Searcher, decide_allocation
+from taco.search.probes import Prober
+from taco.search.profile_job import cells_bench, limit_s
+from taco.search.profiling import Profiler
+from taco.search.widths import WidthSearch
+from taco.specialist.head import Linear
+from taco.specialist.specialise import Specialist, make_head, predict_logits, specialise
+from taco.steps.agnostic import calibration_pictures
+from taco.steps.converting import Pair
+from taco.steps.cutting import Cut, Cutter
+from taco.steps.delivery import Delivery
+from taco.steps.keys import Keys
+from taco.steps.plan import Plan
+from taco.steps.recovering import Recovery
+from taco.steps.refit import Starter
+from taco.steps.stored import Store
+
+
+class Groundwork:
+    """Everything up to the dense specialist's files, done or taken from the run's folder.
+
+    Args:
+        plan: From `make_plan`.
+        rundir: The locked output folder.
+        progress: Told about every step.
+        scratch: For files that need not survive.
+    """
+
+    def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
+        self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
+        self.options, self.store = plan.options, Store(rundir)
+        self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
+        self.material: Material = self._read()
+        self.delivery = Delivery(
+            exporter=plan.exporter,
+            target=plan.target,
+            options=self.options,
+            material=self.material,
+            keys=self.keys,
+            store=self.store,
+            progress=progress,
+            scratch=scratch,
+            device=plan.device,
+        )
+        self.pictures = calibration_pictures(self.material, self.options)
+        self.unlabelled = self._read_frames()
+        self.specialist: Specialist = self._specialise()
+        self.dense: Pair = self.delivery.worth_having(self.delivery.export("dense", self.specialist.module, {}))
+
+    @functools.cached_property
+    def solutions(self) -> dict[str, UnitSolution]:
+        """How every unit's channels leave, and blocks that may be left out; nothing where nothing is to be cut."""
+        found, module, pictures = self.plan.units, self.specialist.module, self.pictures
+        one_ratio = decide_allocation(self.options, self.plan.budget) == "uniform" and not self.plan.budget.given
+        units = found.within_blocks if one_ratio else found.unit_by_unit
+        if not units or not self.plan.budget.cuts:
+            return {}
+
+        def compute_moments() -> Mapping[str, Moments]:
+            with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
+                return calibrate_units(module, units, pictures.batches(), advance)
+
+        moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
+        executor = Executor.parse(self.options.executor)
+        solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
+        return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
+
+    def width_search(self, dense: Pair) -> WidthSearch:
+        """Return what finds widths, in the precision that is used now.
+
+        Args:
+            dense: The dense specialist's files in that precision.
+        """
+        bench, module = self.delivery.bench, self.specialist.module
+        searcher = Searcher(
+            dense=module,
+            solutions=self.solutions,
+            trial=self.delivery.converter.trial,
+            bench=bench,
+            dense_artifact=dense.shipped,
+            input_size=self.input_size,
+            scratch=self.scratch,
+            rundir=self.rundir,
+        )
+        profiler = Profiler(
+            model=module,
+            found=self.plan.units,
+            input_size=self.input_size,
+            name=self.plan.generalist.name,
+            target=self.delivery.converter.target,
+            threads=bench.threads,
+            exporter=self.plan.exporter,
+            timer=cells_bench(bench).time,
+            machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
+            max_seconds=limit_s(self.plan.target),
+        )
+        probed = self.material.probed
+        prober = Prober(
+            model=module,
+            solutions=self.solutions,
+            answer=lambda cut: predict_logits(cut, self.material.batches(probed)),
+            labels=labels_of(probed),
+            step=bench.target.channel_multiple,
+            depends_on=self.keys.after_head(**self.pictures.key),
+            batches=functools.partial(self.pictures.some, PROBED),
+        )
+        return WidthSearch(searcher, profiler, prober, self.plan.budget, self.options, self.progress)
+
+    def cutter(self) -> Cutter:
+        """Return what cuts to widths and recovers."""
+        starter = Starter(self.recovery(keep_zeros=False), self.pictures.batches, self.options.sequential)
+        return Cutter(self.solutions, starter)
+
+    def recovery(self, *, keep_zeros: bool) -> Recovery:
+        """Return what repairs cuts; with `keep_zeros` weights that are zero stay so."""
+        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros)
+        if keep_zeros:
+            options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
+        return Recovery(
+            specialist=self.specialist.module,
+            material=self.material,
+            minutes=self.options.recover_minutes,
+            options=options,
+            depends_on=self.keys.after_head(**self.pictures.key),
+            store=self.store,
+            progress=self.progress,
+            unlabelled=self.unlabelled,
+        )
+
+    def cut_key(self, cut: Cut) -> dict[str, Any]:
+        """Say what made a cut: its widths or its weights, and how it was recovered."""
+        steps = cut.recovered.steps if cut.recovered else 0
+        made = {
+            **self.pictures.key,
+            "widths": dict(cut.widths),
+            "minutes": self.options.recover_minutes,
+            "steps": steps,
+        }
+        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit))
+        return {**made, "weights": state_sha256(cut.module)} if own else made
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a picture."""
+        return self.plan.generalist.preprocessing.input_size
+
+    def _read(self) -> Material:
+        listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
+
+        def read(path: Path) -> Any:
+            done = 0
+
+            def tell(now: int, _total: int) -> None:
+                nonlocal done
+                advance(now - done)
+                done = now
+
+            with self.progress.step("read the pictures", len(listings.views)) as advance:
+                return PictureBank.read(listings.views, preprocessing, BankOptions(path, progress=tell)).index()
+
+        file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
+        return divide(listings, PictureBank.open(file, index, preprocessing), self.options)
+
+    def _read_frames(self) -> Unlabelled:
+        frames = self.plan.frames
+        if not frames.views:
+            return Unlabelled()
+
+        def read() -> dict[str, Any]:
+            with self.progress.step("read the unlabelled frames", len(frames.views)) as advance:
+                file = self.scratch / "unlabelled.pixels"
+                return read_frames(frames, self.material, file, lambda _done, _total: advance(1)).to_json()
+
+        key = self.keys.after_head(unlabelled=self.plan.asked["unlabelled"])
+        return Unlabelled.from_json(self.rundir.json_step("unlabelled", key, read))
+
+    def _specialise(self) -> Specialist:
+        def compute() -> Linear:
+            with self.progress.step("specialise the head"):
+                return make_head(self.plan.generalist, self.material, self.options)
+
+        return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))

@@ -1,0 +1,101 @@
+"""What a run will do, and everything about it that can be checked in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taco.attached.fleet import Others
+from taco.attached.ondevice import Device
+from taco.errors import InputError
+from taco.exporters.loading import load_exporter
+from taco.exporters.protocol import Exporter
+from taco.files import sha256_of
+from taco.material import Listings, find_pictures
+from taco.model import Generalist, load_generalist
+from taco.options import ExportOptions
+from taco.recovery.unlabelled import Frames, list_frames
+from taco.rundir import content_key
+from taco.search.budget import (
+    Budget,
+    check_input,
+    check_runtime,
+    chosen_target,
+    decide_budget,
+    measurable,
+    units_or_error,
+)
+from taco.search.given_widths import read_widths
+from taco.steps.keys import versions
+from taco.targets.loading import Target
+from taco.units import UnitMap, find_units
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do; everything cheap has been checked.
+
+    Attributes:
+        widths: What every unit shall keep (`--widths`); None where they are to be found.
+        others: The devices beside the first one.
+    """
+
+    options: ExportOptions
+    target: Target
+    exporter: Exporter
+    budget: Budget
+    listings: Listings
+    generalist: Generalist
+    units: UnitMap
+    frames: Frames
+    device: Device | None = None
+    widths: Mapping[str, int] | None = None
+    others: Others = dataclasses.field(default_factory=Others)
+
+    @functools.cached_property
+    def asked(self) -> dict[str, Any]:
+        """What identifies the run: the same again is the same run. Files are looked at once."""
+        options = self.options.model_dump(mode="python", exclude={"out", "from_run"})
+        absolute = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in options.items()}
+        return {
+            "options": absolute,
+            "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
+            "widths": dict(self.widths) if self.widths is not None else None,
+            "pictures": content_key(self.listings.fingerprint()),
+            "unlabelled": content_key(self.frames.fingerprint()),
+            "weights_sha256": self.generalist.weights_sha256,
+            "versions": versions(),
+        }
+
+
+def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
+    """Check everything that can be checked in seconds.
+
+    Args:
+        options: What is asked.
+        device: What is attached, if anything.
+
+    Raises:
+        TacoError: The first thing that is wrong.
+    """
+    target = chosen_target(options)
+    if device is not None and device.address.host is not None and target.local:
+        raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
+    exporter = load_exporter(target.runtime)
+    check_input(options)
+    budget = decide_budget(options, target, measurable=measurable(target, device))
+    if device is None:
+        check_runtime(exporter, target)
+    else:
+        device.check_runtime(target.runtime)
+    listings = find_pictures(options)
+    frames = list_frames(options, cropped=listings.cropped)
+    weights = str(options.weights) if options.weights else None
+    generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
+    units = find_units(generalist.module, generalist.preprocessing.input_size)
+    units_or_error(units, budget, options.model)
+    widths = None if options.widths is None else read_widths(options.widths, units)
+    return Plan(options, target, exporter, budget, listings, generalist, units, frames, device, widths)

@@ -1,0 +1,100 @@
+"""How a stitched model starts into recovery: its readers refitted one by one, or once more in the model's order.
+
+Refitting in order (`taco.surgery.inorder`) helps where much was cut and harms where little was, so both are tried and
+the select pictures decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from taco.calibrate import Batches
+from taco.errors import SolverError, UnsupportedModuleError
+from taco.sparse.sequential import GROUPS, SequentialOptions
+from taco.steps.recovering import Recovery
+from taco.surgery.inorder import InOrder, with_biases
+
+How = Literal["one by one", "in order"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refit:
+    """How the layers that read cut channels were refitted.
+
+    Attributes:
+        kept: `one by one` on the dense model's inputs, or `in order` on those that the layers before them leave.
+        one_by_one: Distance from the dense model on the select pictures, see `taco.recovery.distillation.objective`;
+            None where it is not finite.
+        in_order: The same, refitted in order; None also where that failed.
+        failed: Why refitting in order failed; None where it did not.
+    """
+
+    kept: How
+    one_by_one: float | None
+    in_order: float | None
+    failed: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Starter:
+    """Makes the model that recovery starts from.
+
+    Attributes:
+        recovery: Compares on the select pictures, and stores.
+        batches: The pictures that layers are refitted on, each time the same.
+        in_order: Whether to try refitting in order too.
+    """
+
+    recovery: Recovery
+    batches: Batches
+    in_order: bool
+
+    def start(
+        self, stitched: nn.Module, widths: Mapping[str, int], rows: Mapping[str, torch.Tensor]
+    ) -> tuple[nn.Module, Refit | None]:
+        """Return the better model, BatchNorm re-estimated where that helps, and how it was made; the result is stored.
+
+        Args:
+            stitched: From `taco.compress.stitch`; not modified.
+            widths: What it was stitched at.
+            rows: From `taco.compress.kept_rows`.
+        """
+        recovery = self.recovery
+        if not self.in_order:
+            with recovery.progress.step("re-estimate BatchNorm of the smaller model"):
+                return recovery.renormalise(stitched), None
+        how = InOrder(recovery.specialist, self.batches, SequentialOptions(), rows)
+        layers = how.layers(stitched)
+        ready = with_biases(stitched, layers)
+
+        def compute() -> tuple[nn.Module, dict[str, Any]]:
+            with recovery.progress.step("refit readers in the model's order", GROUPS) as advance:
+                options = SequentialOptions(progress=advance)
+                better, found = self._compared(ready, dataclasses.replace(how, options=options), layers)
+            return better, dataclasses.asdict(found)
+
+        key = {**recovery.depends_on, "widths": dict(widths)}
+        facts = recovery.store.module("refitted", key, ready, compute)
+        return ready, Refit(**facts)
+
+    def _compared(self, ready: nn.Module, how: InOrder, layers: list[str]) -> tuple[nn.Module, Refit]:
+        """Return the better of a stitched model and the same refitted in order; the first where both are as good."""
+        ((plain, own),) = self.recovery.compared(ready)
+        try:
+            again = how.refit(ready, layers)
+        except (SolverError, UnsupportedModuleError) as error:
+            return plain, Refit("one by one", _finite(own), None, str(error))
+        ((refitted, other),) = self.recovery.compared(again)
+        nearer = math.isfinite(other) and not other >= own  # own may be no number
+        kept: How = "in order" if nearer else "one by one"
+        return refitted if nearer else plain, Refit(kept, _finite(own), _finite(other))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
