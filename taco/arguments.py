@@ -123,6 +123,24 @@ Allocation = Annotated[
         rich_help_panel=EXPERT,
     ),
 ]
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TABLE.json",
+        help="For --speedup or --latency-ms of a device that is not at hand: find widths by a table that "
+        "`taco profile` made there. An estimate, and marked as one everywhere.",
+        rich_help_panel=EXPERT,
+    ),
+]
+Feedback = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="With --latency-table: an earlier export's folder that came back from the device. Its times correct the "
+        "estimate.",
+        rich_help_panel=EXPERT,
+    ),
+]
 Macs = Annotated[
     float | None,
     typer.Option(

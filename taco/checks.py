@@ -98,4 +98,5 @@ def loop_fields(done: Finished) -> dict[str, Any]:
         "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
         "profile": schema.ProfileSection(**found["profile"]),
         "currency": schema.LossCurrency(**found["currency"]),
+        "estimate": schema.Estimate(**found["estimate"]) if "estimate" in found else None,
     }

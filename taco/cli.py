@@ -112,6 +112,8 @@ def export(
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,
     allocation: arguments.Allocation = _DEFAULT.allocation,
+    latency_table: arguments.LatencyTable = None,
+    feedback: arguments.Feedback = None,
     threads: arguments.Threads = None,
     runtime_device: arguments.RuntimeDevice = None,
     seed: arguments.Seed = _DEFAULT.seed,

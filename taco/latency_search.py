@@ -61,7 +61,7 @@ class LatencySearcher:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
         """
         budget_ms = self.dense_ms / speedup
-        chosen = self._currency(probed)
+        chosen = self.currency(probed)
         options = self.options(table, self.losses(probed), chosen.currency)
 
         def measure(choice: Choice, predicted_ms: float) -> float:
@@ -75,11 +75,11 @@ class LatencySearcher:
         best = best_round(rounds, budget_ms, self.dense_ms, self._price)
         spare = narrower(options, best, rounds[-1].line, _SPARE)
         return {
-            "candidates": [dataclasses.asdict(self._allocation(c)) for c in (best.choice, *spare)],
-            "choices": [_as_json(options, c) for c in (best.choice, *spare)],
+            "candidates": [dataclasses.asdict(self.allocation(c)) for c in (best.choice, *spare)],
+            "choices": [choice_json(options, c) for c in (best.choice, *spare)],
             "budget_ms": budget_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
-            "profile": _profile(table, options),
+            "profile": profile_json(table, options),
             "currency": dataclasses.asdict(chosen),
         }
 
@@ -131,7 +131,8 @@ class LatencySearcher:
             f"before recovery it names {cut} of {len(self.prober.labels)} select pictures right, the dense one {dense}"
         )
 
-    def _currency(self, probed: Probed) -> Chosen:
+    def currency(self, probed: Probed) -> Chosen:
+        """Return in which currency losses add up best."""
         chosen = choose_currency(self.losses(probed), probed.joint)
         told = ", ".join(f"{name} {value:.2f}" for name, value in chosen.correlations.items())
         log.info("losses count in %s: rank correlation over %d models: %s", chosen.currency, chosen.models, told)
@@ -139,7 +140,7 @@ class LatencySearcher:
 
     def _ratio(self, choice: Choice, threshold: float) -> float:
         """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
-        allocation, searcher = self._allocation(choice), self.searcher
+        allocation, searcher = self.allocation(choice), self.searcher
         depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
@@ -147,13 +148,15 @@ class LatencySearcher:
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 
-    def _allocation(self, choice: Choice) -> Allocation:
+    def allocation(self, choice: Choice) -> Allocation:
+        """Return a choice with the units that it leaves dense."""
         dense = {name: s.unit.width for name, s in self.searcher.solutions.items()}
         widths = {**dense, **choice.widths}
         return Allocation(sum(widths.values()) / sum(dense.values()), widths)
 
 
-def _as_json(options: Options, choice: Choice) -> list[dict[str, Any]]:
+def choice_json(options: Options, choice: Choice) -> list[dict[str, Any]]:
+    """Return a choice unit by unit, for the report."""
     return [
         {
             "unit": name,
@@ -167,7 +170,8 @@ def _as_json(options: Options, choice: Choice) -> list[dict[str, Any]]:
     ]
 
 
-def _profile(table: LatencyTable, options: Options) -> dict[str, Any]:
+def profile_json(table: LatencyTable, options: Options) -> dict[str, Any]:
+    """Return what the report tells of a table."""
     held: Mapping[str, float] = {unit.holder: unit.cells[0].p50_ms for unit in table.units.values()}
     offered = {name: {level.width for level in levels} for name, levels in options.items()}
     unpaid = {name: [c.width for c in table.units[name].cells if c.width not in offered[name]] for name in options}

@@ -44,6 +44,8 @@ class ExportOptions(BaseModel):
         speedup: Asked ratio of dense to compressed time, measured.
         latency_ms: Asked milliseconds a picture, measured.
         allocation: How widths are found for a speed-up or a latency: every unit by its own time and loss, or one ratio.
+        latency_table: Table of a device that is not at hand; widths are then found by it, as an estimate.
+        feedback: Folder that came back from its device: its times correct the estimate.
         macs: Share of the dense multiply-accumulates to keep.
         sparsity: Share of the weights to make zero, layer by layer; widths stay.
         pattern: Which weights may be zero together; None is unstructured where a sparsity is asked.
@@ -93,6 +95,8 @@ class ExportOptions(BaseModel):
     speedup: float | None = None
     latency_ms: float | None = None
     allocation: Allocate = "uniform"
+    latency_table: Path | None = None
+    feedback: Path | None = None
     macs: float | None = None
     sparsity: float | None = None
     pattern: Pattern | None = None
@@ -211,6 +215,15 @@ def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         (asked is None or 0 < asked < math.inf, f"--latency-ms {asked}: a finite number of milliseconds above 0"),
         *((asked is None or value is None, f"--latency-ms and --{flag} exclude each other") for flag, value in others),
         (asked is None or options.pattern != "2:4", "--pattern 2:4 excludes --latency-ms"),
+        (
+            options.latency_table is None or options.device is None,
+            "--latency-table is for a device that is not at hand, and --device names one",
+        ),
+        (
+            options.latency_table is None or asked is not None or options.speedup is not None,
+            "--latency-table needs --latency-ms or --speedup",
+        ),
+        (options.feedback is None or options.latency_table is not None, "--feedback corrects a --latency-table"),
     )
 
 

@@ -24,6 +24,7 @@ from taco.cutting import Cut, Cutter
 from taco.delivery import Delivery
 from taco.device_judge import OnDevice
 from taco.errors import BudgetInfeasibleError, InputError
+from taco.estimate import estimated_by
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
 from taco.files import sha256_of
@@ -81,6 +82,7 @@ class Plan:
         return {
             "options": absolute,
             "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
+            "estimated_by": estimated_by(self.options),
             "pictures": content_key(self.listings.fingerprint()),
             "unlabelled": content_key(self.frames.fingerprint()),
             "weights_sha256": self.generalist.weights_sha256,
@@ -271,7 +273,7 @@ class _Job:
             step=bench.target.channel_multiple,
             depends_on=self.keys.after_head(**self.pictures.key),
         )
-        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options.allocation, self.progress)
+        search = WidthSearch(searcher, profiler, prober, self.plan.budget, self.options, self.progress)
         return self._realise(specialist, dense, searcher.solutions, search.find())
 
     def _sparse(self, specialist: Specialist, dense: Pair) -> tuple[Cut, Pair, Pair, BenchResult | None]:

@@ -34,12 +34,16 @@ _REPEATS = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Budget:
-    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero."""
+    """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), or weights that become zero.
+
+    `estimated` says that no clock here decides on the first two but a table from elsewhere.
+    """
 
     speedup: float | None
     macs: float | None
     sparsity: float | None = None
     latency_ms: float | None = None
+    estimated: bool = False
 
     @property
     def timed(self) -> bool:
@@ -49,6 +53,8 @@ class Budget:
     @property
     def words(self) -> str:
         """What chose the widths, for the report."""
+        if self.estimated:
+            return "an estimate by a latency table from elsewhere, not measured latency"
         if self.timed:
             return "measured latency"
         if self.sparsity is not None:
@@ -66,7 +72,15 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
 
     Raises:
         MeasurementError: A speed-up is asked where nothing can be measured.
+        InputError: A table from elsewhere is given where times can be taken.
     """
+    if options.latency_table is not None:
+        if measurable:
+            raise InputError(
+                f"--latency-table is for a device that is not at hand, and {target.name} can be timed",
+                "Leave it out, and give --allocation latency: the table of this device is measured and kept",
+            )
+        return Budget(options.speedup, None, latency_ms=options.latency_ms, estimated=True)
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
     if options.speedup is None and options.latency_ms is None:

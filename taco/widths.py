@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from taco.estimate import Estimator, estimated_by
 from taco.latency_search import LatencySearcher
-from taco.options import Allocate
+from taco.options import ExportOptions
 from taco.probes import Prober
 from taco.profiling import Profiler
 from taco.progress import Progress
@@ -42,7 +44,7 @@ class WidthSearch:
         profiler: Times units; used by the loop alone.
         prober: Cuts units and compares answers; used by the loop alone.
         budget: What was asked.
-        allocation: How widths are found where a clock decides.
+        options: Of the run: how widths are found where a clock decides, and the table where none can.
         progress: Told about every step.
     """
 
@@ -50,7 +52,7 @@ class WidthSearch:
     profiler: Profiler
     prober: Prober
     budget: Budget
-    allocation: Allocate
+    options: ExportOptions
     progress: Progress
 
     def find(self) -> Found:
@@ -59,7 +61,10 @@ class WidthSearch:
         Raises:
             BudgetInfeasibleError: The budget cannot be reached; says what can.
         """
-        budget, looped = self.budget, self.budget.timed and self.allocation == "latency"
+        if self.budget.estimated and self.options.latency_table is not None:
+            return self._estimated(self.options.latency_table)
+        budget, allocation = self.budget, self.options.allocation
+        looped = budget.timed and allocation == "latency"
         dense_ms = self._dense_ms() if looped or budget.latency_ms is not None else None
         asked = budget.speedup
         if dense_ms is not None and budget.latency_ms is not None:
@@ -78,10 +83,26 @@ class WidthSearch:
         depends = {
             "dense": self.searcher.dense_artifact.sha256,
             "budget": dataclasses.asdict(budget),
-            "allocation": self.allocation,
+            "allocation": allocation,
             "target": self.searcher.bench.key(),
         }
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
+
+    def _estimated(self, table: Path) -> Found:
+        """Find the widths by a table from elsewhere: no clock here can decide."""
+        estimator = Estimator(self.searcher, self.profiler, self.prober, table, self.options.feedback)
+
+        def find() -> dict[str, Any]:
+            with self.progress.step("find the widths by the latency table"):
+                return estimator.find(self.budget, self.progress)
+
+        depends = {
+            "dense": self.searcher.dense_artifact.sha256,
+            "budget": dataclasses.asdict(self.budget),
+            "target": self.searcher.bench.key(),
+            "estimated_by": estimated_by(self.options),
+        }
+        return Found(self.searcher.rundir.json_step("estimated-widths", depends, find), None)
 
     def _dense_ms(self) -> float:
         """Time the dense model by itself, once: budgets in milliseconds start from it."""

@@ -105,6 +105,7 @@ LAYERS = (
         "profiling",
         "profile_job",
         "latency_search",
+        "estimate",
         "widths",
         "judge",
         "baking",

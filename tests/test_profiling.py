@@ -89,10 +89,10 @@ def exports() -> Iterator[None]:
     """Every graph of torch is made once: these tests are about time."""
     real, kept = profiling.export_proto, dict[str, onnx.ModelProto]()
 
-    def once(model: Compressed) -> onnx.ModelProto:
+    def once(model: Compressed, opset: int) -> onnx.ModelProto:
         key = str([tuple(p.shape) for p in model.module.parameters()]) + str(model.input_size)
         if key not in kept:
-            kept[key] = real(model)
+            kept[key] = real(model, opset)
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -21,6 +21,14 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
     """Rounds of the latency loop, what was chosen, and the profile behind it; nothing without the loop."""
     if report.profile is None or report.budget_ms is None:
         return ()
+    if report.estimate is not None:
+        text = (
+            "No device was at hand. A latency table from elsewhere says what each block takes at several widths; the "
+            f"widths with the least loss whose estimate lies within {report.budget_ms:.3f} ms were chosen. Nothing "
+            "here was measured for this model."
+        )
+        blocks = (*_profile(report.profile), *_currency(report.currency), *_allocation(report))
+        return (Section("loop", "How an estimate decided the widths", text, blocks),)
     return (
         Section(
             "loop",
