@@ -82,6 +82,7 @@ def came_back(folder: Path, run: api.ExportResult, dense_ms: float, speedup: flo
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_that_came_back_corrects_the_estimate(
     pi_site: Path, pi_run: api.ExportResult, estimated: api.ExportResult, table: Path, tmp_path: Path
 ) -> None:
@@ -149,11 +150,12 @@ def test_flags_that_make_no_sense_together_are_refused(changes: dict[str, Any], 
         make_options({"task": tmp_path, "target": "raspberry-pi-4", "out": tmp_path / "out", **changes})
 
 
+@pytest.mark.slow
 def test_the_estimate_is_stored_under_the_table_it_rests_on(
     pi_site: Path, estimated: api.ExportResult, table: Path, tmp_path: Path
 ) -> None:
     values = json.loads(table.read_text())
-    values["dense_ms"] *= 2
+    values["dense_ms"] *= 1.05
     file = tmp_path / "other.json"
     file.write_text(json.dumps(values))
     same = tiny_run.options(pi_site, estimated.folder, speedup=1.15, latency_table=table)
