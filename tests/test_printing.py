@@ -95,7 +95,7 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
     task = Listing("site", ("fox", "hare"), pictures, skipped=(Skipped(Path("/p/x.jpg"), "two species"),))
     found = SimpleNamespace(
         options=make_options({"task": "site", "target": "host-cpu", "out": "runs/a", **options}),
-        budget=SimpleNamespace(speedup=1.5, latency_ms=None, macs=None, sparsity=None),
+        budget=SimpleNamespace(speedup=1.5, latency_ms=None, macs=None, sparsity=None, estimated=False),
         units=SimpleNamespace(within_blocks=[SimpleNamespace(width=96, kind="inner")], dense=[]),
         listings=SimpleNamespace(
             task=task, evaluation=Listing("val", task.classes, pictures[:4]) if evaluation else None, cropped=evaluation
