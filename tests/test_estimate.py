@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,13 +16,14 @@ from taco import api
 from taco.commands import printing
 from taco.device.probe import probe
 from taco.errors import BudgetInfeasibleError, InputError
+from taco.latency.levels import Level, dense
 from taco.latency.table import read_table
 from taco.options import make_options
 from taco.progress import PlainProgress
 from taco.report.markdown import render_markdown
 from taco.report.schema import Latency, LatencySection
 from taco.report.write import write_report
-from taco.search import budget
+from taco.search import budget, estimate
 from taco.search.profile_job import Place, profile_model
 from taco.targets.loading import load_target
 
@@ -133,6 +135,39 @@ def test_a_table_of_something_else_is_refused(
     assert "taco profile" in caught.value.todo
 
 
+def test_a_block_that_was_left_out_saves_its_time_once(table: Path) -> None:
+    found = read_table(table)
+    block = next(unit.holder for unit in found.units.values())
+    inside = [name for name, unit in found.units.items() if unit.holder == block]
+    options = {
+        name: [Level(c.width, 0.0, c.p50_ms, c.source) for c in unit.cells] for name, unit in found.units.items()
+    }
+    kept = {name: 0 if name in inside else levels[0].width for name, levels in options.items()}
+    saved = fmean(options[name][0].ms for name in inside)
+    assert estimate._at(options, found, kept) == pytest.approx(dense(options).table_ms - saved)
+
+
+@pytest.mark.slow
+def test_limits_blocks_and_a_search_take_part_in_an_estimate(
+    pi_site: Path, pi_run: api.ExportResult, estimated: api.ExportResult, table: Path, tmp_path: Path
+) -> None:
+    most = 0.9 * estimated.report.compressed.macs
+    asked = {"speedup": 1.15, "max_macs": most, "allocation": "latency", "search": "evopress", "search_evaluations": 8}
+    report = exported(pi_site, pi_run, tmp_path / "out", latency_table=table, **asked).report
+    assert report.estimate is not None
+    assert report.budget_ms is not None
+    assert report.estimate.compressed_ms <= report.budget_ms
+    assert report.compressed.macs <= most
+    assert [(held.flag, held.used <= most) for held in report.limits] == [("--max-macs", True)]
+    assert report.blocks is not None
+    assert report.level_search is not None
+    assert {unit.source for unit in report.allocation} == {"estimated"}
+    assert (report.latency_ms, report.speedup) == (None, None)
+    page = render_markdown(report)
+    assert "How an estimate decided the widths" in page
+    assert "Limits that held beside the budget" in page
+
+
 def test_a_table_is_refused_where_times_can_be_taken(table: Path, tmp_path: Path) -> None:
     asked = tiny_run.options(tmp_path, tmp_path / "out", target="host-cpu", speedup=1.2, latency_table=table)
     with pytest.raises(InputError, match="host-cpu can be timed"):
@@ -145,6 +180,11 @@ def test_a_table_is_refused_where_times_can_be_taken(table: Path, tmp_path: Path
         ({"latency_table": "t.json", "macs": 0.5}, "--latency-table needs --latency-ms or --speedup"),
         ({"latency_table": "t.json", "speedup": 2.0, "device": "local"}, "--device names one"),
         ({"feedback": "out", "speedup": 2.0}, "--feedback corrects a --latency-table"),
+        ({"latency_table": "t.json", "max_drop": 1.0}, "--max-drop and --latency-table exclude each other"),
+        (
+            {"latency_table": "t.json", "speedup": 2.0, "allocation": "uniform"},
+            "--allocation uniform exclude each other",
+        ),
     ],
 )
 def test_flags_that_make_no_sense_together_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
