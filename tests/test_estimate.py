@@ -147,27 +147,6 @@ def test_a_block_that_was_left_out_saves_its_time_once(table: Path) -> None:
     assert estimate._at(options, found, kept) == pytest.approx(dense(options).table_ms - saved)
 
 
-@pytest.mark.slow
-def test_limits_blocks_and_a_search_take_part_in_an_estimate(
-    pi_site: Path, pi_run: api.ExportResult, estimated: api.ExportResult, table: Path, tmp_path: Path
-) -> None:
-    most = 0.9 * estimated.report.compressed.macs
-    asked = {"speedup": 1.15, "max_macs": most, "allocation": "latency", "search": "evopress", "search_evaluations": 8}
-    report = exported(pi_site, pi_run, tmp_path / "out", latency_table=table, **asked).report
-    assert report.estimate is not None
-    assert report.budget_ms is not None
-    assert report.estimate.compressed_ms <= report.budget_ms
-    assert report.compressed.macs <= most
-    assert [(held.flag, held.used <= most) for held in report.limits] == [("--max-macs", True)]
-    assert report.blocks is not None
-    assert report.level_search is not None
-    assert {unit.source for unit in report.allocation} == {"estimated"}
-    assert (report.latency_ms, report.speedup) == (None, None)
-    page = render_markdown(report)
-    assert "How an estimate decided the widths" in page
-    assert "Limits that held beside the budget" in page
-
-
 def test_a_table_is_refused_where_times_can_be_taken(table: Path, tmp_path: Path) -> None:
     asked = tiny_run.options(tmp_path, tmp_path / "out", target="host-cpu", speedup=1.2, latency_table=table)
     with pytest.raises(InputError, match="host-cpu can be timed"):
