@@ -54,7 +54,7 @@ class SequentialOptions:
     Attributes:
         groups: Layers are solved in about so many groups; those of one group see the same compressed prefix.
         calibration: Sampling of positions, and the budget of memory for the sums of one group.
-        progress: Called with 1 when a group is done.
+        progress: Called with the number of a group's layers when they are done.
     """
 
     groups: int = GROUPS
@@ -97,7 +97,7 @@ def solve_sequentially(
                 if layer.bias is not None:
                     layer.bias.copy_(torch.from_numpy(shift).flatten())
         if options.progress is not None:
-            options.progress(1)
+            options.progress(len(group))
     return model
 
 

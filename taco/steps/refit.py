@@ -16,7 +16,7 @@ from torch import nn
 
 from taco.calibrate import Batches
 from taco.errors import SolverError, UnsupportedModuleError
-from taco.sparse.sequential import GROUPS, SequentialOptions
+from taco.sparse.sequential import SequentialOptions
 from taco.steps.recovering import Recovery
 from taco.surgery.inorder import InOrder, with_biases
 
@@ -74,7 +74,7 @@ class Starter:
         ready = with_biases(stitched, layers)
 
         def compute() -> tuple[nn.Module, dict[str, Any]]:
-            with recovery.progress.step("refit readers in the model's order", GROUPS) as advance:
+            with recovery.progress.step("refit readers in the model's order", len(layers)) as advance:
                 options = SequentialOptions(progress=advance)
                 better, found = self._compared(ready, dataclasses.replace(how, options=options), layers)
             return better, dataclasses.asdict(found)

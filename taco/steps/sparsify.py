@@ -26,7 +26,7 @@ from taco.levels import Level
 from taco.options import ExportOptions
 from taco.recover import INTERRUPTED, Recovered
 from taco.rundir import content_key
-from taco.sparse.sequential import GROUPS, Assignment, SequentialOptions, solve_sequentially
+from taco.sparse.sequential import Assignment, SequentialOptions, solve_sequentially
 from taco.steps.cutting import Cut
 from taco.steps.recovering import Recovery
 from taco.steps.sparsity import SparseLayer, Sparsity, Stage
@@ -156,7 +156,7 @@ class Sparsifier:
         entries = {layer: database.entry(layer) for layer in levels}
         assignments = {n: Assignment(levels[n], e.inputs.solver, e.damping) for n, e in entries.items()}
         progress, executor = self.recovery.progress, Executor.parse(self.options.executor)
-        with progress.step("solve again, each layer for what those before it left", GROUPS) as advance:
+        with progress.step("solve again, each layer for what those before it left", len(levels)) as advance:
             options = SequentialOptions(progress=advance)
             dense = self.recovery.specialist
             return solve_sequentially(dense, module, assignments, self.batches, options, executor)

@@ -98,7 +98,7 @@ class InOrder:
                 before, now = known(self.dense.get_submodule(name)), known(model.get_submodule(name))
                 _refit(name, before.bias, now, moments[name], (self.rows.get(name), self.damping))
             if options.progress is not None:
-                options.progress(1)
+                options.progress(len(group))
         return model
 
     def _has_target(self, smaller: nn.Module, name: str) -> bool:
