@@ -185,3 +185,24 @@ def test_the_estimate_is_stored_under_the_table_it_rests_on(
     report = api.export(tiny_run.options(pi_site, out, speedup=1.15, latency_table=file)).report
     assert report.estimate is not None
     assert report.estimate.dense_ms == values["dense_ms"]
+
+
+@pytest.mark.slow
+def test_limits_blocks_and_a_search_take_part_in_an_estimate(
+    pi_site: Path, pi_run: api.ExportResult, estimated: api.ExportResult, table: Path, tmp_path: Path
+) -> None:
+    most = 0.9 * estimated.report.size.compressed.macs
+    asked = {"speedup": 1.15, "max_macs": most, "allocation": "latency", "search": "evopress", "search_evaluations": 8}
+    report = exported(pi_site, pi_run, tmp_path / "out", latency_table=table, **asked).report
+    assert report.estimate is not None
+    assert report.budget_ms is not None
+    assert report.estimate.compressed_ms <= report.budget_ms
+    assert report.size.compressed.macs <= most
+    assert [(held.flag, held.used <= most) for held in report.limits] == [("--max-macs", True)]
+    assert report.blocks is not None
+    assert report.level_search is not None
+    assert {unit.source for unit in report.allocation} == {"estimated"}
+    assert (report.latency_ms, report.speedup) == (None, None)
+    page = render_markdown(report)
+    assert "How an estimate decided the widths" in page
+    assert "Limits that held beside the budget" in page
