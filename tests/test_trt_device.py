@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import tiny_run
 from device_models import write_conv
 from fake_trtexec import Mode, make_trtexec
-from int8_models import calibration, small_net
+from int8_models import CLASSES, SIZE, calibration, small_net
+from test_device_trt import FAILURES
 from typer.testing import CliRunner
 
 from taco import api, cli
 from taco.address import parse_address
 from taco.attached.ondevice import Device, attached
+from taco.device.trt_engines import engine_warnings
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
@@ -81,21 +84,52 @@ def test_what_trtexec_cannot_time_is_refused(device: Device, home: Path) -> None
         device.measure({"a": write_conv(home / "a.onnx")}, dataclasses.replace(QUICK, idle_s=1.0))
 
 
-@pytest.mark.parametrize(
-    ("version", "mode", "words"),
-    [
-        ("10.3", "killed", "building the engine of .* was killed by the system, because memory ran out"),
-        ("8.5", "ok", r"TensorRT 8\.5\.2 is too old"),
-    ],
-)
-def test_what_goes_wrong_there_is_told_here(version: str, mode: Mode, words: str, tmp_path: Path) -> None:
-    with attached(parse_address(url(tmp_path, version, mode))) as device:
-        caught = pytest.raises(MeasurementError, match=words)
-        with caught as error:
-            device.check_runtime("trt")
-            device.measure({"a": write_conv(tmp_path / "a.onnx")}, QUICK)
+def test_a_tensorrt_that_is_too_old_is_told_here(tmp_path: Path) -> None:
+    caught = pytest.raises(MeasurementError, match=r"TensorRT 8\.5\.2 is too old")
+    with attached(parse_address(url(tmp_path, "8.5"))) as device, caught as error:
+        device.check_runtime("trt")
     assert error.value.exit_code == 5
     assert error.value.todo
+
+
+def test_each_failure_there_has_its_own_message_here(device: Device, home: Path) -> None:
+    models = {"a": write_conv(home / "a.onnx")}
+    for mode, words in FAILURES:
+        make_trtexec(home / "10.3" / "ok", mode=mode)
+        with pytest.raises(MeasurementError) as caught:
+            device.measure(models, QUICK)
+        assert words in caught.value.what, mode
+        assert caught.value.todo
+        assert caught.value.exit_code == 5
+
+
+def test_what_makes_figures_doubtful_is_told_with_them(device: Device, home: Path) -> None:
+    found: dict[str, Any] = {}
+    for width, mode in ((8, "skipped"), (16, "unstable")):
+        make_trtexec(home / "10.3" / "ok", mode=mode)
+        found[mode] = device.measure({"a": write_conv(home / f"{width}.onnx", width)}, QUICK).models["a"].session
+    make_trtexec(home / "10.3" / "ok", mode="older")
+    onnx.save(small_net(), home / "net.onnx")
+    np.save(home / "pictures.npy", np.zeros((1, *SIZE[1:], 3), np.uint8))
+    request = {
+        "input": {"name": "input", "shape": [1, *SIZE], "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "output": "logits",
+        "pictures": device.agent.send([home / "pictures.npy"], ".npy")[home / "pictures.npy"],
+        "n": 1,
+        "classes": CLASSES,
+        "owners": {"a": {node.name: node.name for node in small_net().graph.node}},
+        "units": {},
+        "profile_s": 0.1,
+    }
+    older = device.tensorrt.judge({"a": home / "net.onnx"}, request)["layers"]
+    told = [*engine_warnings({"a": found["skipped"]}, {}), *engine_warnings({"a": found["unstable"]}, older)]
+    beginnings = [
+        "3 kernels were not tried for the engine of a, ",
+        "the time of a was unsteady in 2 runs (",
+        "this Tensor",
+    ]
+    assert [text[: len(start)] for text, start in zip(told, beginnings, strict=True)] == beginnings
+    assert engine_warnings({"a": {**found["skipped"], "skipped": 0}}, {"a": {"unattributed_percent": 5.0}}) == []
 
 
 def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +181,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
     monkeypatch.setattr(search, "load_target", quick)
     monkeypatch.setattr(profile_job, "load_target", quick, raising=False)
-    monkeypatch.setattr(profile_job, "_ENGINE_ROUNDS", 1)
+    monkeypatch.setattr(profile_job, "ENGINE_ROUNDS", 1)
     monkeypatch.setattr(search, "_TRIAL_ROUNDS", 1)
 
 
