@@ -16,7 +16,7 @@ from test_trt_device import quick
 from taco import api
 from taco.exporters.protocol import Artifact
 from taco.field.device_judge import OnDevice
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.steps import delivery
 from taco.steps.converting import Pair
 from taco.steps.delivery import Delivery
