@@ -300,8 +300,8 @@ def test_importing_light_modules_loads_no_torch() -> None:
     assert result.stdout.strip() == "False"
 
 
-def module_of(source: str, name: str = "taco.bundle") -> Module:
-    return Module(name, Path("bundle.py"), ast.parse(source), len(source.splitlines()))
+def module_of(source: str, name: str = "taco.model") -> Module:
+    return Module(name, Path("model.py"), ast.parse(source), len(source.splitlines()))
 
 
 def test_the_checks_see_lazy_relative_and_conditional_imports() -> None:

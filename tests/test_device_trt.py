@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_here import agent_here
 from fake_trtexec import Mode, make_trtexec
 from jetson_folder import make_jetson_folder
 
@@ -109,7 +110,7 @@ FAILURES: tuple[tuple[Mode, str], ...] = (
 def test_each_failure_has_its_own_message(mode: Mode, words: str, tmp_path: Path) -> None:
     folder = make_jetson_folder(tmp_path / "folder", pictures=1)
     before = (folder / "report.json").read_bytes()
-    done = agent(folder, make_trtexec(tmp_path / "bin", mode=mode))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin", mode=mode))])
     assert done.returncode == 5
     error = wire.parse(done.stdout)["error"]
     assert words in error["what"]
@@ -120,7 +121,7 @@ def test_each_failure_has_its_own_message(mode: Mode, words: str, tmp_path: Path
 
 def test_tensorrt_8_5_is_refused(tmp_path: Path) -> None:
     folder = make_jetson_folder(tmp_path / "folder", pictures=1)
-    done = agent(folder, make_trtexec(tmp_path / "bin", version="8.5"))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin", version="8.5"))])
     assert done.returncode == 5
     assert "TensorRT 8.5.2 is too old" in done.stderr
     assert "add-on for JetPack 5.1" in done.stderr
@@ -181,7 +182,7 @@ def test_a_damaged_copy_is_told_before_anything_is_built(tmp_path: Path) -> None
     content = bytearray((folder / "model.onnx").read_bytes())
     content[-1] ^= 1
     (folder / "model.onnx").write_bytes(content)
-    done = agent(folder, make_trtexec(tmp_path / "bin"))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin"))])
     assert done.returncode == 2
     assert "model.onnx is not the file that was exported" in done.stderr
     assert not (folder / "engines").exists()

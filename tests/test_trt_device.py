@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_run
+from agent_here import Here
 from device_models import write_conv
 from fake_trtexec import Mode, make_trtexec
 from int8_models import CLASSES, SIZE, calibration, small_net
@@ -21,8 +23,13 @@ from typer.testing import CliRunner
 
 from taco import api, cli
 from taco.address import parse_address
+from taco.attached.agent_calls import AgentCaller
 from taco.attached.ondevice import Device, attached
+from taco.attached.trt_device import TensorRt
 from taco.device.trt_engines import engine_warnings
+from taco.device.trt_judge import judge
+from taco.device.trt_machine import Surroundings
+from taco.device.trt_sweep import sweep
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
@@ -92,44 +99,47 @@ def test_a_tensorrt_that_is_too_old_is_told_here(tmp_path: Path) -> None:
     assert error.value.todo
 
 
-def test_each_failure_there_has_its_own_message_here(device: Device, home: Path) -> None:
-    models = {"a": write_conv(home / "a.onnx")}
+def test_each_failure_there_has_its_own_message_here(tmp_path: Path) -> None:
+    trtexec = make_trtexec(tmp_path / "bin")
+    there = TensorRt.found(AgentCaller(Here(tmp_path), "python3"), str(trtexec))
+    models = {"a": write_conv(tmp_path / "a.onnx")}
     for mode, words in FAILURES:
-        make_trtexec(home / "10.3" / "ok", mode=mode)
+        make_trtexec(tmp_path / "bin", mode=mode)
         with pytest.raises(MeasurementError) as caught:
-            device.measure(models, QUICK)
+            there.measure(models, QUICK)
         assert words in caught.value.what, mode
         assert caught.value.todo
         assert caught.value.exit_code == 5
 
 
-def test_what_makes_figures_doubtful_is_told_with_them(device: Device, home: Path) -> None:
-    found: dict[str, Any] = {}
-    for width, mode in ((8, "skipped"), (16, "unstable")):
-        make_trtexec(home / "10.3" / "ok", mode=mode)
-        found[mode] = device.measure({"a": write_conv(home / f"{width}.onnx", width)}, QUICK).models["a"].session
-    make_trtexec(home / "10.3" / "ok", mode="older")
-    onnx.save(small_net(), home / "net.onnx")
-    np.save(home / "pictures.npy", np.zeros((1, *SIZE[1:], 3), np.uint8))
-    request = {
+def test_what_makes_figures_doubtful_is_told_with_them(tmp_path: Path) -> None:
+    def here(mode: Mode) -> Surroundings:
+        return Surroundings(str(make_trtexec(tmp_path / mode, mode=mode)))
+
+    write_conv(tmp_path / "a.onnx")
+    models = {"a": {"weak": "a.onnx", "strong": "a.onnx", "precision": "fp32"}}
+    request: dict[str, Any] = {"models": models, "rounds": 1, "round_s": 0.1, "max_s": 60.0}
+    found = {}
+    for mode in ("skipped", "unstable"):
+        found[mode] = sweep(request, str(tmp_path), here(mode), lambda _: None)["engines"]
+        shutil.rmtree(tmp_path / "engines")
+    onnx.save(small_net(), tmp_path / "a.onnx")
+    np.save(tmp_path / "none.npy", np.zeros((0, *SIZE[1:], 3), np.uint8))
+    request |= {
         "input": {"name": "input", "shape": [1, *SIZE], "mean": [0, 0, 0], "std": [1, 1, 1]},
         "output": "logits",
-        "pictures": device.agent.send([home / "pictures.npy"], ".npy")[home / "pictures.npy"],
-        "n": 1,
+        "pictures": "none.npy",
         "classes": CLASSES,
         "owners": {"a": {node.name: node.name for node in small_net().graph.node}},
         "units": {},
         "profile_s": 0.1,
     }
-    older = device.tensorrt.judge({"a": home / "net.onnx"}, request)["layers"]
-    told = [*engine_warnings({"a": found["skipped"]}, {}), *engine_warnings({"a": found["unstable"]}, older)]
-    beginnings = [
-        "3 kernels were not tried for the engine of a, ",
-        "the time of a was unsteady in 2 runs (",
-        "this Tensor",
-    ]
+    older = judge(request, str(tmp_path), here("older"), lambda _: None)["layers"]
+    told = [*engine_warnings(found["skipped"], {}), *engine_warnings(found["unstable"], older)]
+    beginnings = ["3 kernels were not tried for the engine of a, ", "the time of a was unsteady in 1 runs (", "this T"]
     assert [text[: len(start)] for text, start in zip(told, beginnings, strict=True)] == beginnings
-    assert engine_warnings({"a": {**found["skipped"], "skipped": 0}}, {"a": {"unattributed_percent": 5.0}}) == []
+    good = {"a": {**found["skipped"]["a"], "skipped": 0}}
+    assert engine_warnings(good, {"a": {"unattributed_percent": 5.0}}) == []
 
 
 def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from fake_trtexec import make_trtexec
+from onnx import helper, numpy_helper
 from test_profiling import Device as Clock
 from test_profiling import make_profiler
 from typer.testing import CliRunner
@@ -26,11 +29,15 @@ from taco.device.trt_units import ANSWERS, LIST, UNITS, read_units, time_units
 from taco.device.wire import DeviceError, RequestError
 from taco.errors import InputError, MeasurementError
 from taco.exporters.loading import load_exporter
+from taco.exporters.protocol import Compressed
+from taco.exporters.resize import UnlikeError
+from taco.exporters.zeroed import ZEROS
 from taco.field import unit_kit
 from taco.field.unit_kit import ZEROS_SWEEP, carry_units
 from taco.field.unit_table import collect_units
 from taco.latency.table import load_cached
 from taco.progress import PlainProgress
+from taco.search import profiling
 from taco.search.profiling import Profiler
 from taco.targets.loading import load_target
 
@@ -42,6 +49,22 @@ def profiler() -> Profiler:
     return make_profiler(Clock(), target=TARGET, exporter=load_exporter("trt"))
 
 
+def drawn(model: Compressed, opset: int) -> onnx.ModelProto:
+    """Stands in for torch's exporter, which takes seconds: a convolution as large as the module."""
+    width = 1 + sum(p.numel() for p in model.module.parameters()) // 64
+    weight = numpy_helper.from_array(np.full((width, 3, 1, 1), 0.5, np.float32), "w")
+    given = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, (1, 3, 4, 4))]
+    made = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, width, 4, 4))]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["input", "w"], ["logits"], "conv")], "g", given, made, [weight]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def unlike(*_: object) -> onnx.ModelProto:
+    raise UnlikeError("every width is drawn by itself")
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with micro-models, as the host writes it."""
@@ -49,8 +72,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit_kit, "profiler_of", lambda *_: profiler())
         patch.setattr(unit_kit, "ENGINE_ROUNDS", 2)
+        patch.setattr(profiling, "export_proto", drawn)
+        patch.setattr(profiling, "resized", unlike)
         count = carry_units("tiny", TARGET, folder, PlainProgress())
-    assert count == len(list((folder / UNITS).glob("*.onnx"))) == 1 + 2 * 4 + 2
+    files = len(list((folder / UNITS).glob("*.onnx")))
+    assert count == files == 1 + sum(map(len, profiler().widths.values())) + len(ZEROS)
     return folder
 
 
@@ -77,8 +103,8 @@ def copied(timed: Path, tmp_path: Path) -> Path:
 def test_what_came_back_is_a_measured_table_of_that_device(timed: Path) -> None:
     table = collect_units(timed)
     assert set(table.units) == {u.name for u in profiler().found.units}
-    for unit in table.units.values():
-        assert [cell.width for cell in unit.cells] == [64, 48, 32, 16]
+    for name, unit in table.units.items():
+        assert tuple(cell.width for cell in unit.cells) == profiler().widths[name]
         assert {cell.source for cell in unit.cells} == {"measured"}
         assert {cell.n for cell in unit.cells} == {40}
         times = [cell.p50_ms for cell in unit.cells]
