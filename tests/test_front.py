@@ -109,7 +109,7 @@ def test_the_page_tells_the_choice_its_reason_and_every_point(tmp_path: Path) ->
         assert said in text, said
     assert "trap &lt;1&gt;" in page
     assert "<script" not in page
-    assert "above and left of every model of ours" in page
+    assert "no model of ours is both as fast and as right as" in page
 
 
 def test_what_makes_accuracies_worthless_is_said_beside_them() -> None:

@@ -258,7 +258,7 @@ def _warnings(ground: Groundwork, found: _Found, marks: Sequence[Mark]) -> list[
     told += found.bench.unstable
     above = [f"{m.name} ({m.ms:.2f} ms, {m.percent:.1f} %)" for m in beating(marks)]
     if above:
-        told.append(f"above and left of every model of ours: {', '.join(above)}")
+        told.append(f"no model of ours is both as fast and as right as {', '.join(above)}")
     return told
 
 
