@@ -33,7 +33,8 @@ from taco.exporters.protocol import Compressed
 from taco.exporters.resize import UnlikeError
 from taco.exporters.zeroed import ZEROS
 from taco.field import unit_kit
-from taco.field.unit_kit import ZEROS_SWEEP, carry_units
+from taco.field.unit_kit import carry_units
+from taco.field.unit_list import ZEROS_SWEEP
 from taco.field.unit_table import collect_units
 from taco.latency.table import load_cached
 from taco.progress import PlainProgress

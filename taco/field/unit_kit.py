@@ -9,65 +9,21 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from taco.attached.agent_pack import pack_agent
 from taco.device.trt_units import LIST, SCHEMA_VERSION, UNITS
 from taco.errors import InputError, MeasurementError
 from taco.exporters.editions import edition_for
+from taco.field.unit_list import ZEROS_SWEEP, CarriedModel, CarriedUnit, UnitList
 from taco.files import sha256_of, write_atomically
 from taco.progress import Progress
 from taco.search.micromodels import Unheld
 from taco.search.profile_job import ENGINE_ROUND_MS, ENGINE_ROUNDS, Place, profiler_of
 from taco.search.profiling import Profiler, export_zeros
-from taco.targets.loading import Precision, Target
+from taco.targets.loading import Target
 from taco.timing.cells import DENSE
 
-#: The sweep of the dense model with zeros in its weights; every other one is called by the signature of a unit.
-ZEROS_SWEEP = "zeros"
 AGENT = "agent.pyz"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CarriedModel(_Frozen):
-    """One micro-model, as `taco.device.trt_kit.read_models` reads it."""
-
-    weak: str
-    strong: str
-    precision: Precision
-    sparse: bool
-
-
-class CarriedUnit(_Frozen):
-    """A unit, and the sweep that times it."""
-
-    kind: str
-    holder: str
-    signature: str
-    widths: tuple[int, ...] = Field(min_length=1)
-
-
-class UnitList(_Frozen):
-    """What `units.json` says."""
-
-    schema_: Literal[1] = Field(alias="schema")
-    model: str
-    target: str
-    provider: str
-    precision: Precision
-    architecture: str = Field(description="as in the key of a latency table")
-    units: dict[str, CarriedUnit]
-    skipped: dict[str, str] = Field(description="units that cannot be timed by themselves, and why")
-    sweeps: dict[str, dict[str, CarriedModel]]
-    files: dict[str, str] = Field(description="name -> SHA-256")
-    rounds: int
-    round_s: float
-    max_s: float
 
 
 def carry_units(model: str, target: Target, folder: Path, progress: Progress) -> int:
