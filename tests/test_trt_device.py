@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,10 @@ from taco.latency.table import read_table
 from taco.report.markdown import render_markdown
 from taco.search import budget as search
 from taco.steps import delivery
+from taco.summaries.device_summary import device_warnings
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 from taco.timing.measure import MeasureOptions
+from taco.timing.timings import BenchResult, ModelTiming
 
 STAND_IN = "not run on hardware"
 QUICK = MeasureOptions(rounds=2, round_ms=100, max_seconds=60, provider="TensorRT")
@@ -141,6 +144,21 @@ def test_what_makes_figures_doubtful_is_told_with_them(tmp_path: Path) -> None:
     assert [text[: len(start)] for text, start in zip(told, beginnings, strict=True)] == beginnings
     good = {"a": {**found["skipped"]["a"], "skipped": 0}}
     assert engine_warnings(good, {"a": {"unattributed_percent": 5.0}}) == []
+
+
+def test_doubts_are_warnings_of_an_attached_run_too() -> None:
+    steady = {"skipped": 0, "unstable_percent": []}
+    device = SimpleNamespace(emulated=None, board="Orin", clock_off_s=0.0, name="orin")
+    timed = ModelTiming(((1.0,),), "TensorRT", "TensorRT", "10.3.0", None, {**steady, "unstable_percent": [4.2]})
+    done: Any = SimpleNamespace(
+        plan=SimpleNamespace(device=device, target=load_target("jetson-orin")),
+        engines={"engines": {"compressed": steady}, "layers": {"compressed": {"unattributed_percent": 100.0}}},
+        bench=BenchResult({"compressed": timed}, threads=1, rounds=1, stopped_early=False, measured_on={}),
+    )
+    told = " ".join(device_warnings(done))
+    assert "the time of compressed was unsteady in 1 runs (coefficient of variation up to 4.2 %)" in told
+    assert "does not tell what the layers of compressed compute" in told
+    assert "were not tried" not in told
 
 
 def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,25 +40,28 @@ from taco.latency.table import load_cached
 from taco.progress import PlainProgress
 from taco.search import profiling
 from taco.search.profiling import Profiler
-from taco.targets.loading import load_target
+from taco.targets.loading import Target, load_target
 
 TARGET = load_target("jetson-orin")
 
 
-def profiler() -> Profiler:
+def profiler(target: Target = TARGET) -> Profiler:
     """Two units of a tiny model, for a Jetson."""
-    return make_profiler(Clock(), target=TARGET, exporter=load_exporter("trt"))
+    return make_profiler(Clock(), target=target, exporter=load_exporter("trt"))
 
 
 def drawn(model: Compressed, opset: int) -> onnx.ModelProto:
     """Stands in for torch's exporter, which takes seconds: a convolution as large as the module."""
-    width = 1 + sum(p.numel() for p in model.module.parameters()) // 64
-    weight = numpy_helper.from_array(np.full((width, 3, 1, 1), 0.5, np.float32), "w")
-    given = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, (1, 3, 4, 4))]
-    made = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, width, 4, 4))]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["input", "w"], ["logits"], "conv")], "g", given, made, [weight]
-    )
+    (depth, *size), parameters = model.input_size, sum(p.numel() for p in model.module.parameters())
+    width = 1 + parameters // (32 * depth)
+    weight = numpy_helper.from_array(np.full((width, depth, 1, 1), 0.5, np.float32), "w")
+    given = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, (1, depth, *size))]
+    made = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, width, *size))]
+    nodes = [
+        helper.make_node("Relu", ["input"], ["positive"], "relu"),
+        helper.make_node("Conv", ["positive", "w"], ["logits"], "conv"),
+    ]
+    graph = helper.make_graph(nodes, "g", given, made, [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
@@ -66,19 +69,24 @@ def unlike(*_: object) -> onnx.ModelProto:
     raise UnlikeError("every width is drawn by itself")
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with micro-models, as the host writes it."""
-    folder = tmp_path_factory.mktemp("carried") / "orin"
+def carry(target: Target, folder: Path) -> Path:
+    """Write a folder with micro-models, as the host does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit_kit, "profiler_of", lambda *_: profiler())
+        patch.setattr(unit_kit, "profiler_of", lambda *_: profiler(target))
         patch.setattr(unit_kit, "ENGINE_ROUNDS", 2)
         patch.setattr(profiling, "export_proto", drawn)
         patch.setattr(profiling, "resized", unlike)
-        count = carry_units("tiny", TARGET, folder, PlainProgress())
+        count = carry_units("tiny", target, folder, PlainProgress())
     files = len(list((folder / UNITS).glob("*.onnx")))
-    assert count == files == 1 + sum(map(len, profiler().widths.values())) + len(ZEROS)
+    models = 1 + sum(map(len, profiler().widths.values())) + len(ZEROS)
+    assert (count, files) == (models, models * (2 if target.precision == "int8" else 1))
     return folder
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with micro-models."""
+    return carry(TARGET, tmp_path_factory.mktemp("carried") / "orin")
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,16 @@ def test_what_came_back_is_a_measured_table_of_that_device(timed: Path) -> None:
     assert table.stand_in
     assert not table.unfinished
     assert [path.name.partition("-")[0] for path in (timed / UNITS / "engines").glob("*.engine")] == ["dense"]
+
+
+def test_int8_goes_along_for_both_typings(tmp_path: Path) -> None:
+    asked = read_units(str(carry(load_target("jetson-orin-int8"), tmp_path)))
+    models = [model for named in asked.sweeps.values() for model in named.values()]
+    assert {model.precision for model in models} == {"int8"}
+    assert all(model.strong == model.weak.replace(".onnx", ".strong.onnx") for model in models)
+    for model in models:
+        halves = {t.data_type for t in onnx.load(Path(asked.folder) / model.strong).graph.initializer if t.dims}
+        assert onnx.TensorProto.FLOAT16 in halves
 
 
 def test_the_table_is_the_one_that_the_device_would_have_if_it_were_attached(
