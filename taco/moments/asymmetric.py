@@ -18,6 +18,7 @@ from torch import nn
 
 from taco.calibrate import PER_COLUMN, CalibrationOptions
 from taco.errors import TaskError, UnsupportedModuleError
+from taco.moments.replay import Replay, Run
 from taco.moments.sampling import draw_positions, keys_of
 from taco.moments.sums import Moments, Sums
 from taco.moments.unfold import known, positions_of, unfold, weight_matrix
@@ -66,33 +67,57 @@ def effective_weight(moments: AsymmetricMoments, W: torch.Tensor, damping: float
     return best
 
 
+class PairedModels:
+    """Two models of the same structure, compared at some layers on the same pictures, pass after pass.
+
+    Args:
+        dense: Gives the targets; eval mode, not modified.
+        compressed: Gives the inputs; eval mode. After a pass over some layers these may be changed, and any later ones.
+    """
+
+    def __init__(self, dense: nn.Module, compressed: nn.Module) -> None:
+        self.dense = dense
+        self.compressed = copy.deepcopy(compressed) if compressed is dense else compressed  # each has its own hooks
+        self._replays = Replay(self.dense), Replay(self.compressed)
+
+    def calibrate(
+        self, layers: Sequence[str], batches: Iterable[torch.Tensor], options: CalibrationOptions,
+        rows: Mapping[str, torch.Tensor] | None = None,
+    ) -> Mapping[str, AsymmetricMoments]:  # fmt: skip
+        """Run both once; what comes before the layers of earlier passes is not computed again (`taco.moments.replay`).
+
+        Args:
+            layers: Names of Linear and Conv2d modules of both, none before those of the pass before.
+            batches: Float32 inputs (N, C, H, W), in every pass the same.
+            options: `positions` and `seed` are used.
+            rows: Layer of one group -> (kept,) int64, which of the dense layer's outputs the compressed one still has.
+
+        Raises:
+            TaskError: There is no picture.
+            UnsupportedModuleError: A layer cannot be unfolded, or is never run.
+            SolverError: Inputs overflow.
+        """
+        run = _Pair(layers, options, rows or {})
+        with ExitStack() as stack, torch.no_grad():
+            passes: list[Run] = []
+            for number, batch in enumerate(batches):
+                if not passes:
+                    picture = _channels_last(batch[:1])
+                    passes = [stack.enter_context(r.before(layers, picture)) for r in self._replays]
+                    if all(r.runs_once(layers, picture) for r in self._replays):
+                        run.calls_a_pass = len(layers)
+                    for name in layers:
+                        run.watch(stack, name, self.dense.get_submodule(name), self.compressed.get_submodule(name))
+                run.over(passes, number, batch)
+        return run.finish()
+
+
 def calibrate_pair(
     dense: nn.Module, compressed: nn.Module, layers: Sequence[str], batches: Iterable[torch.Tensor],
     options: CalibrationOptions, rows: Mapping[str, torch.Tensor] | None = None,
 ) -> Mapping[str, AsymmetricMoments]:  # fmt: skip
-    """Run two models of the same structure on the same pictures and compare them at some layers.
-
-    Args:
-        dense: Gives the targets; eval mode, not modified.
-        compressed: Gives the inputs; eval mode, not modified.
-        layers: Names of Linear and Conv2d modules of both.
-        batches: Float32 inputs (N, C, H, W).
-        options: `positions` and `seed` are used.
-        rows: Layer of one group -> (kept,) int64, which of the dense layer's outputs the compressed one still has.
-
-    Raises:
-        TaskError: There is no picture.
-        UnsupportedModuleError: A layer cannot be unfolded, or is never run.
-        SolverError: Inputs overflow.
-    """
-    compressed = copy.deepcopy(compressed) if compressed is dense else compressed  # each has hooks of its own
-    run = _Pair(layers, options, rows or {})
-    with ExitStack() as stack, torch.no_grad():
-        for name in layers:
-            run.watch(stack, name, dense.get_submodule(name), compressed.get_submodule(name))
-        for batch in batches:
-            run.over(dense, compressed, batch)
-    return run.finish()
+    """Compare two models once; arguments and errors as of `PairedModels`."""
+    return PairedModels(dense, compressed).calibrate(layers, batches, options, rows)
 
 
 class _EnoughError(Exception):
@@ -123,16 +148,16 @@ class _Pair:
         stack.callback(dense.register_forward_hook(after, with_kwargs=True).remove)
         stack.callback(compressed.register_forward_pre_hook(before, with_kwargs=True).remove)
 
-    def over(self, dense: nn.Module, compressed: nn.Module, batch: torch.Tensor) -> None:
-        """Run both on one batch."""
+    def over(self, passes: Sequence[Run], number: int, batch: torch.Tensor) -> None:
+        """Run both on one batch: the dense one first, which gives the targets."""
         self.batch, self.keys = batch, keys_of(batch)
         self.drawn.clear()
         self.targets.clear()
-        x = batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-        for model in (dense, compressed):
+        x = _channels_last(batch)
+        for run in passes:
             self.calls = 0
             with suppress(_EnoughError):
-                model(x)
+                run(number, x)
         self.calls_a_pass = self.calls
         self.pictures += len(batch)
 
@@ -205,6 +230,10 @@ class _Pair:
             own = draw_positions(each, count, self.keys, self.options.seed)
             self.drawn[each, count] = (own + each * torch.arange(len(own))[:, None]).flatten()
         return self.drawn[each, count]
+
+
+def _channels_last(batch: torch.Tensor) -> torch.Tensor:
+    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
 
 def _pictures(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from taco.calibrate import Batches, CalibrationOptions, plan_waves
 from taco.errors import SolverError, TaskError
 from taco.executor import Executor, Job
 from taco.levels import Level
-from taco.moments.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
+from taco.moments.asymmetric import AsymmetricMoments, PairedModels, effective_weight
 from taco.moments.sums import Moments, Sums
 from taco.moments.unfold import known, weight_matrix
 from taco.solvers.loading import load_solver
@@ -86,8 +86,9 @@ def solve_sequentially(
     """
     model = copy.deepcopy(start)
     executor = executor or Executor()
+    pair = PairedModels(dense, model)
     for group in plan_groups(dense, list(assignments), batches, options):
-        moments = calibrate_pair(dense, model, group, batches(), options.calibration)
+        moments = pair.calibrate(group, batches(), options.calibration)
         jobs = [_job(name, known(model.get_submodule(name)), moments[name], assignments[name]) for name in group]
         for name, (weight, shift) in executor.map(solve_asymmetric, jobs):
             layer = known(model.get_submodule(name))

@@ -22,7 +22,7 @@ from torch import nn
 
 from taco.calibrate import Batches
 from taco.errors import SolverError
-from taco.moments.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
+from taco.moments.asymmetric import AsymmetricMoments, PairedModels, effective_weight
 from taco.moments.unfold import can_unfold, known, weight_matrix
 from taco.sparse.sequential import SequentialOptions, plan_groups
 from taco.surgery.shrink import replace_parameter
@@ -90,9 +90,10 @@ class InOrder:
             TaskError: There is no picture.
         """
         model, options = with_biases(smaller, layers), self.options
+        pair = PairedModels(self.dense, model)
         for group in plan_groups(model, layers, self.batches, options) if layers else ():
             calibration = dataclasses.replace(options.calibration, positions=None)
-            moments = calibrate_pair(self.dense, model, group, self.batches(), calibration, self.rows)
+            moments = pair.calibrate(group, self.batches(), calibration, self.rows)
             for name in group:
                 before, now = known(self.dense.get_submodule(name)), known(model.get_submodule(name))
                 _refit(name, before.bias, now, moments[name], (self.rows.get(name), self.damping))

@@ -1,0 +1,226 @@
+"""A model run many times on the same pictures while only later and later layers of it change.
+
+What comes before those layers gives what it gave before, so one module's outputs are kept, and the next pass begins
+there. Which module may be begun at is not known from its name: it is tried, on one picture, whether the model's answer
+depends on anything before that module except through it. So no list of architectures is kept, and a model in which
+nothing of that kind is found is run whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+#: What the kept outputs of one model may occupy, those of the pass before and those of this one together.
+BUDGET_BYTES = 1024**3
+#: Runs a model on a batch, which has a number that is the same in every pass.
+Run = Callable[[int, torch.Tensor], object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ran:
+    """What one module did in a forward pass; times count events."""
+
+    began: int
+    ended: int
+    shape: torch.Size | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """Outputs of one module for every batch."""
+
+    name: str
+    outputs: dict[int, torch.Tensor]
+
+
+class Replay:
+    """Runs one model on the same batches again and again.
+
+    Between passes, only what runs after the layers of the pass before may be changed, and those layers themselves.
+
+    Args:
+        model: In eval mode. Its modules are given other `forward`s during a pass, and have their own after it.
+        budget_bytes: For kept outputs; what does not fit is computed again.
+    """
+
+    def __init__(self, model: nn.Module, budget_bytes: int = BUDGET_BYTES) -> None:
+        self.model, self.budget_bytes = model, budget_bytes
+        self._kept: _Kept | None = None
+        self._trace: dict[str, _Ran] | None = None
+        self._number = 0
+
+    @contextmanager
+    def before(self, layers: Sequence[str], picture: torch.Tensor) -> Iterator[Run]:
+        """Open a pass that needs nothing of the model before some layers.
+
+        Args:
+            layers: What will be looked at in this pass.
+            picture: (1, ...) of the first batch.
+
+        Yields:
+            A function of a batch's number and the batch; it runs the model, from the last kept outputs on where there
+            are any, and gives the model's answer. What a hook raises goes through it.
+        """
+        cut = self._latest(layers, picture)
+        ran, kept = self._traced(picture), self._kept
+        if kept is not None and any(name not in ran or ran[name].began < ran[kept.name].ended for name in layers):
+            kept = self._kept = None
+        later = cut is not None and (kept is None or ran[cut].ended > ran[kept.name].ended)
+        found = _Kept("" if cut is None else cut, {})
+        with ExitStack() as stack:
+            if cut is not None and later:
+                stack.callback(self.model.get_submodule(cut).register_forward_hook(self._keeper(found)).remove)
+
+            def run(number: int, batch: torch.Tensor) -> object:
+                self._number = number
+                if kept is None or number not in kept.outputs:
+                    return self.model(batch)
+                with _starting(self.model, self._before(kept.name), kept.name, kept.outputs[number]):
+                    return self.model(batch)
+
+            yield run
+        if found.outputs:
+            self._kept = found
+
+    def runs_once(self, layers: Sequence[str], picture: torch.Tensor) -> bool:
+        """Whether the model runs each of some layers exactly once."""
+        return all(name in self._traced(picture) for name in layers)
+
+    def _traced(self, picture: torch.Tensor) -> dict[str, _Ran]:
+        if self._trace is None:
+            self._trace = _traced(self.model, picture)
+        return self._trace
+
+    def _keeper(self, found: _Kept) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        room = self.budget_bytes - sum(map(_size, self._kept.outputs.values())) if self._kept else self.budget_bytes
+
+        def keep(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
+            nonlocal room
+            room -= _size(output)
+            if room >= 0:
+                found.outputs[self._number] = output.detach().clone()  # what follows may write into it
+
+        return keep
+
+    def _latest(self, layers: Sequence[str], picture: torch.Tensor) -> str | None:
+        """Return the last module before the layers that the model can be begun at; None is from its input."""
+        ran = self._traced(picture)
+        first = min((name for name in layers if name in ran), key=lambda n: ran[n].began, default=None)
+        if first is None or any(name not in ran for name in layers):
+            return None
+        options = []
+        for around in _around(first):
+            inside = [n for n in self._children(around) if n in ran and ran[n].shape is not None]
+            done = [n for n in inside if ran[n].ended < ran[first].began]
+            if done:
+                options.append(max(done, key=lambda n: ran[n].ended))
+        return self._first_that_works(options, picture)
+
+    def _children(self, around: str) -> list[str]:
+        children = self.model.get_submodule(around).named_children()
+        return [f"{around}.{name}" if around else name for name, _ in children]
+
+    def _before(self, cut: str) -> dict[str, torch.Size]:
+        """Return the outermost modules that have ended before a module begins, and the shapes of what they give."""
+        ran, found = self._trace or {}, dict[str, torch.Size]()
+        waiting = [""]
+        while waiting:
+            for name in self._children(waiting.pop()):
+                own = ran.get(name)  # a list of modules does not run itself
+                if own is not None and own.shape is not None and own.ended < ran[cut].began:
+                    found[name] = own.shape
+                elif own is None or own.began < ran[cut].began:
+                    waiting.append(name)
+        return found
+
+    def _first_that_works(self, options: Sequence[str], picture: torch.Tensor) -> str | None:
+        """Return the first module after which the answer depends on nothing that ran before it."""
+        seen: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            with ExitStack() as stack:
+                for name in options:
+
+                    def keep(_module: nn.Module, _args: object, output: torch.Tensor, name: str = name) -> None:
+                        seen[name] = output.clone()
+
+                    stack.callback(self.model.get_submodule(name).register_forward_hook(keep).remove)
+                answer = self.model(picture)
+            for name in options:
+                try:
+                    with _starting(self.model, self._before(name), name, seen[name]):
+                        again = self.model(picture)
+                except (RuntimeError, ValueError, TypeError, IndexError):  # something before it is needed after it
+                    continue
+                if isinstance(answer, torch.Tensor) and torch.equal(answer, again):
+                    return name
+        return None
+
+
+@contextmanager
+def _starting(model: nn.Module, before: dict[str, torch.Size], cut: str, output: torch.Tensor) -> Iterator[None]:
+    """Let a module give what it gave before, and all modules before it nothing but zeros of the right shape."""
+    zero = output.new_zeros(())
+    with ExitStack() as stack:
+        for name, shape in before.items():
+            blank = zero.expand(len(output), *shape[1:])
+            _replace(stack, model.get_submodule(name), blank)
+        _replace(stack, model.get_submodule(cut), output)
+        yield
+
+
+def _replace(stack: ExitStack, module: nn.Module, output: torch.Tensor) -> None:
+    own = module.__dict__.get("forward")  # as a rule there is none, and the class's is used
+
+    def restore() -> None:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own  # type: ignore[method-assign]
+
+    module.forward = lambda *_args, **_named: output.clone()  # type: ignore[method-assign]
+    stack.callback(restore)
+
+
+def _around(layer: str) -> Iterator[str]:
+    """Yield the modules that a layer lies in, the innermost first, and the model itself as an empty name."""
+    while layer:
+        layer = layer.rpartition(".")[0]
+        yield layer
+
+
+def _traced(model: nn.Module, picture: torch.Tensor) -> dict[str, _Ran]:
+    """Return what every module that runs once did on one picture."""
+    clock = 0
+    began: dict[str, list[int]] = {}
+    ended: dict[str, tuple[int, torch.Size | None]] = {}
+
+    def tick() -> int:
+        nonlocal clock
+        clock += 1
+        return clock
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if not name:
+                continue
+
+            def begin(_module: nn.Module, _args: object, name: str = name) -> None:
+                began.setdefault(name, []).append(tick())
+
+            def end(_module: nn.Module, _args: object, output: object, name: str = name) -> None:
+                ended[name] = tick(), output.shape if isinstance(output, torch.Tensor) and output.ndim else None
+
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end).remove)
+        model(picture)
+    return {n: _Ran(times[0], *ended[n]) for n, times in began.items() if len(times) == 1 and n in ended}
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
