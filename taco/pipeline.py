@@ -40,6 +40,19 @@ _SECOND_LOOKS = 3
 _Made = tuple[Cut, Pair, Pair, BenchResult | None]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shown:
+    """A finished model that was judged, here and on the attached device; see `Finished`."""
+
+    cut: Cut
+    dense: Pair
+    compressed: Pair
+    bench: BenchResult | None
+    judgement: Judgement
+    engines: Mapping[str, Any] | None
+    on_device: OnDevice | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Finished:
     """Everything that the bundle and the report are made of.
@@ -102,41 +115,60 @@ class _Job:
         return self.ground.delivery
 
     def run(self) -> Finished:
-        ground, delivery, budget = self.ground, self.delivery, self.plan.budget
-        if self.plan.options.sparse:
-            cut, dense, compressed, bench = self._sparse(ground.dense)
-        elif budget.max_drop is not None:
-            cut, dense, compressed, bench = self._within(ground.dense, budget.max_drop)
-        else:
-            cut, dense, compressed, bench = self._narrow(ground.dense)
+        delivery = self.delivery
+        shown = self._shown(self.ground.dense)
+        if delivery.loses_there(shown.compressed, shown.judgement, shown.on_device, shown.bench):
+            shown = self._shown(shown.dense.plain)
+        return Finished(
+            plan=self.plan,
+            material=self.ground.material,
+            specialist=self.ground.specialist,
+            cut=shown.cut,
+            dense=shown.dense,
+            compressed=shown.compressed,
+            judgement=shown.judgement,
+            bench=shown.bench,
+            target=delivery.target,
+            given_up=delivery.given_up,
+            baked=delivery.bake(shown.compressed, shown.judgement),
+            asked=self.asked,
+            loop=self.loop,
+            on_device=shown.on_device,
+            engines=shown.engines,
+            unlabelled=self.ground.unlabelled,
+            units=ask_others(
+                self.plan.others.devices,
+                delivery,
+                (shown.dense, shown.compressed),
+                shown.judgement,
+                self.crop_margin,
+            ),
+            drops=self.drops,
+        )
+
+    @property
+    def crop_margin(self) -> float | None:
+        """Of boxes; None where whole frames are looked at."""
+        return CROP_MARGIN if self.plan.listings.cropped else None
+
+    def _shown(self, dense: Pair) -> _Shown:
+        """Make a model and let everything judge it that can, in the precision that is used now."""
+        ground, delivery = self.ground, self.delivery
+        cut, dense, compressed, bench = self._made(dense)
         stages = Stages(ground.specialist.module, cut.stitched, cut.module)
         judgement = delivery.judge(stages, compressed, ground.cut_key(cut))
         engines = delivery.engines(dense, compressed, bench, self.plan.units.within_blocks)
-        crop_margin = CROP_MARGIN if self.plan.listings.cropped else None
         if engines is not None:
             on_device = delivery.engine_answers(engines, judgement)
         else:
-            on_device = delivery.on_device(compressed, judgement, crop_margin)
-        return Finished(
-            plan=self.plan,
-            material=ground.material,
-            specialist=ground.specialist,
-            cut=cut,
-            dense=dense,
-            compressed=compressed,
-            judgement=judgement,
-            bench=bench,
-            target=delivery.target,
-            given_up=delivery.given_up,
-            baked=delivery.bake(compressed, judgement),
-            asked=self.asked,
-            loop=self.loop,
-            on_device=on_device,
-            engines=engines,
-            unlabelled=ground.unlabelled,
-            units=ask_others(self.plan.others.devices, delivery, (dense, compressed), judgement, crop_margin),
-            drops=self.drops,
-        )
+            on_device = delivery.on_device(compressed, judgement, self.crop_margin)
+        return _Shown(cut, dense, compressed, bench, judgement, engines, on_device)
+
+    def _made(self, dense: Pair) -> _Made:
+        limit = self.plan.budget.max_drop
+        if self.plan.options.sparse:
+            return self._sparse(dense)
+        return self._narrow(dense) if limit is None else self._within(dense, limit)
 
     def _sparse(self, dense: Pair) -> _Made:
         """Make weights zero; widths stay, and so does the time: it is measured all the same."""

@@ -69,6 +69,8 @@ LIGHT = (
     "timing.spread",
     "metrics.energy",
     "field.benching",
+    "timing.cells",
+    "field.unit_table",
 )
 #: The one module that may name pickle: it catches what torch's weights-only loader raises.
 PICKLE = "taco.weights"

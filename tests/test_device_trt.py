@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_here import agent_here
 from fake_trtexec import Mode, make_trtexec
 from jetson_folder import make_jetson_folder
 
@@ -109,7 +110,7 @@ FAILURES: tuple[tuple[Mode, str], ...] = (
 def test_each_failure_has_its_own_message(mode: Mode, words: str, tmp_path: Path) -> None:
     folder = make_jetson_folder(tmp_path / "folder", pictures=1)
     before = (folder / "report.json").read_bytes()
-    done = agent(folder, make_trtexec(tmp_path / "bin", mode=mode))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin", mode=mode))])
     assert done.returncode == 5
     error = wire.parse(done.stdout)["error"]
     assert words in error["what"]
@@ -120,7 +121,7 @@ def test_each_failure_has_its_own_message(mode: Mode, words: str, tmp_path: Path
 
 def test_tensorrt_8_5_is_refused(tmp_path: Path) -> None:
     folder = make_jetson_folder(tmp_path / "folder", pictures=1)
-    done = agent(folder, make_trtexec(tmp_path / "bin", version="8.5"))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin", version="8.5"))])
     assert done.returncode == 5
     assert "TensorRT 8.5.2 is too old" in done.stderr
     assert "add-on for JetPack 5.1" in done.stderr
@@ -149,7 +150,10 @@ def test_every_tensorrt_of_the_field_is_driven_to_the_end(version: str, mode: Mo
     folder = make_jetson_folder(tmp_path / "folder", pictures=2, sparse=True)
     done = agent(folder, make_trtexec(tmp_path / "bin", version=version, mode=mode))
     assert done.returncode == 0, done.stderr
-    device = read_report(folder).engines_run
+    report = read_report(folder)
+    doubts = {"older": "does not tell what the layers", "unstable": "was unsteady", "skipped": "were not tried"}
+    assert [key for key, words in doubts.items() if any(words in text for text in report.warnings)] == [mode]
+    device = report.engines_run
     assert device is not None
     assert device.strongly_typed is (version in ("10.16", "11"))
     engine, layers = device.engines["compressed"], device.layers["compressed"]
@@ -181,7 +185,7 @@ def test_a_damaged_copy_is_told_before_anything_is_built(tmp_path: Path) -> None
     content = bytearray((folder / "model.onnx").read_bytes())
     content[-1] ^= 1
     (folder / "model.onnx").write_bytes(content)
-    done = agent(folder, make_trtexec(tmp_path / "bin"))
+    done = agent_here(["jetson", str(folder), "--trtexec", str(make_trtexec(tmp_path / "bin"))])
     assert done.returncode == 2
     assert "model.onnx is not the file that was exported" in done.stderr
     assert not (folder / "engines").exists()

@@ -5,22 +5,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import tiny_run
+from agent_here import Here
 from device_models import write_conv
 from fake_trtexec import Mode, make_trtexec
-from int8_models import calibration, small_net
+from int8_models import CLASSES, SIZE, calibration, small_net
+from test_device_trt import FAILURES
 from typer.testing import CliRunner
 
 from taco import api, cli
 from taco.address import parse_address
+from taco.attached.agent_calls import AgentCaller
 from taco.attached.ondevice import Device, attached
+from taco.attached.trt_device import TensorRt
+from taco.device.trt_engines import engine_warnings
+from taco.device.trt_judge import judge
 from taco.device.trt_kit import read_kit
+from taco.device.trt_machine import Surroundings
+from taco.device.trt_sweep import sweep
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
@@ -33,8 +44,10 @@ from taco.latency.table import read_table
 from taco.report.markdown import render_markdown
 from taco.search import budget as search
 from taco.steps import delivery
+from taco.summaries.device_summary import device_warnings
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 from taco.timing.measure import MeasureOptions
+from taco.timing.timings import BenchResult, ModelTiming
 
 STAND_IN = "not run on hardware"
 QUICK = MeasureOptions(rounds=2, round_ms=100, max_seconds=60, provider="TensorRT")
@@ -82,21 +95,70 @@ def test_what_trtexec_cannot_time_is_refused(device: Device, home: Path) -> None
         device.measure({"a": write_conv(home / "a.onnx")}, dataclasses.replace(QUICK, idle_s=1.0))
 
 
-@pytest.mark.parametrize(
-    ("version", "mode", "words"),
-    [
-        ("10.3", "killed", "building the engine of .* was killed by the system, because memory ran out"),
-        ("8.5", "ok", r"TensorRT 8\.5\.2 is too old"),
-    ],
-)
-def test_what_goes_wrong_there_is_told_here(version: str, mode: Mode, words: str, tmp_path: Path) -> None:
-    with attached(parse_address(url(tmp_path, version, mode))) as device:
-        caught = pytest.raises(MeasurementError, match=words)
-        with caught as error:
-            device.check_runtime("trt")
-            device.measure({"a": write_conv(tmp_path / "a.onnx")}, QUICK)
+def test_a_tensorrt_that_is_too_old_is_told_here(tmp_path: Path) -> None:
+    caught = pytest.raises(MeasurementError, match=r"TensorRT 8\.5\.2 is too old")
+    with attached(parse_address(url(tmp_path, "8.5"))) as device, caught as error:
+        device.check_runtime("trt")
     assert error.value.exit_code == 5
     assert error.value.todo
+
+
+def test_each_failure_there_has_its_own_message_here(tmp_path: Path) -> None:
+    trtexec = make_trtexec(tmp_path / "bin")
+    there = TensorRt.found(AgentCaller(Here(tmp_path), "python3"), str(trtexec))
+    models = {"a": write_conv(tmp_path / "a.onnx")}
+    for mode, words in FAILURES:
+        make_trtexec(tmp_path / "bin", mode=mode)
+        with pytest.raises(MeasurementError) as caught:
+            there.measure(models, QUICK)
+        assert words in caught.value.what, mode
+        assert caught.value.todo
+        assert caught.value.exit_code == 5
+
+
+def test_what_makes_figures_doubtful_is_told_with_them(tmp_path: Path) -> None:
+    def here(mode: Mode) -> Surroundings:
+        return Surroundings(str(make_trtexec(tmp_path / mode, mode=mode)))
+
+    write_conv(tmp_path / "a.onnx")
+    models = {"a": {"weak": "a.onnx", "strong": "a.onnx", "precision": "fp32"}}
+    request: dict[str, Any] = {"models": models, "rounds": 1, "round_s": 0.1, "max_s": 60.0}
+    found = {}
+    for mode in ("skipped", "unstable"):
+        found[mode] = sweep(request, str(tmp_path), here(mode), lambda _: None)["engines"]
+        shutil.rmtree(tmp_path / "engines")
+    onnx.save(small_net(), tmp_path / "a.onnx")
+    np.save(tmp_path / "none.npy", np.zeros((0, *SIZE[1:], 3), np.uint8))
+    request |= {
+        "input": {"name": "input", "shape": [1, *SIZE], "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "output": "logits",
+        "pictures": "none.npy",
+        "classes": CLASSES,
+        "owners": {"a": {node.name: node.name for node in small_net().graph.node}},
+        "units": {},
+        "profile_s": 0.1,
+    }
+    older = judge(request, str(tmp_path), here("older"), lambda _: None)["layers"]
+    told = [*engine_warnings(found["skipped"], {}), *engine_warnings(found["unstable"], older)]
+    beginnings = ["3 kernels were not tried for the engine of a, ", "the time of a was unsteady in 1 runs (", "this T"]
+    assert [text[: len(start)] for text, start in zip(told, beginnings, strict=True)] == beginnings
+    good = {"a": {**found["skipped"]["a"], "skipped": 0}}
+    assert engine_warnings(good, {"a": {"unattributed_percent": 5.0}}) == []
+
+
+def test_doubts_are_warnings_of_an_attached_run_too() -> None:
+    steady = {"skipped": 0, "unstable_percent": []}
+    device = SimpleNamespace(emulated=None, board="Orin", clock_off_s=0.0, name="orin")
+    timed = ModelTiming(((1.0,),), "TensorRT", "TensorRT", "10.3.0", None, {**steady, "unstable_percent": [4.2]})
+    done: Any = SimpleNamespace(
+        plan=SimpleNamespace(device=device, target=load_target("jetson-orin")),
+        engines={"engines": {"compressed": steady}, "layers": {"compressed": {"unattributed_percent": 100.0}}},
+        bench=BenchResult({"compressed": timed}, threads=1, rounds=1, stopped_early=False, measured_on={}),
+    )
+    told = " ".join(device_warnings(done))
+    assert "the time of compressed was unsteady in 1 runs (coefficient of variation up to 4.2 %)" in told
+    assert "does not tell what the layers of compressed compute" in told
+    assert "were not tried" not in told
 
 
 def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +210,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
     monkeypatch.setattr(search, "load_target", quick)
     monkeypatch.setattr(profile_job, "load_target", quick, raising=False)
-    monkeypatch.setattr(profile_job, "_ENGINE_ROUNDS", 1)
+    monkeypatch.setattr(profile_job, "ENGINE_ROUNDS", 1)
     monkeypatch.setattr(search, "_TRIAL_ROUNDS", 1)
 
 

@@ -73,8 +73,7 @@ class TensorRt:
 
     def machine(self, probe: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the device says of itself, with what decides how fast its engines are."""
-        runtimes = {**probe["runtimes"], "tensorrt": {"version": self.version}}
-        return {**probe, **self.key(), "runtimes": runtimes}
+        return engine_machine(probe, self.key())
 
     def measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
         """Build an engine of every model and time them against each other.
@@ -98,10 +97,10 @@ class TensorRt:
             "max_s": options.max_seconds,
         }
         limit_s = options.max_seconds + _BUILD_S * len(models)
-        answer = understood(_Answer, self.agent.ask_json("sweep", request, limit_s, self.options))
+        answer = understood(SweepAnswer, self.agent.ask_json("sweep", request, limit_s, self.options))
         if set(answer.rounds_ms) != set(models) or {len(r) for r in answer.rounds_ms.values()} != {answer.rounds}:
             raise MeasurementError(f"the device timed {sorted(answer.rounds_ms)} instead of {sorted(models)}")
-        return _result(answer)
+        return sweep_result(answer)
 
     def judge(self, models: Mapping[str, Path], request: Mapping[str, Any]) -> dict[str, Any]:
         """Let the engines of models name pictures, and time their layers.
@@ -137,7 +136,9 @@ class TensorRt:
         }
 
 
-class _Answer(BaseModel):
+class SweepAnswer(BaseModel):
+    """What the agent's `sweep` answers: samples by model and round in milliseconds, engines, versions, the machine."""
+
     rounds_ms: dict[str, list[Annotated[list[_Milliseconds], Field(min_length=1)]]]
     rounds: int = Field(ge=1)
     stopped_early: bool
@@ -148,8 +149,28 @@ class _Answer(BaseModel):
     probe_before: dict[str, Any]
     probe_after: dict[str, Any]
 
+    def key(self) -> dict[str, str]:
+        """What a time depends on beside the model and the device."""
+        return {
+            "tensorrt": self.tensorrt,
+            "hardware": self.hardware or NOT_HARDWARE,
+            "power_mode": self.power_mode,
+        }
 
-def _result(answer: _Answer) -> BenchResult:
+
+def engine_machine(probe: Mapping[str, Any], key: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a device says of itself, with what decides how fast its engines are: TensorRT, hardware, power mode.
+
+    Args:
+        probe: From `taco.device.probe`.
+        key: From `TensorRt.key` or `SweepAnswer.key`.
+    """
+    runtimes = {**probe["runtimes"], "tensorrt": {"version": key["tensorrt"]}}
+    return {**probe, **key, "runtimes": runtimes}
+
+
+def sweep_result(answer: SweepAnswer) -> BenchResult:
+    """Return times as every other measurement gives them."""
     return BenchResult(
         models={
             name: ModelTiming(

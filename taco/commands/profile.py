@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from taco.attached.ondevice import Device
     from taco.latency.table import LatencyTable
+    from taco.targets.loading import Target
 
 app = typer.Typer(help="What every unit of a model costs on a device, at every width.", invoke_without_command=True)
 
@@ -37,6 +38,14 @@ def profile(
         typer.Option(min=1, help="Begin no further unit after that.", show_default="600; 4 hours with TensorRT"),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Time everything even if there is a table.")] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For a Jetson that is not attached: put the blocks into the folder that you copy to it (an export's, "
+            "or a new one). Its one command there times them; `taco profile collect` reads what came back.",
+        ),
+    ] = None,
     quiet: arguments.Quiet = False,
     debug: arguments.Debug = False,
 ) -> None:
@@ -51,6 +60,11 @@ def profile(
     from taco.targets.loading import load_target
 
     chosen = load_target(target)
+    if into is not None:
+        if device is not None:
+            raise InputError("--into is for a device that is not attached", "Leave out either --into or --device")
+        _carry(model, chosen, into, quiet=quiet)
+        return
     with contextlib.ExitStack() as stack:
         there = None if device is None else stack.enter_context(attached(parse_address(device)))
         asked = None
@@ -68,6 +82,31 @@ def profile(
         if asked is not None:
             asked.remember(found.path)
     _told(found.table, found.path, already_there=found.already_there, quiet=quiet)
+
+
+def _carry(model: str, target: Target, folder: Path, *, quiet: bool) -> None:
+    progress = printing.progress(quiet=quiet)
+    with printing.waking_up(quiet=quiet):
+        from taco.field.unit_kit import carry_units
+    count = carry_units(model, target, folder, progress)
+    if quiet:
+        typer.echo(str(folder))
+        return
+    printing.note(f"{folder} asks for {count} engines. Copy it to the device and run there: python3 agent.pyz jetson")
+    printing.note(f"then copy it back and run: taco profile collect {folder}")
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made with --into; it ran on its device.")],
+    quiet: arguments.Quiet = False,
+) -> None:
+    """Keep what a copied folder timed on its device as that device's table."""
+    from taco.field.unit_table import collect_units
+    from taco.latency.table import cache_folder, save_cached
+
+    table = collect_units(folder)
+    _told(table, save_cached(cache_folder(), table), already_there=False, quiet=quiet)
 
 
 def _machine(device: Device | None) -> Mapping[str, Any]:

@@ -98,10 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         "jetson",
         help="build, judge, time and report the models of this folder with TensorRT",
         description="Does everything that a folder for a Jetson is for: builds the engines, judges them on the "
-        "pictures in the folder, times them in alternating rounds, and writes report.json and report.md.",
+        "pictures in the folder, times them in alternating rounds, and writes report.json and report.md. Where the "
+        "folder holds micro-models (taco profile --into), every block is timed by itself after that, for a latency "
+        "table: half an hour or more, and a second run goes on where it stopped.",
     )
     jetson.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="the copied folder (default: here)")
     jetson.add_argument("--trtexec", metavar="PATH", help="NVIDIA's trtexec, where it is not in its usual place")
+    jetson.add_argument("--no-units", action="store_true", help="do not time blocks by themselves")
     jetson.set_defaults(command=trt_commands.run_jetson, exclusive=False)
     sweeping = made.add_parser(
         "sweep",

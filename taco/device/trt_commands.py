@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from taco.device.commands import folder_of, read_json
 from taco.device.wire import DeviceError
@@ -14,7 +14,26 @@ EXIT_GATE = 4
 
 
 def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
-    """Build, judge, time and report the models of a folder."""
+    """Build, judge, time and report the models of a folder; then time its micro-models, where it holds any."""
+    try:
+        from taco.device.trt_kit import KIT
+        from taco.device.trt_machine import Surroundings
+        from taco.device.trt_units import UNITS, holds_units, time_units
+    except ImportError as error:
+        raise _missing(error) from error
+    folder = os.path.abspath(arguments.folder)
+    units = holds_units(folder) and not arguments.no_units
+    # A folder may be made for its latency table alone.
+    found: Dict[str, Any] = {"exit_code": 0}
+    if os.path.exists(os.path.join(folder, KIT)) or not units:
+        found = _run_models(folder, arguments.trtexec)
+    if units:
+        found[UNITS] = time_units(folder, Surroundings(arguments.trtexec), _tell)
+        _tell("every block was timed by itself: copy the folder back and run: taco profile collect FOLDER")
+    return found
+
+
+def _run_models(folder: str, trtexec: Optional[str]) -> Dict[str, Any]:
     try:
         from taco.device.trt_job import run_kit
         from taco.device.trt_kit import read_kit
@@ -22,8 +41,8 @@ def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
         from taco.device.trt_report import failed, write_reports
     except ImportError as error:
         raise _missing(error) from error
-    kit = read_kit(os.path.abspath(arguments.folder))
-    found = run_kit(kit, Surroundings(arguments.trtexec), _tell)
+    kit = read_kit(folder)
+    found = run_kit(kit, Surroundings(trtexec), _tell)
     for line in write_reports(kit, found):
         print(line, file=sys.stderr)
     broken = failed(found)

@@ -21,6 +21,8 @@ from taco.device.wire import DeviceError, RequestError
 FOLDER = "engines"
 TIMING_CACHE = "timing.cache"
 KEY_LENGTH = 16
+#: Percent of the time that belongs to no module: beyond it a profile tells nothing.
+MOST_UNATTRIBUTED = 99.0
 
 Say = Callable[[str], None]
 
@@ -164,6 +166,31 @@ def engine_facts(engine: Engine, precision: str, unstable: Sequence[float]) -> D
     facts = {key: value for key, value in engine.facts.items() if key != "log"}
     log = {key: getattr(engine.log, key) for key in ("gpu", "capability", "eligible", "chosen", "skipped")}
     return {**facts, **log, "precision": precision, "unstable_percent": list(unstable)}
+
+
+def engine_warnings(engines: Mapping[str, Mapping[str, Any]], layers: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """Say what to know of engines before their figures are believed.
+
+    Args:
+        engines: Those that are used: name -> `engine_facts`.
+        layers: Where their time goes, by name: `Attribution.to_json`.
+    """
+    found = []
+    for name, facts in engines.items():
+        if facts["skipped"]:
+            found.append(
+                f"{facts['skipped']} kernels were not tried for the engine of {name}, because memory was short: it may "
+                "be slower than it could be; close other programs and build it again"
+            )
+        if facts["unstable_percent"]:
+            found.append(
+                f"the time of {name} was unsteady in {len(facts['unstable_percent'])} runs (coefficient of variation "
+                f"up to {max(facts['unstable_percent']):g} %): fix the clocks (sudo jetson_clocks) and run again"
+            )
+    for name, profile in layers.items():
+        if profile["unattributed_percent"] > MOST_UNATTRIBUTED:
+            found.append(f"this TensorRT does not tell what the layers of {name} compute: whose time it is, is unknown")
+    return found
 
 
 def engine_file(name: str, key: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from taco.device.statistics import wilson_ends
 from taco.device.trt_choice import ratios
-from taco.device.trt_engines import engine_file, write_json, write_text
+from taco.device.trt_engines import engine_file, engine_warnings, write_json, write_text
 from taco.device.trt_kit import Kit
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.device.wire import RequestError
@@ -90,9 +90,14 @@ def filled(report: Mapping[str, Any], kit: Kit, found: Mapping[str, Any]) -> Dic
         "precision": _precision(report.get("precision"), found),
         "measured_on": _measured_on(found),
         "next_step": None,
-        "warnings": [*warnings, *section["warnings"]],
+        "warnings": [*warnings, *section["warnings"], *_engine_warnings(section)],
         "engines_run": section,
     }
+
+
+def _engine_warnings(section: Mapping[str, Any]) -> List[str]:
+    used = {name: section["engines"][name] for name in section["used"].values()}
+    return engine_warnings(used, section["layers"])
 
 
 def _sizes(told: Mapping[str, Any], kit: Kit, used: Mapping[str, str]) -> Dict[str, Any]:

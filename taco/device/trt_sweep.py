@@ -7,14 +7,14 @@ A profile of a whole network cannot tell what a unit costs, because transformers
 from __future__ import annotations
 
 import tempfile
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Mapping, Tuple
 
 from taco.device.probe import probe
 from taco.device.trt_arguments import load_arguments
 from taco.device.trt_engines import Builder, Engine, engine_facts, working
 from taco.device.trt_kit import Model, read_models
 from taco.device.trt_machine import Machine, Surroundings, set_up
-from taco.device.trt_rounds import Protocol, time_rounds
+from taco.device.trt_rounds import Protocol, Timed, time_rounds
 from taco.device.wire import RequestError
 
 EXAMPLE = (
@@ -43,11 +43,35 @@ def sweep(request: Any, folder: str, here: Surroundings, say: Say) -> Dict[str, 
     """
     models, protocol = _read(request)
     machine = set_up(here, say)
-    builder = machine.builder(folder)
+    engines = built(models, machine, machine.builder(folder), say)
     with tempfile.TemporaryDirectory(prefix="taco-sweep-") as scratch:
-        engines = {name: _engine(name, model, machine, builder, say) for name, model in models.items()}
-        paths = {name: engine.path for name, engine in engines.items()}
-        timed = time_rounds(machine.trtexec, paths, protocol, scratch, say)
+        timed = time_rounds(machine.trtexec, paths_of(engines), protocol, scratch, say)
+    return answer_of(models, engines, timed, protocol, machine, here.root)
+
+
+def built(models: Mapping[str, Model], machine: Machine, builder: Builder, say: Say) -> Dict[str, Engine]:
+    """Return an engine of every model, built now or before, that can be loaded.
+
+    Raises:
+        DeviceError: One cannot be built.
+    """
+    return {name: _engine(name, model, machine, builder, say) for name, model in models.items()}
+
+
+def paths_of(engines: Mapping[str, Engine]) -> Dict[str, str]:
+    """Return where engines lie."""
+    return {name: engine.path for name, engine in engines.items()}
+
+
+def answer_of(
+    models: Mapping[str, Model],
+    engines: Mapping[str, Engine],
+    timed: Timed,
+    protocol: Protocol,
+    machine: Machine,
+    root: str,
+) -> Dict[str, Any]:
+    """Return what was timed as `sweep` answers it."""
     rounds = min(map(len, timed.rounds_ms.values()))
     return {
         **machine.facts(),
@@ -58,7 +82,7 @@ def sweep(request: Any, folder: str, here: Surroundings, say: Say) -> Dict[str, 
             name: engine_facts(engine, models[name].precision, timed.unstable[name]) for name, engine in engines.items()
         },
         "probe_before": machine.checked["probe"],
-        "probe_after": probe(here.root),
+        "probe_after": probe(root),
     }
 
 

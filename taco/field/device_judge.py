@@ -16,6 +16,7 @@ from taco.errors import MeasurementError
 from taco.exporters.protocol import Artifact
 from taco.material import Material
 from taco.metrics.accuracy import Score
+from taco.metrics.gates import Gate, device_gate
 from taco.pictures.listing import LabelledPicture
 from taco.steps.judge import Judgement
 from taco.targets.loading import Target
@@ -74,6 +75,16 @@ class OnDevice:
     def same(self) -> int:
         """Pictures with the same answer."""
         return int((self.here == self.there).sum())
+
+    def gate(self, judged: Judgement, classes: Sequence[str]) -> Gate:
+        """Check that the device's answers lose nothing against those of the same file here.
+
+        Args:
+            judged: All answers here; they say whether classes are weighed alike.
+            classes: Names of the classes.
+        """
+        balanced = Score.from_predictions(judged.labels, judged.dense, classes).balanced
+        return device_gate(self.labels, self.here, self.there, balanced=balanced)
 
     def scores(self, classes: Sequence[str]) -> tuple[Score, Score]:
         """Accuracy and recalls, here and there."""

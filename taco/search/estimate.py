@@ -90,7 +90,8 @@ class Estimator:
             if there != here:
                 raise InputError(
                     f"the latency table {self.file} is of another {what} ({there}) than this run ({here})",
-                    f"Make one: taco profile --model {profiler.name} --target {profiler.target.name} --device URL",
+                    f"Make one: taco profile --model {profiler.name} --target {profiler.target.name} --device URL, or "
+                    "with --into FOLDER for a Jetson that is not attached",
                 )
         return table
 

@@ -20,7 +20,7 @@ from taco.units import find_units
 #: Rounds of 11 give the median a 98.8 % interval that leaves out one round at either end.
 _ROUNDS, _ROUND_MS = 11, 10.0
 #: Every round of an engine is a process that loads it first (judgement: 1-3 s): 7 give 98.4 %, the whole range.
-_ENGINE_ROUNDS, _ENGINE_ROUND_MS = 7, 100.0
+ENGINE_ROUNDS, ENGINE_ROUND_MS = 7, 100.0
 #: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
 _LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
 
@@ -57,7 +57,7 @@ class Place:
 
 def cells_bench(bench: Bench) -> Bench:
     """Return a bench with the short rounds that a cell needs."""
-    short = (_ENGINE_ROUNDS, _ENGINE_ROUND_MS) if bench.target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
+    short = (ENGINE_ROUNDS, ENGINE_ROUND_MS) if bench.target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
     protocol = BenchmarkProtocol(*short, bench.target.benchmark.max_seconds)
     return dataclasses.replace(bench, target=dataclasses.replace(bench.target, benchmark=protocol))
 
@@ -116,19 +116,35 @@ def profile_model(
                 f"{device.name} is emulated ({device.emulated}): its times mean nothing and enter no table",
                 "Profile a real device",
             )
+    with tempfile.TemporaryDirectory(prefix="taco-profile-") as scratch:
+        profiler = profiler_of(model, place, Path(scratch) / "device", max_seconds)
+        return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)
+
+
+def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | None = None) -> Profiler:
+    """Return what times a timm model, or writes its micro-models; its weights do not matter.
+
+    Args:
+        model: timm's name.
+        place: Where to time.
+        scratch: For files that need not survive.
+        max_seconds: No unit is begun after that; None is `limit_s` of the target.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    target, device = place.target, place.device
     generalist = load_generalist(model, random_weights=True)
     input_size = generalist.preprocessing.input_size
-    with tempfile.TemporaryDirectory(prefix="taco-profile-") as scratch:
-        profiler = Profiler(
-            model=generalist.module,
-            found=find_units(generalist.module, input_size),
-            input_size=input_size,
-            name=model,
-            target=target,
-            threads=place.threads,
-            exporter=load_exporter(target.runtime),
-            timer=cells_bench(Bench(target, place.threads, Path(scratch) / "device", device)).time,
-            machine=None if device is None else device.machine(target.runtime),
-            max_seconds=max_seconds or limit_s(target),
-        )
-        return profile_or_load(profiler, Path(scratch) / "models", progress, again=again)
+    return Profiler(
+        model=generalist.module,
+        found=find_units(generalist.module, input_size),
+        input_size=input_size,
+        name=model,
+        target=target,
+        threads=place.threads,
+        exporter=load_exporter(target.runtime),
+        timer=cells_bench(Bench(target, place.threads, scratch, device)).time,
+        machine=None if device is None else device.machine(target.runtime),
+        max_seconds=max_seconds or limit_s(target),
+    )

@@ -27,21 +27,19 @@ from taco.exporters.opsets import NATIVE
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
 from taco.exporters.zeroed import ZEROS, zeroed
-from taco.latency.table import TIME_LIMIT, Cell, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
+from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
 from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.micromodels import Holder, Unheld, find_holders, widths_of
 from taco.targets.loading import Target
-from taco.timing.timings import BenchResult, Ratio, pooled
+from taco.timing.cells import DENSE, SMALL_SPREAD, cell, gains, spread
+from taco.timing.timings import BenchResult, pooled
 from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
-#: A share: a cell's interval should not be wider.
-SMALL_SPREAD = 0.05
 _REPEATS = 3
 _NOISE = 2
-_DENSE = "dense"
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 
 #: Times models, named, against each other in alternating rounds.
@@ -96,6 +94,15 @@ class Profiler:
         asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
         return content_key([asked, list(self.input_size)])
 
+    @functools.cached_property
+    def first(self) -> Mapping[str, str]:
+        """What is timed, every different thing once: signature -> the first unit that it stands for."""
+        found: dict[str, str] = {}
+        for name, holder in self.holders.items():
+            if isinstance(holder, Holder):
+                found.setdefault(holder.signature, name)
+        return found
+
     def key(self) -> TableKey:
         """Return the key of the table that profiling would make.
 
@@ -139,9 +146,7 @@ class Profiler:
         key, begin = self.key(), self.clock()
         folder.mkdir(parents=True, exist_ok=True)
         if dense is None:
-            dense = folder / "dense.onnx"
-            with progress.step("export the dense model"):
-                self._write(self._exported(self.model, self.input_size), self.input_size, dense)
+            dense = self.export_dense(folder, progress)
         known = {} if earlier is None else dict(earlier.units)
         results, settled = self._time_all(folder, progress, dense, {unit.signature for unit in known.values()})
         if not results and not known:
@@ -150,7 +155,7 @@ class Profiler:
                 f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}"
             )
         if earlier is None:
-            samples = [ms for result in results.values() for ms in result.models[_DENSE].samples_ms]
+            samples = [ms for result in results.values() for ms in result.models[DENSE].samples_ms]
             dense_ms, dense_n, seconds = float(np.median(samples)), len(samples), 0.0
         else:
             dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
@@ -176,10 +181,7 @@ class Profiler:
         self, folder: Path, progress: Progress, dense: Path, known: Collection[str]
     ) -> tuple[dict[str, BenchResult], bool]:
         """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
-        first: dict[str, str] = {}
-        for name, holder in self.holders.items():
-            if isinstance(holder, Holder) and holder.signature not in known:
-                first.setdefault(holder.signature, name)
+        first = {signature: name for signature, name in self.first.items() if signature not in known}
         results: dict[str, BenchResult] = {}
         begin, settled = self.clock(), True
         with progress.step("time every unit at every width", len(first)) as advance:
@@ -189,9 +191,9 @@ class Profiler:
                         "%d of %d different units are left out: the time limit", len(first) - len(results), len(first)
                     )
                     return results, False
-                files = self._export(name, folder / signature)
-                results[signature] = result = self._settle({_DENSE: dense, **files}, begin)
-                settled &= _spread(result) <= SMALL_SPREAD
+                files = self.export_unit(name, folder / signature)
+                results[signature] = result = self._settle({DENSE: dense, **files}, begin)
+                settled &= spread(result) <= SMALL_SPREAD
                 advance(1)
         return results, settled
 
@@ -200,18 +202,14 @@ class Profiler:
         if self.clock() - begin > self.max_seconds:
             return ()
         with progress.step("time the dense model with zeros in its weights"):
-            proto, files = onnx.load(dense), dict[str, Path]()
-            for number, pattern in enumerate(ZEROS):
-                files[pattern] = folder / f"zeros-{number}.onnx"
-                write_proto(zeroed(proto, pattern), files[pattern])
-            result = self._settle({_DENSE: dense, **files}, begin)
-        return tuple(_gain(pattern, result.speedup(_DENSE, pattern)) for pattern in ZEROS)
+            result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, begin)
+        return gains(result)
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough."""
         result = self.timer(models)
         for _ in range(_REPEATS - 1):
-            if _spread(result) <= SMALL_SPREAD or self.clock() - begin > self.max_seconds:
+            if spread(result) <= SMALL_SPREAD or self.clock() - begin > self.max_seconds:
                 break
             result = pooled(result, self.timer(models))
         return result
@@ -223,13 +221,20 @@ class Profiler:
                 kind=kinds[name],
                 holder=holder.name,
                 signature=holder.signature,
-                cells=tuple(_cell(results[holder.signature], width, dense_ms) for width in self.widths[name]),
+                cells=tuple(cell(results[holder.signature], width, dense_ms) for width in self.widths[name]),
             )
             for name, holder in self.holders.items()
             if isinstance(holder, Holder) and holder.signature in results
         }
 
-    def _export(self, name: str, folder: Path) -> dict[str, Path]:
+    def export_dense(self, folder: Path, progress: Progress) -> Path:
+        """Write the dense model."""
+        with progress.step("export the dense model"):
+            dense = folder / "dense.onnx"
+            self._write(self._exported(self.model, self.input_size), self.input_size, dense)
+        return dense
+
+    def export_unit(self, name: str, folder: Path) -> dict[str, Path]:
         """Write one unit's micro-models; returns width -> file."""
         holder = self.holders[name]
         assert isinstance(holder, Holder)  # noqa: S101 - only those are timed
@@ -280,29 +285,10 @@ def _signature(holder: Holder | Unheld) -> str:
     return holder.signature if isinstance(holder, Holder) else f"not timed: {holder.reason}"
 
 
-def _ratio(result: BenchResult, name: str) -> Ratio:
-    """Return the time of a micro-model as a share of the dense model's."""
-    return result.speedup(name, _DENSE)
-
-
-def _spread(result: BenchResult) -> float:
-    """Return the widest interval, as a share of its median."""
-    ratios = [_ratio(result, name) for name in result.models if name != _DENSE]
-    return max((r.high - r.low) / r.value for r in ratios)
-
-
-def _gain(pattern: str, ratio: Ratio) -> ZerosGain:
-    percent, low, high = (100 * (1 - 1 / value) for value in (ratio.value, ratio.low, ratio.high))
-    return ZerosGain(pattern=pattern, percent=percent, low=low, high=high)
-
-
-def _cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
-    ratio, timing = _ratio(result, str(width)), result.models[str(width)]
-    return Cell(
-        width=width,
-        min_ms=timing.min_ms,
-        p50_ms=dense_ms * ratio.value,
-        n=timing.n,
-        spread=(ratio.high - ratio.low) / ratio.value,
-        source="measured",
-    )
+def export_zeros(dense: Path, folder: Path) -> dict[str, Path]:
+    """Write the dense model with zeros in its weights; returns pattern -> file."""
+    proto, files = onnx.load(dense), dict[str, Path]()
+    for number, pattern in enumerate(ZEROS):
+        files[pattern] = folder / f"zeros-{number}.onnx"
+        write_proto(zeroed(proto, pattern), files[pattern])
+    return files

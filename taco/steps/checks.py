@@ -14,7 +14,6 @@ from taco.metrics.gates import (
     blank_recall_gate,
     class_drop_gates,
     conversion_gate,
-    device_gate,
     drop_gate,
     parity_gate,
     speed_gate,
@@ -48,8 +47,7 @@ def gates_of(done: Finished) -> list[Gate]:
     if done.baked is not None:
         gates.append(baked_gate(done.baked))
     if done.on_device is not None:
-        there = done.on_device
-        gates.append(device_gate(there.labels, there.here, there.there, balanced=balanced))
+        gates.append(done.on_device.gate(judged, classes))
     return [*gates, *_speed(done)]
 
 

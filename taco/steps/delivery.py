@@ -121,6 +121,30 @@ class Delivery:
         dense, compressed = dense.plain, self._or_plain(compressed, why)
         return dense, compressed, self.time(dense, compressed, asked)
 
+    def loses_there(
+        self, compressed: Pair, judged: Judgement, there: OnDevice | None, bench: BenchResult | None
+    ) -> bool:
+        """Give INT8 up where the attached device loses answers with it; says whether it was given up.
+
+        The floats are then made, timed and judged in its place, and nothing is shipped if they lose answers too.
+
+        Args:
+            compressed: The compressed model's files.
+            judged: Their answers here.
+            there: The device's own; None without one.
+            bench: How the models were timed; None where nothing was.
+        """
+        if there is None or not self.converter.int8:
+            return False
+        gate = there.gate(judged, self.material.task.classes)
+        if gate.passed is not False:
+            return False
+        where = "the device" if self.device is None else self.device.name
+        ratio = None if bench is None else bench.speedup(floats_name(compressed), "compressed")
+        why = f"INT8 loses answers on {where}: {gate.measured}"
+        self._or_plain(compressed, GivenUp(why, "compressed", ratio, compressed.shipped))
+        return True
+
     def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
         """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
         if not self.bench.measurable:

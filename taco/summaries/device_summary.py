@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from taco.attached.fleet import Failed
 from taco.attached.ondevice import WRONG_CLOCK_S
-from taco.device.trt_engines import engine_file
+from taco.device.trt_engines import engine_file, engine_warnings
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.field.benching import told_minute
 from taco.field.engine_judge import engines_section
@@ -106,6 +106,10 @@ def device_warnings(done: Finished) -> list[str]:
         )
     if abs(device.clock_off_s) > WRONG_CLOCK_S:
         found.append(f"the clock of {device.name} is {abs(device.clock_off_s):.0f} s off: its pictures get wrong dates")
+    if done.engines is not None:
+        timed = {} if done.bench is None else {name: timing.session for name, timing in done.bench.models.items()}
+        engines = {name: {**facts, **timed.get(name, {})} for name, facts in done.engines["engines"].items()}
+        found += engine_warnings(engines, done.engines["layers"])
     if done.bench is not None:
         found += [f"the measurement on {device.name} was disturbed: {reason}" for reason in done.bench.unstable]
     return found

@@ -1,0 +1,52 @@
+"""What a copied folder says of the micro-models that it holds: `units/units.json`, written and read here. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from taco.targets.loading import Precision
+
+#: The sweep of the dense model with zeros in its weights; every other one is called by the signature of a unit.
+ZEROS_SWEEP = "zeros"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CarriedModel(_Frozen):
+    """One micro-model, as `taco.device.trt_kit.read_models` reads it."""
+
+    weak: str
+    strong: str
+    precision: Precision
+    sparse: bool
+
+
+class CarriedUnit(_Frozen):
+    """A unit, and the sweep that times it."""
+
+    kind: str
+    holder: str
+    signature: str
+    widths: tuple[int, ...] = Field(min_length=1)
+
+
+class UnitList(_Frozen):
+    """What `units.json` says."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    model: str
+    target: str
+    provider: str
+    precision: Precision
+    architecture: str = Field(description="as in the key of a latency table")
+    units: dict[str, CarriedUnit]
+    skipped: dict[str, str] = Field(description="units that cannot be timed by themselves, and why")
+    sweeps: dict[str, dict[str, CarriedModel]]
+    files: dict[str, str] = Field(description="name -> SHA-256")
+    rounds: int
+    round_s: float
+    max_s: float
