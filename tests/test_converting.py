@@ -19,7 +19,7 @@ from taco.errors import GateError, InputError
 from taco.metrics.gates import Gate
 from taco.predict import predict
 from taco.report.read import read_report
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.steps import checks
 from taco.steps.baking import BAKED_NAME
 from taco.steps.converting import spread

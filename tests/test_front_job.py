@@ -14,7 +14,7 @@ from taco import api
 from taco.errors import InputError, MeasurementError
 from taco.front import job, rivals
 from taco.front.page import read_front
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.timing.timings import BenchResult
 
 HOW = api.FrontOptions(speedups=(1.2, 1.4), beside=("test_resnet",), limit=5.0)

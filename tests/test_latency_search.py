@@ -16,7 +16,7 @@ from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND, Line, Round
 from taco.report.schema import Report
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.search.latency_search import Searched, with_or_without
 from taco.search.probes import Probed
 from taco.steps import delivery

@@ -32,7 +32,7 @@ from taco.device import lease
 from taco.errors import InputError, MeasurementError
 from taco.field import benching
 from taco.latency.table import device_words, read_table
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 

@@ -23,7 +23,7 @@ from taco.bundle import Bundle
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.report.schema import Report
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.steps import delivery, recovering
 from taco.steps.converting import Converter
 from taco.timing.timings import BenchResult, ModelTiming

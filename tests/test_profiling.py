@@ -24,7 +24,8 @@ from taco.latency.drawing import heat_map, plot_table
 from taco.latency.levels import Level, choose, dense, levels_of
 from taco.latency.table import LatencyTable, cached_path, save_cached
 from taco.progress import PlainProgress
-from taco.search.budget import Bench, profile_job, profiling
+from taco.search import profile_job, profiling
+from taco.search.budget import Bench
 from taco.search.profiling import Profiler
 from taco.targets.loading import Target, load_target
 from taco.timing.timings import BenchResult, ModelTiming

@@ -30,7 +30,7 @@ from taco.exporters.scheme import TENSORRT
 from taco.exporters.zeroed import has_two_to_four, zeroed
 from taco.latency.table import read_table
 from taco.report.markdown import render_markdown
-from taco.search.budget import budget as search
+from taco.search import budget as search
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 from taco.timing.measure import MeasureOptions
@@ -142,7 +142,7 @@ def quick(name: str) -> Target:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rounds of everything."""
-    from taco.search.budget import profile_job
+    from taco.search import profile_job
 
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
     monkeypatch.setattr(search, "load_target", quick)
