@@ -13,8 +13,8 @@ from PIL import Image
 
 from taco.device.images import Preprocessing, read_rgb, resize_crop, to_tensor
 from taco.errors import TaskError, UnreadableImageError
-from taco.pictures.bank import BankOptions, PictureBank, read_views
 from taco.pictures import bank as module
+from taco.pictures.bank import BankOptions, PictureBank, read_views
 from taco.pictures.listing import Box, Skipped, View
 
 SIZE = Preprocessing((3, 16, 24), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0, "center")
