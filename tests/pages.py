@@ -66,3 +66,18 @@ def split(line: str) -> Iterator[tuple[str, ...]]:
             yield tuple(words)
         if words[:1] == ["ssh"] and len(words) == 3:
             yield from split(words[2])
+
+
+def lines(page: Path) -> list[str]:
+    """Return the whole lines that a reader of a page types: those of shell blocks, and in sentences what has arguments."""
+    found = []
+    for _, language, text in blocks(page):
+        if language in SHELL:
+            joined = re.sub(r"\\\n\s*", " ", text)
+            found += [re.sub(r"\s+#.*$", "", line).strip() for line in joined.splitlines()]
+    named = [
+        shlex.join(command.words)
+        for command in commands(page)
+        if command.named and (command.words[0] == "make" or len(command.words) > 2)
+    ]
+    return [line for line in dict.fromkeys([*found, *named]) if line]

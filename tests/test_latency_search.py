@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import draw_task
-from test_pipeline import FakeBench, hashes, options
+from test_pipeline import FakeBench, hashes, options, weights_only
 
 from taco import api
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
@@ -20,6 +20,7 @@ from taco.search import budget as search
 from taco.search.latency_search import Searched, with_or_without
 from taco.search.probes import Probed
 from taco.steps import delivery
+from taco.steps.converting import Converter
 from taco.timing.timings import BenchResult
 
 ASKED = {"target": "host-cpu", "allocation": "latency"}
@@ -44,6 +45,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
         return fake(self, models, rounds)
 
     monkeypatch.setattr(search.Bench, "time", time)
+    monkeypatch.setattr(Converter, "trial", weights_only)
     monkeypatch.setenv("TACO_CACHE", str(cache))
     return fake
 
