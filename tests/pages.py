@@ -69,7 +69,7 @@ def split(line: str) -> Iterator[tuple[str, ...]]:
 
 
 def lines(page: Path) -> list[str]:
-    """Return the whole lines that a reader of a page types: those of shell blocks, and in sentences what has arguments."""
+    """Return the whole lines that a reader types: those of shell blocks, and those in sentences that have arguments."""
     found = []
     for _, language, text in blocks(page):
         if language in SHELL:

@@ -1,9 +1,11 @@
-"""A reader who types what a page of the documentation says, in one folder, with a device on loopback.
+"""A reader who types what a page of the documentation says, in one folder, with devices on loopback.
 
-What is on the page is typed as it stands but for `INSTEAD` and `ADDED`, the one place where anything is changed: a tiny model with random
-weights, moments in place of minutes, and an account that this machine has. While a run looks for widths, time is made of the number of
-weights (`FakeBench`): a model of a third of a millisecond has no stable speed-up. What `taco bench` and the agent time is real. Programs of ours run in this process, because
-importing torch for each would take longer than all they do; those that `make` starts are noted by a stand-in and then run so.
+What is on the page is typed as it stands but for `INSTEAD`, `THERE` and `ADDED`, the one place where anything is
+changed: a tiny model with random weights, moments in place of minutes, and an account that this machine has. While a
+run looks for widths, time is made of the number of weights (`FakeBench`): a model of a third of a millisecond has no
+stable speed-up. What `taco bench` and the agent time is real. Programs of ours run in this process, because importing
+torch for each would take longer than all they do; those that `make` starts are noted by a stand-in and then run so. A
+run finds the steps of the reader's last one, as if it had been stopped: those of other pictures or flags are not its.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ INSTEAD = {
     r"^(30|5)m$": "0.2s",
     r"^tf_efficientnet_lite0$": "test_efficientnet",
     r"^1,2,4$": "1",
-    r"^PICTURES$": "~/card",
-    r"^/media/card/DCIM$": "~/card",
 }
+#: And on the device, whose card this is.
+THERE = {r"^(PICTURES|/media/card/DCIM)$": "~/card"}
 #: What is typed more than the page says: beginning of the words -> more words.
 ADDED = {
     ("taco-export",): (
@@ -49,7 +51,7 @@ ADDED = {
         *("--threads", "1"),
     ),
     ("taco", "database", "build"): ("--model", "test_efficientnet", "--random-weights", "--shots", "5"),
-    ("taco", "bench"): ("--threads", "1"),
+    ("taco", "bench"): ("--threads", "1", "--idle", "0.1"),
     ("python3", "-m", "venv"): ("--without-pip",),  # which comes from the network's packages
     ("taco", "profile", "--target"): ("--threads", "1"),
     ("ssh-keygen",): ("-q", "-N", "", "-f", "id_ed25519"),  # where it would ask
@@ -95,6 +97,7 @@ class Reader:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self._patch = folder, patch
+        self._last: Path | None = None
         draw_task(folder / "photos")
         patch.chdir(folder)
         patch.setenv("TACO_CACHE", str(folder / "cache"))
@@ -145,7 +148,8 @@ class Reader:
 
     def type_there(self, line: str, place: str) -> Said:
         """Type one line on the device `trap1`, in a folder of it."""
-        typed = " ".join(instead(tuple(line.split())))
+        words = instead(tuple(line.split()))
+        typed = " ".join(re.sub(pattern, other, word) for word in words for pattern, other in THERE.items())
         return self.other("ssh", "trap1", f"cd {place} && {typed}")
 
     def other(self, *words: str) -> Said:
@@ -153,6 +157,8 @@ class Reader:
         return Said(done.returncode, done.stdout + done.stderr)
 
     def _ours(self, words: list[str]) -> Said:
+        if words[0] == "taco-export" and "--out" in words and "--dry-run" not in words:
+            self._hand_on(Path(words[words.index("--out") + 1]))
         out, err = io.StringIO(), io.StringIO()
         entry = cli.main_export if words[0] == "taco-export" else cli.main
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), logging_as_it_was():
@@ -160,6 +166,12 @@ class Reader:
             with pytest.raises(SystemExit) as ended:
                 entry()
         return Said(int(ended.value.code or 0), out.getvalue() + err.getvalue())
+
+    def _hand_on(self, run: Path) -> None:
+        """Give a new run the finished steps of the last one."""
+        if self._last is not None and not run.exists():
+            shutil.copytree(self._last / ".taco" / "steps", run / ".taco" / "steps")
+        self._last = run
 
     def _make(self, words: list[str]) -> Said:
         if not (self.folder / "Makefile").exists():
