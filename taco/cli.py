@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import taco
-from taco.commands import arguments, database, devices, front, inspect, printing, profile, report
+from taco.commands import arguments, database, devices, front, inspect, printing, profile, report, width_arguments
 from taco.commands.config import DEFAULT_TARGET, dump_config
 from taco.commands.flags import described, typed
 from taco.commands.request import make_request
@@ -116,10 +116,12 @@ def export(
     calibration: arguments.CalibrationOn = _DEFAULT.calibration,
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,
-    allocation: arguments.Allocation = _DEFAULT.allocation,
-    search: arguments.SearchHow = _DEFAULT.search,
-    search_evaluations: arguments.SearchEvaluations = _DEFAULT.search_evaluations,
-    widths: arguments.Widths = None,
+    allocation: width_arguments.Allocation = _DEFAULT.allocation,
+    search: width_arguments.SearchHow = _DEFAULT.search,
+    search_evaluations: width_arguments.SearchEvaluations = _DEFAULT.search_evaluations,
+    widths: width_arguments.Widths = None,
+    latency_table: width_arguments.LatencyTable = None,
+    feedback: width_arguments.Feedback = None,
     threads: arguments.Threads = None,
     runtime_device: arguments.RuntimeDevice = None,
     seed: arguments.Seed = _DEFAULT.seed,

@@ -45,11 +45,13 @@ class ExportOptions(BaseModel):
         speedup: Asked ratio of dense to compressed time, measured.
         latency_ms: Asked milliseconds a picture, measured.
         allocation: How widths are found: every unit by its own loss and time (or multiply-accumulates), or one ratio;
-            auto is one ratio, and unit by unit where a limit is asked.
+            auto is one ratio, and unit by unit where a limit is asked or a latency table is given.
         max_drop: Points that may be lost on the select pictures; the fastest such model is searched.
         search: How levels are chosen with `allocation="latency"`: by the sum of losses, or by judging whole models too.
         search_evaluations: Most models that such a search judges.
         widths: JSON file, unit -> channels to keep; nothing is searched.
+        latency_table: Table of a device that is not at hand; widths are then found by it, as an estimate.
+        feedback: Folder that came back from its device: its times correct the estimate.
         macs: Share of the dense multiply-accumulates to keep.
         max_bytes: Limit on the shipped file's size, beside the budget.
         max_macs: Limit on the multiply-accumulates of one picture.
@@ -108,6 +110,8 @@ class ExportOptions(BaseModel):
     search: Search = "dp"
     search_evaluations: int = 100
     widths: Path | None = None
+    latency_table: Path | None = None
+    feedback: Path | None = None
     macs: float | None = None
     max_bytes: float | None = None
     max_macs: float | None = None
@@ -238,6 +242,23 @@ def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         (asked is None or 0 < asked < math.inf, f"--latency-ms {asked}: a finite number of milliseconds above 0"),
         *((asked is None or value is None, f"--latency-ms and --{flag} exclude each other") for flag, value in others),
         (asked is None or options.pattern != "2:4", "--pattern 2:4 excludes --latency-ms"),
+        (
+            options.latency_table is None or options.device is None,
+            "--latency-table is for a device that is not at hand, and --device names one",
+        ),
+        (
+            options.latency_table is None or options.max_drop is None,
+            "--max-drop and --latency-table exclude each other: a table serves --latency-ms or --speedup",
+        ),
+        (
+            options.latency_table is None or asked is not None or options.speedup is not None,
+            "--latency-table needs --latency-ms or --speedup",
+        ),
+        (
+            options.latency_table is None or options.allocation != "uniform",
+            "--latency-table and --allocation uniform exclude each other: the table says what each unit takes",
+        ),
+        (options.feedback is None or options.latency_table is not None, "--feedback corrects a --latency-table"),
     )
 
 

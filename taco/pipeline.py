@@ -165,7 +165,8 @@ class _Job:
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
             dense, compressed, bench = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked)
-            if asked is not None and self.delivery.target.precision != precision:
+            decided = asked is not None or self.plan.budget.estimated
+            if decided and self.delivery.target.precision != precision:
                 self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
                 return self._narrow(dense)
             check_size(self.plan.budget.limits, compressed.shipped.size_bytes)

@@ -332,8 +332,8 @@ def test_every_offender_is_named_not_only_the_first() -> None:
     assert [line.partition(":")[0] for line in found] == ["taco.one", "taco.two"]
 
 
-def module_of(source: str, name: str = "taco.bundle") -> Module:
-    return Module(name, Path("bundle.py"), ast.parse(source), len(source.splitlines()))
+def module_of(source: str, name: str = "taco.model") -> Module:
+    return Module(name, Path("model.py"), ast.parse(source), len(source.splitlines()))
 
 
 def test_the_checks_see_lazy_relative_and_conditional_imports() -> None:

@@ -55,6 +55,8 @@ allocation = "latency"
 search = "evopress"
 search-evaluations = 50
 widths = "widths.json"
+latency-table = "table.json"
+feedback = "runs/back"
 macs = 0.25
 max-bytes = 4e6
 max-macs = 2e8
@@ -93,6 +95,7 @@ def test_any_flag_may_stand_in_the_file_and_paths_start_at_its_folder(tmp_path: 
     assert found["images"] == folder
     assert found["agnostic_images"] == folder / "other"
     assert found["unlabelled"] == folder / "frames"
+    assert (found["latency_table"], found["feedback"]) == (folder / "table.json", folder / "runs/back")
     assert (found["include"], found["exclude"]) == (("blocks.*",), ("*.conv_dw", "*.se.*"))
     assert found["from_run"] == folder / "runs/old"
     assert found["classes"] == ("fox", "hare, brown")

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from taco import api, cli
 from taco.address import parse_address
 from taco.attached.ondevice import Device, attached
+from taco.device.trt_kit import read_kit
 from taco.errors import MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
@@ -207,3 +208,21 @@ def test_int8_that_is_slower_than_fp16_there_is_given_up(pi_site: Path, tmp_path
         "fp16"
     }
     assert any("INT8 was given up" in warning for warning in report.warnings)
+
+
+@pytest.mark.slow
+def test_an_int8_folder_for_an_absent_jetson_holds_both_forms(pi_site: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"target": "jetson-orin-int8", "macs": 1.0}
+    folder = api.export(tiny_run.options(pi_site, tmp_path / "out", **asked)).folder
+    kit = read_kit(str(folder))
+    assert {name: model.precision for name, model in kit.models.items()} == {
+        "dense": "int8", "compressed": "int8", "dense_fp16": "fp16", "compressed_fp16": "fp16", "baseline_fp32": "fp32",
+    }  # fmt: skip
+    for name in ("dense", "compressed"):
+        assert kit.models[name].weak != kit.models[name].strong
+        assert precision_of(onnx.load(folder / kit.models[f"{name}_fp16"].weak)) == "fp16"
+    assert kit.instead == {"dense": "dense_fp16", "compressed": "compressed_fp16"}
+    assert set(kit.owners) == set(kit.models) - {"baseline_fp32"}
+    assert kit.owners["compressed_fp16"]
+    assert set(kit.shown.host) == {"compressed", "compressed_fp16"}
+    assert STAND_IN in (folder / "report.md").read_text().lower().replace("\N{NO-BREAK SPACE}", " ")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from taco.options import Allocate, Calibration, Pattern, Search, SplitBy
+from taco.options import Calibration, Pattern, SplitBy
 
 TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 
@@ -121,36 +121,6 @@ MaxDrop = Annotated[
         help="The fastest model that loses at most so many points of accuracy on held-out shots. Many shots make this "
         "sure, few make it a guess; the report tells the drop on unseen pictures.",
         rich_help_panel=SIZE,
-    ),
-]
-SearchHow = Annotated[
-    Search,
-    typer.Option(
-        metavar="METHOD",
-        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin "
-        "there, then judge whole models too.",
-        rich_help_panel=EXPERT,
-    ),
-]
-SearchEvaluations = Annotated[
-    int, typer.Option(metavar="N", help="Models that spdy or evopress judge, at most.", rich_help_panel=EXPERT)
-]
-Widths = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Keep exactly these widths: JSON of units and channels, or the manifest.json of another bundle.",
-        rich_help_panel=EXPERT,
-    ),
-]
-Allocation = Annotated[
-    Allocate,
-    typer.Option(
-        metavar="HOW",
-        help="How widths are found. latency: every unit by its own loss and measured time, or with --macs by its "
-        "multiply-accumulates; residual blocks may be left out. uniform: one ratio for all. auto: uniform, and latency "
-        "where --max-bytes, --max-macs or --max-memory is asked.",
-        rich_help_panel=EXPERT,
     ),
 ]
 Macs = Annotated[

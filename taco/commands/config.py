@@ -54,6 +54,8 @@ _EXAMPLES: Mapping[str, object] = {
     "damping": 0.01,
     "agnostic_images": "other-pictures/",
     "unlabelled": "frames/",
+    "latency_table": "orin.json",
+    "feedback": "runs/orin",
     "gate_drop": 2.0,
     "gate_class_drop": 5.0,
     "bake_preprocessing": True,

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from taco.commands import arguments, printing
+from taco.commands import arguments, printing, width_arguments
 from taco.commands.config import DEFAULT_TARGET, default_out, split_names
 from taco.commands.flags import typed
 from taco.commands.request import Request, make_request
@@ -25,7 +25,7 @@ _FRONT = "The front"
 #: A front has budgets of its own.
 _NOT_USED = (
     *("speedup", "latency_ms", "macs", "sparsity", "pattern", "widths", "include", "exclude"),
-    *("max_bytes", "max_macs", "max_memory"),
+    *("max_bytes", "max_macs", "max_memory", "latency_table", "feedback"),
 )
 
 
@@ -94,8 +94,8 @@ def front(
     ] = False,
     split_by: arguments.SplitWhat = _DEFAULT.split_by,
     max_images: arguments.MaxImages = _DEFAULT.max_images,
-    search: arguments.SearchHow = _DEFAULT.search,
-    search_evaluations: arguments.SearchEvaluations = _DEFAULT.search_evaluations,
+    search: width_arguments.SearchHow = _DEFAULT.search,
+    search_evaluations: width_arguments.SearchEvaluations = _DEFAULT.search_evaluations,
     threads: arguments.Threads = None,
     seed: arguments.Seed = _DEFAULT.seed,
     random_weights: arguments.RandomWeights = False,

@@ -144,9 +144,10 @@ def plan(found: Plan, config: Path | None = None) -> str:
         config: The settings file that was used.
     """
     options, budget = found.options, found.budget
-    how = f"--speedup {budget.speedup:g}, measured" if budget.speedup else f"--macs {budget.macs or 1:g}"
+    clock = "an estimate by the latency table" if budget.estimated else "measured"
+    how = f"--speedup {budget.speedup:g}, {clock}" if budget.speedup else f"--macs {budget.macs or 1:g}"
     if budget.latency_ms is not None:
-        how = f"--latency-ms {budget.latency_ms:g}, measured"
+        how = f"--latency-ms {budget.latency_ms:g}, {clock}"
     if budget.max_drop is not None:
         how = f"--max-drop {budget.max_drop:g} points on the select pictures, the fastest such model"
     if budget.given:
@@ -232,7 +233,9 @@ def _lines(report: Report) -> list[tuple[str, str]]:
 
     latency = report.latency_ms
     if latency is None or report.speedup is None:
-        return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}"), *_device(report)]
+        found = report.estimate
+        told = f"; estimated {found.dense_ms:.2f} ms -> {found.compressed_ms:.2f} ms a picture" if found else ""
+        return [*lines, ("speed", f"not measured; widths chosen by {report.chosen_by}{told}"), *_device(report)]
     rounds = report.speedup_rounds or []
     spread = f"{min(rounds):.2f} to {max(rounds):.2f} over {len(rounds)} rounds" if rounds else ""
     where = "this machine" if report.local else f"the {report.target}"

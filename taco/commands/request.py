@@ -145,7 +145,7 @@ def _unmeasurable(
     if field not in values or field in asked or values["target"] == stored.get("target"):
         return ""
     target = load_target(str(values["target"]))
-    if target.local or values.get("device") is not None:
+    if target.local or values.get("device") is not None or values.get("latency_table") is not None:
         return ""
     return (
         f"the earlier run's --{field.replace('_', '-')} {values[field]} cannot be measured for {target.name} here: "

@@ -22,7 +22,10 @@ from taco.latency.table import LatencyTable, cache_folder, device_words, read_ta
 log = logging.getLogger(__name__)
 
 #: Sources that decide what is timed, and at which widths.
-_SOURCES = ("attention", "blocks", "coupling", "micromodels", "model", "profiling", "units")
+_SOURCES = (
+    *("graph/attention", "graph/blocks", "graph/coupling"),
+    *("search/micromodels", "search/profiling", "model", "units"),
+)
 _PACKAGES = ("timm", "torch", "torch-pruning")
 
 

@@ -19,9 +19,11 @@ _CURRENCIES = {
 
 
 def loop_sections(report: Report) -> tuple[Section, ...]:
-    """How units were decided, by a clock or by MACs, and the profile behind it; nothing where one ratio was taken."""
+    """How units were decided, by a clock, a table or MACs, and the profile behind it; nothing with one ratio."""
     if report.profile is None:
         return () if report.currency is None else (_macs_section(report),)
+    if report.estimate is not None and report.budget_ms is not None:
+        return (_estimate_section(report, report.profile, report.budget_ms),)
     meaning = (
         "Each block was timed at several widths on the device; the widths with the least loss within the budget were "
         "chosen, and the whole model was measured and the prediction corrected until it fitted."
@@ -45,6 +47,24 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
                 *_search(report.level_search),
                 *_allocation(report),
             ),
+        ),
+    )
+
+
+def _estimate_section(report: Report, profile: ProfileSection, budget_ms: float) -> Section:
+    return Section(
+        "loop",
+        "How an estimate decided the widths",
+        "No device was at hand. A latency table from elsewhere says what each block takes at several widths; the "
+        f"levels with the least loss whose estimate lies within {budget_ms:.3f} ms were chosen. Nothing was measured "
+        "for this model.",
+        (
+            *_profile(profile),
+            *_currency(report.currency),
+            *_left_out(report.blocks),
+            *_limits(report.limits),
+            *_search(report.level_search),
+            *_allocation(report),
         ),
     )
 

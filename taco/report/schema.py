@@ -229,6 +229,16 @@ class RefitSection(Frozen):
     failed: str | None = Field(description="why refitting in order failed; null where it did not")
 
 
+class Estimate(Frozen):
+    """What a latency table from elsewhere predicts for a device that was not at hand. No result of it."""
+
+    dense_ms: float
+    compressed_ms: float
+    device: str = Field(description="the device that the table is of, in words")
+    corrected: bool = Field(description="by the times of a folder that came back from its device")
+    stand_in: bool = Field(description="no NVIDIA machine but a stand-in for it gave the times")
+
+
 class SparseLayer(Frozen):
     """One layer whose weights became zero."""
 
@@ -312,6 +322,7 @@ class Report(Frozen):
     )
     level_search: LevelSearch | None = Field(default=None, description="null where losses were only added up")
     max_drop: DropSearchSection | None = Field(default=None, description="null without --max-drop")
+    estimate: Estimate | None = Field(default=None, description="null where no table from elsewhere chose the widths")
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")

@@ -117,10 +117,21 @@ def _unmeasured(report: Report) -> Note:
     where = "this machine" if report.local else f"the {report.target}"
     return Note(
         f"Not measured: nothing was timed on {where}, so nobody knows yet whether the small model is faster there. "
-        f"It does {wording.percent(share)} of the arithmetic of the dense model, which is no promise of speed, "
-        f"and {_accuracy_clause(report)}.",
+        f"{_estimate(report)}It does {wording.percent(share)} of the arithmetic of the dense model, which is no "
+        f"promise of speed, and {_accuracy_clause(report)}.",
         Tone.WARN,
     )
+
+
+def _estimate(report: Report) -> str:
+    """Say what a table from elsewhere predicts; nothing without one."""
+    found = report.estimate
+    if found is None:
+        return ""
+    whose = "a stand-in, not run on hardware" if found.stand_in else found.device
+    corrected = ", corrected by a folder that ran on its device" if found.corrected else ""
+    times = f"{wording.milliseconds(found.compressed_ms)} instead of {wording.milliseconds(found.dense_ms)}"
+    return f"An estimate, by the latency table of {whose}{corrected}: {times}. "
 
 
 def _accuracy_clause(report: Report) -> str:

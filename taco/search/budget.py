@@ -60,6 +60,7 @@ class Budget:
     """What decides: a speed-up, milliseconds, a share of the MACs (1 cuts nothing), zeros, points, or given widths.
 
     `limits` hold beside it; a share of 1 then is no reason to cut nothing.
+    `estimated`: no clock here decides on the first two but a table from elsewhere.
     """
 
     speedup: float | None
@@ -69,6 +70,7 @@ class Budget:
     max_drop: float | None = None
     given: bool = False
     limits: Limits = dataclasses.field(default_factory=Limits)
+    estimated: bool = False
 
     @property
     def timed(self) -> bool:
@@ -78,6 +80,8 @@ class Budget:
     @property
     def words(self) -> str:
         """What chose the widths, for the report."""
+        if self.estimated:
+            return "an estimate by a latency table from elsewhere, not measured latency"
         if self.timed:
             return "measured latency"
         if self.sparsity is not None:
@@ -106,7 +110,14 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
 
     Raises:
         MeasurementError: A speed-up is asked where nothing can be measured, or levels by their measured time are.
+        InputError: A table from elsewhere is given where times can be taken.
     """
+    estimated = options.latency_table is not None
+    if estimated and measurable:
+        raise InputError(
+            f"--latency-table is for a device that is not at hand, and {target.name} can be timed",
+            "Leave it out, and give --allocation latency: the table of this device is measured and kept",
+        )
     if options.sparse:
         return Budget(None, 1.0, options.zeros)
     if options.widths is not None:
@@ -122,20 +133,20 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
     if options.speedup is None and options.latency_ms is None:
         usual = 1.0 if limits else target.default_macs
         return Budget(None, usual if options.macs is None else options.macs, limits=limits)
-    if not measurable:
+    if not measurable and not estimated:
         flag = "--latency-ms" if options.speedup is None else "--speedup"
         raise MeasurementError(
             f"{flag} needs a measurement on the {target.name}, and none that can be timed is attached",
             f"Give --macs SHARE instead (default {target.default_macs:g}); it is chosen by MACs and says so",
         )
-    return Budget(options.speedup, None, latency_ms=options.latency_ms, limits=limits)
+    return Budget(options.speedup, None, latency_ms=options.latency_ms, limits=limits, estimated=estimated)
 
 
 def decide_allocation(options: ExportOptions, budget: Budget) -> How:
-    """Return how widths are found: auto is one ratio, and unit by unit where limits hold beside the budget."""
+    """Return how widths are found: auto is one ratio, and unit by unit where limits hold or a table is given."""
     if options.allocation != "auto":
         return options.allocation
-    return "latency" if budget.limits else "uniform"
+    return "latency" if budget.limits or budget.estimated else "uniform"
 
 
 def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:

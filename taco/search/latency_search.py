@@ -141,9 +141,15 @@ class LatencySearcher:
         spare = narrower(space, best, rounds[-1].line, _SPARE)
         return Searched((best.choice, *spare), tuple(rounds), sought=found)
 
-    def offered(self, progress: Progress) -> Offered:
-        """Return what may be chosen: of this run, of the cache, or measured and probed now."""
-        table, probed = self.table(progress), probed_once(self.searcher, self.prober, progress)
+    def offered(self, progress: Progress, given: LatencyTable | None = None) -> Offered:
+        """Return what may be chosen: of this run, of the cache, or measured and probed now.
+
+        Args:
+            progress: Told about what takes time.
+            given: Times from elsewhere; nothing is measured then.
+        """
+        table = self.table(progress) if given is None else given
+        probed = probed_once(self.searcher, self.prober, progress)
         losses = losses_of(self.searcher, probed)
         chosen = currency_of(losses, probed)
         options = self.options(table, losses, chosen.currency)

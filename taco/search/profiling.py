@@ -90,6 +90,12 @@ class Profiler:
         steps = steps_of(units, self.target.channel_multiple)
         return {u.name: widths_of(u, steps[u.name]) for u in units}
 
+    @functools.cached_property
+    def architecture(self) -> str:
+        """Hash of the units, what holds them, the widths that are asked for, and the input size."""
+        asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
+        return content_key([asked, list(self.input_size)])
+
     def key(self) -> TableKey:
         """Return the key of the table that profiling would make.
 
@@ -101,7 +107,6 @@ class Profiler:
         target, machine = self.target, self.machine or probe()
         if self.machine is None and (missing := self.exporter.check(target)):
             raise MeasurementError(f"{target.name} cannot be timed here: {'; '.join(missing)}", "Aim at this machine")
-        asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
         return TableKey(
             device=device_words(machine),
             runtime=target.runtime,
@@ -110,7 +115,7 @@ class Profiler:
             precision=target.precision,
             threads=1 if target.runtime == "trt" else self._threads(machine),
             model=self.name,
-            architecture=content_key([asked, list(self.input_size)]),
+            architecture=self.architecture,
         )
 
     def _threads(self, machine: Mapping[str, Any]) -> int:

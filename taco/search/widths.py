@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from taco.allocate import Allocation
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.search.budget import Budget, How, Searcher, decide_allocation
+from taco.search.estimate import Estimator, estimated_by
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_ladder import latency_ladder
 from taco.search.latency_search import LatencySearcher
@@ -59,7 +61,7 @@ class WidthSearch:
         profiler: Times units; used by the loop alone.
         prober: Cuts units and compares answers; not used for one ratio.
         budget: What was asked.
-        options: How widths are found.
+        options: How widths are found, and the table where no clock can decide.
         progress: Told about every step.
     """
 
@@ -76,6 +78,8 @@ class WidthSearch:
         Raises:
             BudgetInfeasibleError: The budget cannot be reached; says what can.
         """
+        if self.budget.estimated and self.options.latency_table is not None:
+            return self._estimated(self.options.latency_table)
         budget, looped = self.budget, self.budget.timed and self.how == "latency"
         dense_ms = self.dense_ms() if looped or budget.latency_ms is not None else None
         asked = budget.speedup
@@ -105,9 +109,33 @@ class WidthSearch:
             "allocation": self.how,
             "target": self.searcher.bench.key(),
         }
-        if looped and self.options.search != "dp":
-            depends["search"] = [self.options.search, self.options.search_evaluations, self.options.seed]
+        if looped:
+            depends |= self._searched_how()
         return Found(self.searcher.rundir.json_step("widths", depends, find, measured=budget.timed), asked)
+
+    def _estimated(self, table: Path) -> Found:
+        """Find the widths by a table from elsewhere: no clock here can decide."""
+        estimator = Estimator(self.profiler, self.latency, table, self.options.feedback)
+
+        def find() -> dict[str, Any]:
+            with self.progress.step("find the widths by the latency table"):
+                return estimator.find(self.budget, self.progress)
+
+        depends: dict[str, Any] = {
+            "dense": self.searcher.dense_artifact.sha256,
+            "budget": dataclasses.asdict(self.budget),
+            "target": self.searcher.bench.key(),
+            "estimated_by": estimated_by(self.options),
+            **self._searched_how(),
+        }
+        return Found(self.searcher.rundir.json_step("estimated-widths", depends, find), None)
+
+    def _searched_how(self) -> dict[str, Any]:
+        """Return what a search of whole models depends on; empty without one."""
+        options = self.options
+        if options.search == "dp":
+            return {}
+        return {"search": [options.search, options.search_evaluations, options.seed]}
 
     @property
     def how(self) -> How:

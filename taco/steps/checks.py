@@ -111,4 +111,5 @@ def loop_fields(done: Finished) -> dict[str, Any]:
         "allocation": [schema.UnitLevel(**u) for u in found["allocation"]],
         "profile": schema.ProfileSection(**found["profile"]),
         "level_search": None if searched is None else LevelSearch(**searched),
+        "estimate": schema.Estimate(**found["estimate"]) if "estimate" in found else None,
     }

@@ -28,6 +28,7 @@ from taco.search.budget import (
     measurable,
     units_or_error,
 )
+from taco.search.estimate import estimated_by
 from taco.search.given_widths import read_widths
 from taco.steps.keys import versions
 from taco.targets.loading import Target
@@ -64,6 +65,7 @@ class Plan:
             "options": absolute,
             "class_map_sha256": sha256_of(self.options.class_map) if self.options.class_map else None,
             "widths": dict(self.widths) if self.widths is not None else None,
+            "estimated_by": estimated_by(self.options),
             "pictures": content_key(self.listings.fingerprint()),
             "unlabelled": content_key(self.frames.fingerprint()),
             "weights_sha256": self.generalist.weights_sha256,

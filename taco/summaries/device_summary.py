@@ -91,7 +91,8 @@ def device_warnings(done: Finished) -> list[str]:
         if plan.target.local:
             return []
         nothing = "nothing was measured"
-        chosen = nothing if plan.options.sparse else f"widths were chosen by MACs and {nothing}"
+        how = "an estimate" if plan.budget.estimated else "MACs"
+        chosen = nothing if plan.options.sparse else f"widths were chosen by {how} and {nothing}"
         return [f"no {plan.target.name} was attached: {chosen}"]
     found = []
     if device.emulated:

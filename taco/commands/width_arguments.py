@@ -1,0 +1,60 @@
+"""The experts' flags of `taco export` that say how widths are found, as typer types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taco.commands.arguments import EXPERT
+from taco.options import Allocate, Search
+
+Allocation = Annotated[
+    Allocate,
+    typer.Option(
+        metavar="HOW",
+        help="How widths are found. latency: every unit by its own loss and measured time, or with --macs by its "
+        "multiply-accumulates; residual blocks may be left out. uniform: one ratio for all. auto: uniform, and latency "
+        "where --max-bytes, --max-macs or --max-memory is asked.",
+        rich_help_panel=EXPERT,
+    ),
+]
+SearchHow = Annotated[
+    Search,
+    typer.Option(
+        metavar="METHOD",
+        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin "
+        "there, then judge whole models too.",
+        rich_help_panel=EXPERT,
+    ),
+]
+SearchEvaluations = Annotated[
+    int, typer.Option(metavar="N", help="Models that spdy or evopress judge, at most.", rich_help_panel=EXPERT)
+]
+Widths = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep exactly these widths: JSON of units and channels, or the manifest.json of another bundle.",
+        rich_help_panel=EXPERT,
+    ),
+]
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TABLE.json",
+        help="For --speedup or --latency-ms of a device that is not at hand: find widths by a table that "
+        "`taco profile` made there. An estimate, and marked as one everywhere.",
+        rich_help_panel=EXPERT,
+    ),
+]
+Feedback = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="With --latency-table: an earlier export's folder that came back from the device. Its times correct the "
+        "estimate.",
+        rich_help_panel=EXPERT,
+    ),
+]
