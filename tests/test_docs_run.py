@@ -157,7 +157,7 @@ TYPED: dict[str, dict[str, Effect]] = {
         "taco profile --target host-cpu --model tf_efficientnet_lite0": Effect("cells"),
         "taco profile show --plot latency.png": Effect(makes=("latency.png",)),
         "taco database build photos/ --out db": Effect(makes=("db/index.json",)),
-        "taco database show db": Effect("unstructured"),
+        "taco database show db": Effect("conv_head"),
     },
     "faq.md": {
         "taco-export photos/ --target host-cpu --speedup 1.5 --allocation latency --out runs/fast": Effect(

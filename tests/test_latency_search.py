@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,19 +80,27 @@ def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
     assert report.width_ratio == pytest.approx(sum(kept.values()) / sum(layer.dense for layer in report.layers))
 
 
+def going_on(before: Path, out: Path) -> Path:
+    """Make a folder that holds the steps of another run, and nothing that was measured."""
+    shutil.copytree(before / ".taco" / "steps", out / ".taco" / "steps")
+    return out
+
+
 @pytest.mark.slow
 def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench) -> None:
     dense = exported(task, tmp_path / "a", speedup=1.3).latency_ms
     assert dense is not None
-    report = exported(task, tmp_path / "b", latency_ms=dense.dense.p50 / 1.3)
+    report = exported(task, going_on(tmp_path / "a", tmp_path / "b"), latency_ms=dense.dense.p50 / 1.3)
     assert report.speedup_asked == pytest.approx(1.3)
     assert report.budget_ms == pytest.approx(dense.dense.p50 / 1.3)
     assert report.latency_ms is not None
     assert report.latency_ms.compressed.p50 <= report.budget_ms
-    roomy = exported(task, tmp_path / "c", latency_ms=10 * dense.dense.p50)
+    roomy = exported(task, going_on(tmp_path / "a", tmp_path / "c"), latency_ms=10 * dense.dense.p50)
     assert roomy.width_ratio == 1.0
     assert any("already is inside the budget" in w for w in roomy.warnings)
-    uniform = exported(task, tmp_path / "d", latency_ms=dense.dense.p50 / 1.3, allocation="uniform")
+    uniform = exported(
+        task, going_on(tmp_path / "a", tmp_path / "d"), latency_ms=dense.dense.p50 / 1.3, allocation="uniform"
+    )
     assert uniform.speedup is not None
     assert uniform.speedup >= 1.3
     assert (uniform.rounds, uniform.budget_ms) == ([], None)
