@@ -6,6 +6,7 @@ fails, and so does an entry whose line is gone. What is changed of a line stands
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
@@ -80,6 +81,11 @@ def with_runtime(reader: Reader, homes: list[Path]) -> None:
 
 def pictures_on_the_card(reader: Reader, homes: list[Path]) -> None:
     shutil.copytree(reader.folder / "photos" / "ash", homes[0] / "card")
+
+
+def named_once(reader: Reader, homes: list[Path]) -> None:
+    rows = [row for part in (homes[0] / "results").glob("*.csv") for row in csv.DictReader(part.open())]
+    assert len(rows) == len(list((homes[0] / "card").iterdir())), rows
 
 
 def jetpack(reader: Reader, homes: list[Path]) -> None:
@@ -208,7 +214,7 @@ TYPED: dict[str, dict[str, Effect]] = {
         ),
         "taco deploy --rollback --device ssh://pi@trap1": Effect("bundles"),
         "~/taco-export/venv/bin/python ~/taco-export/bundles/current/agent.pyz watch "
-        "~/taco-export/bundles/current /media/card/DCIM results": Effect(there="~"),
+        "~/taco-export/bundles/current /media/card/DCIM results": Effect(there="~", then=named_once),
         "taco bench runs/pi --device ssh://pi@trap1 --sustained 30m --frames-per-day 2000"
         " --battery-wh 100 --report": Effect(page=("runs/pi/report.html", "2,?000")),
         "make bench-raspberry-pi-5 DEVICE=ssh://pi@trap1 RUN=runs/pi": Effect("runs/pi/report.html"),
