@@ -103,6 +103,10 @@ class Reader:
         draw_task(folder / "photos")
         patch.chdir(folder)
         patch.setenv("TACO_CACHE", str(folder / "cache"))
+        home = Path.home()
+        for name, usual in (("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):
+            patch.setenv(name, os.environ.get(name, str(home / usual)))  # where matplotlib has its list of fonts
+        patch.setenv("HOME", str(folder))  # the local device's work folder and its lease
         patch.setattr(delivery, "IDLE_S", 0.05)
         installed(FakeBench(), patch)
         for module in (budget, benching):
