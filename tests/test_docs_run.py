@@ -174,7 +174,7 @@ TYPED: dict[str, dict[str, Effect]] = {
             page=("runs/trap1/report.html", "2,?000")
         ),
         "taco report diff runs/trap1 runs/trap2 --html diff.html": Effect(makes=("diff.html",), first=second_run),
-        "taco devices unlock --device ssh://pi@trap1": Effect(first=with_runtime),
+        "taco devices unlock --device ssh://pi@trap1": Effect("nobody had it", first=with_runtime),
     },
     "camera-traps.md": {
         "taco-export photos/ --boxes md.json --target host-cpu --speedup 1.5 --out runs/trap1": Effect(
@@ -227,7 +227,7 @@ TYPED: dict[str, dict[str, Effect]] = {
         "taco-export photos/ --target host-cpu-openvino-int8 --speedup 2 --out runs/nuc": Effect(
             makes=run_of("runs/nuc")
         ),
-        "taco bench runs/nuc --sweep 1,2,4": Effect("1 thread"),
+        "taco bench runs/nuc --sweep 1,2,4": Effect("1 threads: "),
         "taco devices doctor --device ssh://ada@nuc1": Effect("pip install"),
         "taco-export photos/ --target intel-nuc --device ssh://ada@nuc1 --speedup 1.5 --out runs/nuc": Effect(
             makes=run_of("runs/nuc"), first=with_runtime
