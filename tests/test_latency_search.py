@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import draw_task
-from test_pipeline import FakeBench, hashes, options, weights_only
+from test_pipeline import FakeBench, hashes, options
 
 from taco import api
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
@@ -21,7 +20,6 @@ from taco.search import budget as search
 from taco.search.latency_search import Searched, with_or_without
 from taco.search.probes import Probed
 from taco.steps import delivery
-from taco.steps.converting import Converter
 from taco.timing.timings import BenchResult
 
 ASKED = {"target": "host-cpu", "allocation": "latency"}
@@ -46,7 +44,6 @@ def bench(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
         return fake(self, models, rounds)
 
     monkeypatch.setattr(search.Bench, "time", time)
-    monkeypatch.setattr(Converter, "trial", weights_only)
     monkeypatch.setenv("TACO_CACHE", str(cache))
     return fake
 
@@ -80,27 +77,19 @@ def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
     assert report.width_ratio == pytest.approx(sum(kept.values()) / sum(layer.dense for layer in report.layers))
 
 
-def going_on(before: Path, out: Path) -> Path:
-    """Make a folder that holds the steps of another run, and nothing that was measured."""
-    shutil.copytree(before / ".taco" / "steps", out / ".taco" / "steps")
-    return out
-
-
 @pytest.mark.slow
 def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench) -> None:
     dense = exported(task, tmp_path / "a", speedup=1.3).latency_ms
     assert dense is not None
-    report = exported(task, going_on(tmp_path / "a", tmp_path / "b"), latency_ms=dense.dense.p50 / 1.3)
+    report = exported(task, tmp_path / "b", latency_ms=dense.dense.p50 / 1.3)
     assert report.speedup_asked == pytest.approx(1.3)
     assert report.budget_ms == pytest.approx(dense.dense.p50 / 1.3)
     assert report.latency_ms is not None
     assert report.latency_ms.compressed.p50 <= report.budget_ms
-    roomy = exported(task, going_on(tmp_path / "a", tmp_path / "c"), latency_ms=10 * dense.dense.p50)
+    roomy = exported(task, tmp_path / "c", latency_ms=10 * dense.dense.p50)
     assert roomy.width_ratio == 1.0
     assert any("already is inside the budget" in w for w in roomy.warnings)
-    uniform = exported(
-        task, going_on(tmp_path / "a", tmp_path / "d"), latency_ms=dense.dense.p50 / 1.3, allocation="uniform"
-    )
+    uniform = exported(task, tmp_path / "d", latency_ms=dense.dense.p50 / 1.3, allocation="uniform")
     assert uniform.speedup is not None
     assert uniform.speedup >= 1.3
     assert (uniform.rounds, uniform.budget_ms) == ([], None)
