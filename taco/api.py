@@ -113,7 +113,7 @@ def export(
             with progress.step(f"put the bundle on {plan.device.name}"):
                 folders = deploy_others(done.units, Bundle(options.out))
                 placed = plan.device.deploy(Bundle(options.out), there=engine_there(done))
-                report = deployed(report, placed.folder, folders)
+                report = deployed(report, plan.device.probe["executable"], placed.folder, folders)
         with progress.step("write the report"):
             write_report(report, options.out)
         rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})

@@ -51,18 +51,18 @@ def browser() -> str:
     return found
 
 
-def look(pages: Sequence[tuple[str, int]], folder: Path, *, dark: bool = False, shot: bool = False) -> Seen:
+def look(pages: Sequence[tuple[str, int]], folder: Path, *, dark: bool = False, shot: int = 0) -> Seen:
     """Show pages and measure them.
 
     Args:
         pages: HTML and width (CSS pixels) of each frame.
         folder: For the wrapper page and the browser's own files.
         dark: Whether the reader prefers dark colours.
-        shot: Whether to take a screenshot, too.
+        shot: Height of a screenshot, CSS pixels; 0 takes none. Painting 40,000 takes nine times as long as 12,000.
     """
     lefts = [sum(width + _GAP for _, width in pages[:index]) for index in range(len(pages))]
     # Frames outside the window are laid out, and measured, but not painted.
-    window = f"{lefts[-1] + pages[-1][1]},{HEIGHT}" if shot else "800,600"
+    window = f"{lefts[-1] + pages[-1][1]},{shot}" if shot else "800,600"
     wrapper = folder / "wrapper.html"
     wrapper.write_text(_wrapper(pages, lefts), encoding="utf-8")
     picture = folder / "shot.png"

@@ -1,14 +1,10 @@
-"""The documentation: every command in it exists with every option that is given; the quick start is really run."""
+"""The documentation: every command in it exists with every option that is given (test_docs_run.py runs them)."""
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib.util
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,76 +13,17 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from conftest import ROOT, draw_task
+from conftest import ROOT
+from pages import DOCS, PAGES, Command, blocks, commands, split
 from typer.core import TyperGroup
 
 from taco import api, cli
 from taco.device.agent import main as agent
 from taco.targets.loading import target_names
 
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-SHELL = ("sh", "bash")
 #: Programs that are not ours.
 OUTSIDE = {"cd", "export", "mkdir", "ssh", "ssh-keygen", "ssh-copy-id", "scp", "sudo", "true"}
 PYTHONS = ("python", "python3")
-#: What the run of the quick start puts in place of what a page says: the one place where paths are changed.
-STANDS_FOR = {"photos/": "site", "runs/trap1": "run", "answers.csv": "answers.csv"}
-#: Makes it quick; what it finds is worth nothing.
-QUICK = ("--model", "test_efficientnet", "--random-weights", "--shots", "5", "--recover-minutes", "0", "--force")
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """One command of a page."""
-
-    page: Path
-    line: int
-    words: tuple[str, ...]
-    named: bool = False  # in a sentence, where it may stand without its arguments
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}: {shlex.join(self.words)}"
-
-
-def blocks(page: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line, language and text of every fenced block."""
-    fence, begin, language, lines = "", 0, "", list[str]()
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
-        opened = re.match(r"(`{3,})(\w*)$", line.strip())
-        if not fence and opened:
-            fence, begin, language, lines = opened[1], number + 1, opened[2], []
-        elif fence and line.strip() == fence:
-            yield begin, language, "\n".join(lines)
-            fence = ""
-        elif fence:
-            lines.append(line)
-
-
-def commands(page: Path) -> list[Command]:
-    """Return the commands of a page: those in shell blocks, and those in `code` that begin with one of our programs."""
-    found = []
-    for begin, language, text in blocks(page):
-        if language in SHELL:
-            joined = re.sub(r"\\\n\s*", " ", text)
-            for offset, line in enumerate(joined.splitlines()):
-                found += [Command(page, begin + offset, words) for words in _split(line)]
-    prose = re.sub(r"```.*?```", lambda m: "\n" * m[0].count("\n"), page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for match in re.finditer(r"`((?:taco|taco-export|make) [^`]+)`", prose):
-        line = prose.count("\n", 0, match.start()) + 1
-        found += [Command(page, line, words, named=True) for words in _split(re.sub(r"[\[\]]", "", match[1]))]
-    return found
-
-
-def _split(line: str) -> Iterator[tuple[str, ...]]:
-    """Yield the words of every command of a line, also of one that ssh is given."""
-    for part in re.split(r"&&|\|\|?|;", line) if "'" not in line else [line]:
-        words = shlex.split(part, comments=True)
-        words = words[: next((i for i, w in enumerate(words) if w.startswith((">", "<"))), len(words))]
-        if words:
-            yield tuple(words)
-        if words[:1] == ["ssh"] and len(words) == 3:
-            yield from _split(words[2])
 
 
 ALL = [command for page in PAGES for command in commands(page)]
@@ -194,7 +131,7 @@ def test_every_command_of_a_page_exists(page: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_a_wrong_command_is_found(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (words,) = _split(line)
+    (words,) = split(line)
     with pytest.raises((AssertionError, ModuleNotFoundError)):
         check(Command(ROOT, 0, words))
 
@@ -251,37 +188,3 @@ def test_the_python_page_names_the_whole_api() -> None:
             for node in ast.walk(ast.parse(code)):
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "api":
                     assert node.attr in api.__all__
-
-
-@pytest.mark.slow
-def test_the_quick_start_does_what_it_says(tmp_path: Path) -> None:
-    draw_task(tmp_path / "site")
-    done = []
-    for command in commands(DOCS / "index.md"):
-        program = Path(command.words[0]).name
-        if program not in ("taco", "taco-export"):
-            continue
-        words = [STANDS_FOR.get(word, word) for word in command.words[1:]]
-        entry = "main_export" if program == "taco-export" else "main"
-        extra = QUICK if program == "taco-export" else ()
-        code = f"import sys; sys.argv[0] = {program!r}; from taco.cli import {entry}; {entry}()"
-        ran = subprocess.run(
-            [sys.executable, "-c", code, *words, *extra], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-        done.append(words[0] if program == "taco" else program)
-    assert done == ["taco-export", "taco-export", "predict", "verify", "evaluate", "bench", "report"]
-    assert (tmp_path / "run" / "report.html").is_file()
-    assert (tmp_path / "answers.csv").read_text().count("\n") == 25
-    for _, language, code in blocks(DOCS / "api.md"):
-        if language == "python":
-            for said, real in {**STANDS_FOR, "frames/": "site", '"speedup": 1.5,': '"speedup": 1.5, **quick,'}.items():
-                code = code.replace(said, real)
-            quick = (
-                "quick = dict(model='test_efficientnet', random_weights=True, shots=5, recover_minutes=0, force=True)\n"
-            )
-            again = subprocess.run(  # the same request: the finished run is found, and nothing is done twice
-                [sys.executable, "-c", quick + code], cwd=tmp_path, capture_output=True, text=True, check=False
-            )
-            assert again.returncode == 0, again.stderr
-            assert again.stdout.count("site") == 24

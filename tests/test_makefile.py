@@ -20,19 +20,23 @@ with open({log!r}, "a") as stream:
 HOSTILE = 'it\'s $(touch x); `touch y` "q" $HOME *.jpg'
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with our Makefile, and programs that only note what they are given."""
-    shutil.copy(ROOT / "Makefile", tmp_path)
+def with_noting_programs(folder: Path) -> Path:
+    """Put our Makefile into a folder, and programs that only note what they are given."""
+    shutil.copy(ROOT / "Makefile", folder)
     for name in ("pyproject.toml", "constraints.txt"):
-        (tmp_path / name).touch()
-    programs = tmp_path / ".venv" / "bin"
+        (folder / name).touch()
+    programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("taco", "taco-export", "python"):
-        (programs / name).write_text(STUB.format(python=sys.executable, log=str(tmp_path / "log")))
+        (programs / name).write_text(STUB.format(python=sys.executable, log=str(folder / "log")))
         (programs / name).chmod(0o755)
-    (tmp_path / ".venv" / ".taco-installed").touch()
-    return tmp_path
+    (folder / ".venv" / ".taco-installed").touch()
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return with_noting_programs(tmp_path)
 
 
 def make(place: Path, *words: str) -> tuple[int, str, list[list[str]]]:

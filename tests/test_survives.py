@@ -24,7 +24,7 @@ from taco.errors import BundleError, UnreadableImageError
 from taco.progress import PlainProgress
 
 pytestmark = pytest.mark.slow
-KILLS = 6
+KILLS = 4
 
 
 def command(task: Path, out: Path, *more: str) -> list[str]:

@@ -116,7 +116,7 @@ def test_a_jetson_is_told_one_command_that_the_agent_knows(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("jetson")])
 def test_a_computer_is_told_to_run_the_agent(name):
-    assert "python3 agent.pyz bench bench.json" in load_target(name).instructions("m")
+    assert "venv/bin/python agent.pyz bench bench.json" in load_target(name).instructions("m")
 
 
 def test_a_target_cannot_be_changed(target):

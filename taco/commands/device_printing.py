@@ -48,7 +48,7 @@ def deployed(device: Device, done: Deployed) -> None:
     """Say on stderr what to run on the device."""
     if done.before is not None and done.before != Path(done.folder).name:
         note(f"It takes the place of {done.before}; back: taco deploy --rollback --device {device.address.text}")
-    agent = f"{device.agent.python} {done.current}/agent.pyz"
+    agent = f"{device.probe['executable']} {done.current}/agent.pyz"
     note(f"Name pictures on {device.name}: {agent} predict {done.current} PICTURES")
     note(f"Name new pictures as they arrive: {agent} watch {done.current} PICTURES RESULTS")
     note(f"At every start of the device: see {done.unit} there")

@@ -128,18 +128,21 @@ def busy_warnings(done: Finished) -> list[str]:
     ]
 
 
-def deployed(report: schema.Report, folder: str, others: Mapping[str, str | Failed] | None = None) -> schema.Report:
+def deployed(
+    report: schema.Report, python: str, folder: str, others: Mapping[str, str | Failed] | None = None
+) -> schema.Report:
     """Note where the bundle lies on the devices, and what runs it there.
 
     Args:
         report: Of the run.
+        python: The interpreter of the first device that has the runtime, absolute.
         folder: On the first device.
         others: Address of another device -> folder there, or why it has none.
     """
     if report.device is None:
         return report
     device = report.device.model_copy(update={"deployed_to": folder})
-    step = f"on the device, name pictures with: python3 {folder}/agent.pyz predict {folder} PICTURES"
+    step = f"on the device, name pictures with: {python} {folder}/agent.pyz predict {folder} PICTURES"
     if report.engines_run is not None:
         step = (
             f"on the device, your program loads the engine that was timed and judged, {folder}/{ENGINE}, with "
