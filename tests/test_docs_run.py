@@ -96,6 +96,11 @@ def jetpack(reader: Reader, homes: list[Path]) -> None:
     python.chmod(0o755)
 
 
+def table_named(reader: Reader, homes: list[Path]) -> None:
+    """The page's TABLE.json is the file that the line before has named."""
+    shutil.copy(max(Path("cache").rglob("*.json"), key=lambda file: file.stat().st_mtime_ns), "TABLE.json")
+
+
 def another_bundle(reader: Reader, homes: list[Path]) -> None:
     make_bundle(Path("runs/pi2"))
 
@@ -247,10 +252,16 @@ TYPED: dict[str, dict[str, Effect]] = {
         "taco targets show jetson-orin-nano": Effect("(?s)trt.*#"),
         "taco-export photos/ --target jetson-orin --macs 0.6 --out runs/orin": Effect(makes=run_of("runs/orin")),
         "make jetson-orin-nano TASK=photos/": Effect(makes=run_of("runs/jetson-orin-nano")),
+        "taco profile --target jetson-orin --model tf_efficientnet_lite0 --into runs/orin": Effect(
+            makes=("runs/orin/units/units.json",)
+        ),
         "scp -r runs/orin user@jetson:": Effect(),
         "ssh user@jetson 'cd orin && python3 agent.pyz jetson'": Effect(first=jetpack),
         "scp -r user@jetson:orin runs/orin-back": Effect(makes=run_of("runs/orin-back")),
         "taco report runs/orin-back": Effect(page=("runs/orin-back/report.html", "stand-in")),
+        "taco profile collect runs/orin-back": Effect(r"measured", then=table_named),
+        "taco-export photos/ --target jetson-orin --speedup 1.5 --latency-table TABLE.json --feedback runs/orin-back"
+        " --out runs/orin2": Effect(page=("runs/orin2/report.md", "estimate")),
     },
 }
 #: Page -> line -> why it is not run here, and what is done in its place.
