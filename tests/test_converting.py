@@ -19,7 +19,7 @@ from taco.errors import GateError, InputError
 from taco.metrics.gates import Gate
 from taco.predict import predict
 from taco.report.read import read_report
-from taco.search import budget as search
+from taco.search.bench import Bench
 from taco.steps import checks
 from taco.steps.baking import BAKED_NAME
 from taco.steps.converting import spread
@@ -43,7 +43,7 @@ class Clock:
         self.int8_ms, self.narrow_int8_ms = int8_ms, narrow_int8_ms or int8_ms
         self.calls: list[list[str]] = []
 
-    def __call__(self, bench: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+    def __call__(self, bench: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         self.calls.append(list(models))
         narrow = {"compressed", "compressed_fp32"} if "baseline_fp32" in models else set()
         timings = {}
@@ -57,7 +57,7 @@ class Clock:
 class Weighted(Clock):
     """Takes 1 ms for 10,000 numbers in the file, half of it in INT8; the small model in INT8 is slow at the end."""
 
-    def __call__(self, bench: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+    def __call__(self, bench: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         last = "baseline_fp32" in models
         self.calls.append([f"{name} {'int8' if is_int8(path) else 'fp32'}" for name, path in models.items()])
         timings = {}
@@ -69,7 +69,7 @@ class Weighted(Clock):
 
 
 def install(clock: Clock, patch: pytest.MonkeyPatch) -> Clock:
-    patch.setattr(search.Bench, "time", lambda self, models, rounds=None: clock(self, models, rounds))
+    patch.setattr(Bench, "time", lambda self, models, rounds=None: clock(self, models, rounds))
     return clock
 
 

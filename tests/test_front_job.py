@@ -14,7 +14,7 @@ from taco import api
 from taco.errors import InputError, MeasurementError
 from taco.front import job, rivals
 from taco.front.page import read_front
-from taco.search import budget as search
+from taco.search.bench import Bench
 from taco.timing.timings import BenchResult
 
 HOW = api.FrontOptions(speedups=(1.2, 1.4), beside=("test_resnet",), limit=5.0)
@@ -43,15 +43,15 @@ def made(
 ) -> api.FrontResult:
     with pytest.MonkeyPatch.context() as patch:
 
-        def time(self: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+        def time(self: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
             return bench(self, models, rounds)
 
-        def together(self: search.Bench, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
+        def together(self: Bench, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
             assert set(providers) == set(models)
             return bench(self, models)
 
-        patch.setattr(search.Bench, "time", time)
-        patch.setattr(search.Bench, "together", together)
+        patch.setattr(Bench, "time", time)
+        patch.setattr(Bench, "together", together)
         patch.setattr(job, "rivals", lambda: ([TOOL], ["a tool is missing"]))
         patch.setenv("TACO_CACHE", str(tmp_path_factory.mktemp("cache")))
         out = steps_of(pi_run, tmp_path_factory.mktemp("front") / "out")

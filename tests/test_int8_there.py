@@ -16,7 +16,7 @@ from test_trt_device import quick
 from taco import api
 from taco.exporters.protocol import Artifact
 from taco.field.device_judge import OnDevice
-from taco.search import budget as search
+from taco.search import budget
 from taco.steps import delivery
 from taco.steps.converting import Pair
 from taco.steps.delivery import Delivery
@@ -98,7 +98,7 @@ def test_a_run_whose_int8_engine_answers_wrongly_ends_in_fp16(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
-    monkeypatch.setattr(search, "load_target", quick)
+    monkeypatch.setattr(budget, "load_target", quick)
     asked: dict[str, Any] = {
         "target": "jetson-orin-int8",
         "device": f"local?trtexec={make_trtexec(tmp_path / 'bin', mode='int8 wrong')}",

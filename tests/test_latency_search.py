@@ -16,7 +16,7 @@ from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND, Line, Round
 from taco.report.schema import Report
-from taco.search import budget as search
+from taco.search.bench import Bench
 from taco.search.latency_search import Searched, with_or_without
 from taco.search.probes import Probed
 from taco.steps import delivery
@@ -40,10 +40,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
     fake = FakeBench()
 
-    def time(self: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+    def time(self: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         return fake(self, models, rounds)
 
-    monkeypatch.setattr(search.Bench, "time", time)
+    monkeypatch.setattr(Bench, "time", time)
     monkeypatch.setenv("TACO_CACHE", str(cache))
     return fake
 

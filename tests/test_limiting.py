@@ -13,9 +13,10 @@ from taco.allocate import Allocation
 from taco.compress import stitch
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
-from taco.search.budget import Limits, Searcher, check_size
+from taco.search.budget import Limits, check_size
 from taco.search.limiting import Held, Limiter, broken_error
 from taco.search.micromodels import find_holders
+from taco.search.uniform import Searcher
 from taco.surgery.size import peak_activation_bytes
 
 FAMILY = SMALL[0]

@@ -17,11 +17,12 @@ from taco.compress import droppable, stitch
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
 from taco.latency.limits import LimitError
-from taco.search.budget import Limits, Searcher
+from taco.search.budget import Limits
 from taco.search.limiting import Limiter
 from taco.search.macs_search import MacsSearcher
 from taco.search.micromodels import find_holders
 from taco.search.probes import Probed, Prober
+from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of
 from taco.specialist.specialise import predict_logits
 from taco.surgery.size import count_macs

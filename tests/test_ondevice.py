@@ -32,7 +32,7 @@ from taco.device import lease
 from taco.errors import InputError, MeasurementError
 from taco.field import benching
 from taco.latency.table import device_words, read_table
-from taco.search import budget as search
+from taco.search import budget
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 
@@ -244,7 +244,7 @@ def run(server: Server, site: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{server.root}/bin:/usr/bin:/bin")
         patch.setattr(delivery, "IDLE_S", 0.05)
-        patch.setattr(search, "load_target", quick)
+        patch.setattr(budget, "load_target", quick)
         return api.export(options(site, tmp_path_factory.mktemp("run") / "out", URL))
 
 
@@ -329,7 +329,7 @@ def test_a_fleet_is_measured_at_once_and_the_lost_unit_named(
     server: Server, site: Path, tmp_path: Path, run: api.ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "IDLE_S", 0.05)
-    monkeypatch.setattr(search, "load_target", quick)
+    monkeypatch.setattr(budget, "load_target", quick)
     second, lost = f"ssh://trap/~/second?python={sys.executable}", "ssh://nobody.invalid"
     report = api.export(options(site, tmp_path / "out", (lost, URL, second), from_run=run.folder)).report
     assert report.device is not None

@@ -23,7 +23,7 @@ from taco.bundle import Bundle
 from taco.device import wire
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
 from taco.report.schema import Report
-from taco.search import budget as search
+from taco.search.bench import Bench
 from taco.steps import delivery, recovering
 from taco.steps.converting import Converter
 from taco.timing.timings import BenchResult, ModelTiming
@@ -51,7 +51,7 @@ class FakeBench:
         self.calls: list[dict[str, int]] = []
         self.overrides = overrides or []
 
-    def __call__(self, bench: search.Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+    def __call__(self, bench: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         sizes = {name: parameters(path) for name, path in models.items()}
         self.calls.append(sizes)
         forced = self.overrides.pop(0) if self.overrides and "baseline_fp32" in models else None
@@ -84,7 +84,7 @@ def weights_only(converter: Converter, module: nn.Module, path: Path) -> None:
 
 
 def installed(fake: FakeBench, patch: pytest.MonkeyPatch) -> FakeBench:
-    patch.setattr(search.Bench, "time", lambda self, models, rounds=None: fake(self, models, rounds))
+    patch.setattr(Bench, "time", lambda self, models, rounds=None: fake(self, models, rounds))
     patch.setattr(Converter, "trial", weights_only)
     return fake
 

@@ -25,7 +25,7 @@ from taco.latency.levels import Level, choose, dense, levels_of
 from taco.latency.table import LatencyTable, cached_path, save_cached
 from taco.progress import PlainProgress
 from taco.search import profile_job, profiling
-from taco.search.budget import Bench
+from taco.search.bench import Bench
 from taco.search.profiling import Profiler
 from taco.targets.loading import Target, load_target
 from taco.timing.timings import BenchResult, ModelTiming

@@ -42,7 +42,7 @@ from taco.exporters.scheme import TENSORRT
 from taco.exporters.zeroed import has_two_to_four, zeroed
 from taco.latency.table import read_table
 from taco.report.markdown import render_markdown
-from taco.search import budget as search
+from taco.search import budget, uniform
 from taco.steps import delivery
 from taco.summaries.device_summary import device_warnings
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
@@ -208,10 +208,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     from taco.search import profile_job
 
     monkeypatch.setattr(delivery, "IDLE_S", 0.0)
-    monkeypatch.setattr(search, "load_target", quick)
+    monkeypatch.setattr(budget, "load_target", quick)
     monkeypatch.setattr(profile_job, "load_target", quick, raising=False)
     monkeypatch.setattr(profile_job, "ENGINE_ROUNDS", 1)
-    monkeypatch.setattr(search, "_TRIAL_ROUNDS", 1)
+    monkeypatch.setattr(uniform, "_TRIAL_ROUNDS", 1)
 
 
 @pytest.mark.slow

@@ -1,40 +1,18 @@
-"""Find the widths: on measured latency where the target is this machine, on MACs where it is not."""
+"""What is asked of a run: its budget and limits, whether they can be held here, and how widths are then found."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from torch import nn
-
-from taco.allocate import MARGIN, Allocation, by_macs, by_speedup, candidates, uniform
-from taco.attached.ondevice import Device
-from taco.compress import UnitSolution, stitch
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
-from taco.exporters.protocol import Artifact, Exporter
+from taco.exporters.protocol import Exporter
 from taco.options import ExportOptions
-from taco.progress import Advance
-from taco.rundir import RunDir
-from taco.surgery.size import count_macs
 from taco.targets.loading import Target, list_targets, load_target
-from taco.timing.measure import MeasureOptions, measure
-from taco.timing.stability import steady
-from taco.timing.timings import BenchResult, Ratio, pooled
-from taco.transport import LocalTransport
-from taco.units import WITHIN_BLOCKS, UnitMap, steps_of
-
-log = logging.getLogger(__name__)
+from taco.units import UnitMap
 
 #: How widths are found: unit by unit, or with one ratio.
 How = Literal["latency", "uniform"]
-
-_TRIAL_ROUNDS = 15
-_REPEATS = 4
-#: A target's time limit is meant for a run of so many models.
-_USUAL_MODELS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,174 +143,6 @@ def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:
 
 def _why(found: UnitMap) -> str:
     return f": {found.dense[0].name}: {found.dense[0].reason}" if found.dense else ""
-
-
-def measurable(target: Target, device: Device | None) -> bool:
-    """Whether times can be taken: on this machine, or on a real device that is attached."""
-    return target.local if device is None else device.emulated is None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bench:
-    """Where and how this run measures: the target's protocol on this machine or a device, through the device agent."""
-
-    target: Target
-    threads: int | None
-    folder: Path
-    device: Device | None = None
-
-    @property
-    def measurable(self) -> bool:
-        """Whether times can be taken; those of an emulated device mean nothing and are not."""
-        return measurable(self.target, self.device)
-
-    def key(self) -> dict[str, Any]:
-        """Return what a measurement depends on beside the models, as JSON values."""
-        key = {**dataclasses.asdict(self.target), "run_threads": self.threads}
-        return key if self.device is None else {**key, "device": self.device.key(self.target.runtime)}
-
-    def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
-        """Time models against each other, each in its own process, interleaved."""
-        return self._measure(models, self._options(rounds))
-
-    def together(self, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
-        """Time many models, also of several runtimes, in one interleaved run; the time limit grows with their number.
-
-        Args:
-            models: Name -> file.
-            providers: Name -> ONNX Runtime provider or OpenVINO device, where it is not the target's own.
-        """
-        options = self._options(None)
-        seconds = options.max_seconds * max(1.0, len(models) / _USUAL_MODELS)
-        return self._measure(models, dataclasses.replace(options, max_seconds=seconds, providers=dict(providers)))
-
-    def _measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
-        if not self.measurable:
-            raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
-        if self.device is not None:
-            return self.device.measure(models, options)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return measure(LocalTransport(self.folder), models, options)
-
-    def conditions(self, models: Mapping[str, Path], idle_s: float) -> BenchResult:
-        """Time models on a device once more, for the report: cold, warm and after idling; again if disturbed.
-
-        Engines are timed warm only: trtexec loads them for every run.
-        """
-        pause = 0.0 if self.target.runtime == "trt" else idle_s
-        device, options = self.device, dataclasses.replace(self._options(None), idle_s=pause, focus="compressed")
-        if device is None:
-            raise MeasurementError("there is no device to measure on")
-        return steady(lambda: device.measure(models, options))
-
-    def _options(self, rounds: int | None) -> MeasureOptions:
-        protocol = self.target.benchmark
-        return MeasureOptions(
-            threads=self.threads,
-            rounds=rounds or protocol.rounds,
-            round_ms=protocol.round_ms,
-            max_seconds=protocol.max_seconds,
-            provider=self.target.provider,
-        )
-
-    def settle(self, models: Mapping[str, Path], threshold: float | None, rounds: int | None = None) -> BenchResult:
-        """Time again, pooling the rounds, until the speed-up's interval lies on one side of `threshold`.
-
-        A busy machine widens the interval; a verdict is worth the time that it takes. At most `_REPEATS` runs.
-        """
-        result = self.time(models, rounds)
-        for _ in range(_REPEATS - 1):
-            ratio = result.speedup("dense", "compressed")
-            if threshold is None or ratio.low >= threshold or ratio.high < threshold:
-                break
-            log.debug("speed-up %.2f (%.2f to %.2f) against %.2f: again", ratio.value, ratio.low, ratio.high, threshold)
-            result = pooled(result, self.time(models, rounds))
-        return result
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Searcher:
-    """Everything that judging one allocation needs; `trial` exports a module whose time alone matters."""
-
-    dense: nn.Module
-    solutions: Mapping[str, UnitSolution]
-    trial: Callable[[nn.Module, Path], object]
-    bench: Bench
-    dense_artifact: Artifact
-    input_size: tuple[int, int, int]
-    scratch: Path
-    rundir: RunDir
-
-    @property
-    def uniform(self) -> list[Allocation]:
-        """Every allocation with one ratio for all units, the dense one first."""
-        dense = {name: s.unit.width for name, s in self.solutions.items() if s.unit.kind in WITHIN_BLOCKS}
-        steps = steps_of((s.unit for s in self.solutions.values()), self.bench.target.channel_multiple)
-        return candidates(dense, steps) or [uniform(dense, 1.0, steps)]
-
-    def find(self, budget: Budget, advance: Advance) -> dict[str, Any]:
-        """Find the allocation; returns JSON values so that the run can store them.
-
-        Returns:
-            `candidates`: the chosen ratio and widths, then the next narrower ones, should a final measurement fall
-            short; and `trials`.
-        """
-        options = self.uniform
-        trials: dict[float, float] = {}
-        if budget.speedup is not None:
-            threshold = budget.speedup * MARGIN
-            chosen = by_speedup(options, budget.speedup, lambda a: self._measured(a, threshold, trials, advance))
-        else:
-            chosen = by_macs(options, budget.macs or 1.0, lambda a: self._macs(a, trials, advance))
-        found = [chosen, *(a for a in options if a.ratio < chosen.ratio)]
-        return {"candidates": [dataclasses.asdict(a) for a in found], "trials": list(trials.items())}
-
-    def _measured(
-        self, allocation: Allocation, threshold: float, trials: dict[float, float], advance: Advance
-    ) -> float:
-        """Return the speed-up of one allocation; measured once, and stored for a run that goes on after a kill."""
-        if allocation.ratio not in trials:
-            depends = self.timed_key(allocation, threshold)
-            found = self.rundir.json_step("trial", depends, lambda: self._sure(allocation, threshold), measured=True)
-            trials[allocation.ratio] = float(found)
-            advance(1)
-        return trials[allocation.ratio]
-
-    def _sure(self, allocation: Allocation, threshold: float) -> float:
-        ratio = self.time(allocation, threshold)
-        # a speed-up counts when its interval clears what was asked, not by a lucky median on a busy machine
-        return min(ratio.value, ratio.low * MARGIN)
-
-    def timed_key(self, allocation: Allocation, threshold: float) -> dict[str, Any]:
-        """Return what the time of an allocation depends on, as JSON values."""
-        return {
-            "dense": self.dense_artifact.sha256,
-            "widths": dict(allocation.widths),
-            "threshold": threshold,
-            "target": self.bench.key(),
-        }
-
-    def time(self, allocation: Allocation, threshold: float) -> Ratio:
-        """Cut, export and time one allocation beside the dense model, until it is clear of `threshold` or not."""
-        file = self.scratch / "trial.onnx"
-        module = stitch(self.dense, self.solutions, allocation.widths)
-        self.trial(module, file)
-        models = {"dense": self.dense_artifact.path, "compressed": file}
-        ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS).speedup("dense", "compressed")
-        log.info(
-            "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
-            *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
-        )
-        return ratio
-
-    def _macs(self, allocation: Allocation, trials: dict[float, float], advance: Advance) -> int:
-        if allocation.ratio not in trials:
-            module = self.dense
-            if allocation.ratio < 1:
-                module = stitch(self.dense, self.solutions, allocation.widths)
-            trials[allocation.ratio] = count_macs(module, self.input_size)
-            advance(1)
-        return int(trials[allocation.ratio])
 
 
 def chosen_target(options: ExportOptions) -> Target:

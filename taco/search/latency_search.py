@@ -25,11 +25,11 @@ from taco.latency.table import LatencyTable
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
-from taco.search.budget import Searcher
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.probes import Probed, Prober
 from taco.search.profile_job import profile_or_load
 from taco.search.profiling import Profiler
+from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of, currency_of, losses_of, probed_once
 from taco.units import steps_of
 

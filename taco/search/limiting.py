@@ -18,8 +18,9 @@ from taco.latency.levels import Choice, Level
 from taco.latency.levelsearch import Sought
 from taco.latency.limits import Limit, LimitError, Space
 from taco.latency.rounds import Round
-from taco.search.budget import Limits, Searcher
+from taco.search.budget import Limits
 from taco.search.micromodels import Holder, Unheld
+from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of
 from taco.surgery.size import count_macs, peak_activation_bytes
 

@@ -20,9 +20,10 @@ from taco.latency.limits import Space
 from taco.latency.losses import Currency, UnitLoss, exchange_rate
 from taco.latency.rounds import Line, Round, latency_rounds
 from taco.progress import Advance
-from taco.search.budget import Budget, Searcher
+from taco.search.budget import Budget
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.probes import Probed, Prober
+from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of, currency_of, losses_of
 from taco.surgery.size import count_macs
 from taco.units import lies_in, steps_of

@@ -12,7 +12,7 @@ from taco.exporters.loading import load_exporter
 from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
 from taco.model import load_generalist
 from taco.progress import Progress
-from taco.search.budget import Bench
+from taco.search.bench import Bench
 from taco.search.profiling import Profiler
 from taco.targets.loading import BenchmarkProtocol, Target
 from taco.units import find_units

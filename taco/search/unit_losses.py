@@ -12,8 +12,8 @@ from taco.allocate import Allocation
 from taco.latency.levels import Choice
 from taco.latency.losses import Chosen, UnitLoss, choose_currency
 from taco.progress import Progress
-from taco.search.budget import Searcher
 from taco.search.probes import Probed, Prober
+from taco.search.uniform import Searcher
 from taco.units import lies_in
 
 log = logging.getLogger(__name__)

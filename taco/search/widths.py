@@ -10,7 +10,7 @@ from typing import Any
 from taco.allocate import Allocation
 from taco.options import ExportOptions
 from taco.progress import Progress
-from taco.search.budget import Budget, How, Searcher, decide_allocation
+from taco.search.budget import Budget, How, decide_allocation
 from taco.search.estimate import Estimator, estimated_by
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_ladder import latency_ladder
@@ -20,6 +20,7 @@ from taco.search.macs_search import MacsSearcher
 from taco.search.micromodels import Holder, Unheld
 from taco.search.probes import Prober
 from taco.search.profiling import Profiler
+from taco.search.uniform import Searcher
 from taco.search.unit_losses import probed_once
 from taco.units import UnitMap
 

@@ -18,7 +18,7 @@ from taco.material import Material
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.rundir import content_key
-from taco.search.budget import Bench
+from taco.search.bench import Bench
 from taco.steps.baking import Baked, make_baked
 from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
 from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge

@@ -20,10 +20,11 @@ from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
-from taco.search.budget import Searcher, decide_allocation
+from taco.search.budget import decide_allocation
 from taco.search.probes import Prober
 from taco.search.profile_job import cells_bench, limit_s
 from taco.search.profiling import Profiler
+from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
 from taco.specialist.head import Linear
 from taco.specialist.specialise import Specialist, make_head, predict_logits, specialise

@@ -19,15 +19,8 @@ from taco.model import Generalist, load_generalist
 from taco.options import ExportOptions
 from taco.recovery.unlabelled import Frames, list_frames
 from taco.rundir import content_key
-from taco.search.budget import (
-    Budget,
-    check_input,
-    check_runtime,
-    chosen_target,
-    decide_budget,
-    measurable,
-    units_or_error,
-)
+from taco.search.bench import measurable
+from taco.search.budget import Budget, check_input, check_runtime, chosen_target, decide_budget, units_or_error
 from taco.search.estimate import estimated_by
 from taco.search.given_widths import read_widths
 from taco.steps.keys import versions

@@ -1,0 +1,106 @@
+"""Time models where a run can: on this machine or on the attached device, by the protocol of the target."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taco.attached.ondevice import Device
+from taco.errors import MeasurementError
+from taco.targets.loading import Target
+from taco.timing.measure import MeasureOptions, measure
+from taco.timing.stability import steady
+from taco.timing.timings import BenchResult, pooled
+from taco.transport import LocalTransport
+
+log = logging.getLogger(__name__)
+
+_REPEATS = 4
+#: A target's time limit is meant for a run of so many models.
+_USUAL_MODELS = 4
+
+
+def measurable(target: Target, device: Device | None) -> bool:
+    """Whether times can be taken: on this machine, or on a real device that is attached."""
+    return target.local if device is None else device.emulated is None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and how this run measures: the target's protocol on this machine or a device, through the device agent."""
+
+    target: Target
+    threads: int | None
+    folder: Path
+    device: Device | None = None
+
+    @property
+    def measurable(self) -> bool:
+        """Whether times can be taken; those of an emulated device mean nothing and are not."""
+        return measurable(self.target, self.device)
+
+    def key(self) -> dict[str, Any]:
+        """Return what a measurement depends on beside the models, as JSON values."""
+        key = {**dataclasses.asdict(self.target), "run_threads": self.threads}
+        return key if self.device is None else {**key, "device": self.device.key(self.target.runtime)}
+
+    def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
+        """Time models against each other, each in its own process, interleaved."""
+        return self._measure(models, self._options(rounds))
+
+    def together(self, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
+        """Time many models, also of several runtimes, in one interleaved run; the time limit grows with their number.
+
+        Args:
+            models: Name -> file.
+            providers: Name -> ONNX Runtime provider or OpenVINO device, where it is not the target's own.
+        """
+        options = self._options(None)
+        seconds = options.max_seconds * max(1.0, len(models) / _USUAL_MODELS)
+        return self._measure(models, dataclasses.replace(options, max_seconds=seconds, providers=dict(providers)))
+
+    def _measure(self, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
+        if not self.measurable:
+            raise MeasurementError(f"no time of a {self.target.name} can be taken: none is attached, or it is emulated")
+        if self.device is not None:
+            return self.device.measure(models, options)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return measure(LocalTransport(self.folder), models, options)
+
+    def conditions(self, models: Mapping[str, Path], idle_s: float) -> BenchResult:
+        """Time models on a device once more, for the report: cold, warm and after idling; again if disturbed.
+
+        Engines are timed warm only: trtexec loads them for every run.
+        """
+        pause = 0.0 if self.target.runtime == "trt" else idle_s
+        device, options = self.device, dataclasses.replace(self._options(None), idle_s=pause, focus="compressed")
+        if device is None:
+            raise MeasurementError("there is no device to measure on")
+        return steady(lambda: device.measure(models, options))
+
+    def _options(self, rounds: int | None) -> MeasureOptions:
+        protocol = self.target.benchmark
+        return MeasureOptions(
+            threads=self.threads,
+            rounds=rounds or protocol.rounds,
+            round_ms=protocol.round_ms,
+            max_seconds=protocol.max_seconds,
+            provider=self.target.provider,
+        )
+
+    def settle(self, models: Mapping[str, Path], threshold: float | None, rounds: int | None = None) -> BenchResult:
+        """Time again, pooling the rounds, until the speed-up's interval lies on one side of `threshold`.
+
+        A busy machine widens the interval; a verdict is worth the time that it takes. At most `_REPEATS` runs.
+        """
+        result = self.time(models, rounds)
+        for _ in range(_REPEATS - 1):
+            ratio = result.speedup("dense", "compressed")
+            if threshold is None or ratio.low >= threshold or ratio.high < threshold:
+                break
+            log.debug("speed-up %.2f (%.2f to %.2f) against %.2f: again", ratio.value, ratio.low, ratio.high, threshold)
+            result = pooled(result, self.time(models, rounds))
+        return result
