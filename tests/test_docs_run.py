@@ -260,7 +260,7 @@ TYPED: dict[str, dict[str, Effect]] = {
         "scp -r user@jetson:orin runs/orin-back": Effect(makes=run_of("runs/orin-back")),
         "taco report runs/orin-back": Effect(page=("runs/orin-back/report.html", "stand-in")),
         "taco profile collect runs/orin-back": Effect(r"measured", then=table_named),
-        "taco-export photos/ --target jetson-orin --speedup 1.5 --latency-table TABLE.json --feedback runs/orin-back"
+        "taco-export photos/ --target jetson-orin --speedup 1.4 --latency-table TABLE.json --feedback runs/orin-back"
         " --out runs/orin2": Effect(page=("runs/orin2/report.md", "estimate")),
     },
 }
