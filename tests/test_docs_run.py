@@ -84,7 +84,8 @@ def pictures_on_the_card(reader: Reader, homes: list[Path]) -> None:
 
 
 def named_once(reader: Reader, homes: list[Path]) -> None:
-    rows = [row for part in (homes[0] / "results").glob("*.csv") for row in csv.DictReader(part.open())]
+    parts = [part.read_text().splitlines() for part in (homes[0] / "results").glob("*.csv")]
+    rows = [row for part in parts for row in csv.DictReader(part)]
     assert len(rows) == len(list((homes[0] / "card").iterdir())), rows
 
 
