@@ -18,6 +18,8 @@ from torch import nn
 
 #: What the kept outputs of one model may occupy, those of the pass before and those of this one together.
 BUDGET_BYTES = 1024**3
+#: What a model raises where something before a module is needed after it: timm asserts shapes.
+_NEEDED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 #: Runs a model on a batch, which has a number that is the same in every pass.
 Run = Callable[[int, torch.Tensor], object]
 
@@ -155,7 +157,7 @@ class Replay:
                 try:
                     with _starting(self.model, self._before(name), name, seen[name]):
                         again = self.model(picture)
-                except (RuntimeError, ValueError, TypeError, IndexError):  # something before it is needed after it
+                except _NEEDED:
                     continue
                 if isinstance(answer, torch.Tensor) and torch.equal(answer, again):
                     return name
