@@ -26,7 +26,11 @@ Run = Callable[[int, torch.Tensor], object]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Ran:
-    """What one module did in a forward pass; times count events."""
+    """What one module did in a forward pass; times count events.
+
+    `shape` is None of what is no tensor with one entry a picture, as windows and tables of positions are: its size
+    in a batch is not known.
+    """
 
     began: int
     ended: int
@@ -216,7 +220,8 @@ def _traced(model: nn.Module, picture: torch.Tensor) -> dict[str, _Ran]:
                 began.setdefault(name, []).append(tick())
 
             def end(_module: nn.Module, _args: object, output: object, name: str = name) -> None:
-                ended[name] = tick(), output.shape if isinstance(output, torch.Tensor) and output.ndim else None
+                shape = output.shape if isinstance(output, torch.Tensor) and output.ndim else None
+                ended[name] = tick(), shape if shape is not None and shape[0] == len(picture) else None
 
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
