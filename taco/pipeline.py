@@ -199,7 +199,7 @@ class _Job:
             dense, compressed, bench = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked)
             decided = asked is not None or self.plan.budget.estimated
             if decided and self.delivery.target.precision != precision:
-                self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
+                self._found_again()
                 return self._narrow(dense)
             check_size(self.plan.budget.limits, compressed.shipped.size_bytes)
             reached = bench.speedup("dense", "compressed").value if bench else None
@@ -212,6 +212,10 @@ class _Job:
             f"a speed-up of {asked:.3g} was reached in the search but not confirmed: {best:.2f}",
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
+
+    def _found_again(self) -> None:
+        used = self.delivery.target.precision.upper()
+        self.progress.say(f"widths were found for INT8, which was given up: they are found again for {used}")
 
     def _within(self, dense: Pair, limit: float) -> _Made:
         """Find the fastest model that loses at most `limit` points on the select pictures.
@@ -230,7 +234,7 @@ class _Job:
             cut = cutter.cut(rung.allocation)
             dense, compressed, bench = delivery.finish(cut.module, ground.cut_key(cut), dense)
             if rung.loop is not None and delivery.target.precision != precision:
-                self.progress.say("widths were found for INT8, which was given up: they are found again for fp32")
+                self._found_again()
                 return self._within(dense, limit)
             lost = search.estimate(delivery.select_logits(compressed))
             slow = bench is not None and bench.speedup("dense", "compressed").value < 1

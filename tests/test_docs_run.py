@@ -25,7 +25,7 @@ from tiny_bundle import make_bundle
 
 from taco import api
 
-#: Pages whose reader goes on in the folder of the one before; a device is attached to the last three.
+#: Pages whose reader goes on in the folder of the one before; every reader has devices.
 READERS = {
     "newcomer": ("index.md", "how-it-works.md", "faq.md"),
     "camera traps": ("camera-traps.md",),

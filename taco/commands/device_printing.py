@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,9 +49,10 @@ def deployed(device: Device, done: Deployed) -> None:
     """Say on stderr what to run on the device."""
     if done.before is not None and done.before != Path(done.folder).name:
         note(f"It takes the place of {done.before}; back: taco deploy --rollback --device {device.address.text}")
-    agent = f"{device.probe['executable']} {done.current}/agent.pyz"
-    note(f"Name pictures on {device.name}: {agent} predict {done.current} PICTURES")
-    note(f"Name new pictures as they arrive: {agent} watch {done.current} PICTURES RESULTS")
+    agent = shlex.join([str(device.probe["executable"]), f"{done.current}/agent.pyz"])
+    current = shlex.quote(str(done.current))
+    note(f"Name pictures on {device.name}: {agent} predict {current} PICTURES")
+    note(f"Name new pictures as they arrive: {agent} watch {current} PICTURES RESULTS")
     note(f"At every start of the device: see {done.unit} there")
 
 

@@ -61,8 +61,10 @@ def profile(
 
     chosen = load_target(target)
     if into is not None:
-        if device is not None:
-            raise InputError("--into is for a device that is not attached", "Leave out either --into or --device")
+        if device is not None or max_seconds is not None or again:
+            raise InputError(
+                "--into is for a device that is not attached", "Leave it out, or --device, --max-seconds and --again"
+            )
         _carry(model, chosen, into, quiet=quiet)
         return
     with contextlib.ExitStack() as stack:

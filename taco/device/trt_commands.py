@@ -29,7 +29,9 @@ def run_jetson(arguments: argparse.Namespace) -> Dict[str, Any]:
         found = _run_models(folder, arguments.trtexec)
     if units:
         found[UNITS] = time_units(folder, Surroundings(arguments.trtexec), _tell)
-        _tell("every block was timed by itself: copy the folder back and run: taco profile collect FOLDER")
+        lacking = len(found[UNITS]["failed"])
+        left_out = f", but for {lacking} that could not be built or timed" if lacking else ""
+        _tell(f"blocks were timed by themselves{left_out}: copy the folder back and run: taco profile collect FOLDER")
     return found
 
 

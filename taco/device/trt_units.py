@@ -95,7 +95,7 @@ def time_units(folder: str, here: Surroundings, say: Say) -> Dict[str, Any]:
         Plain JSON values: `timed`, `known` (sweeps of earlier runs) and `failed` (sweep -> why).
 
     Raises:
-        DeviceError: The folder is damaged, TensorRT is missing, or not even the dense model can be built or timed.
+        DeviceError: The folder is damaged, TensorRT is missing, or not even the dense model can be built.
     """
     units = read_units(folder)
     os.makedirs(os.path.join(units.folder, ANSWERS), exist_ok=True)

@@ -18,13 +18,19 @@ from torch import nn
 
 #: What the kept outputs of one model may occupy, those of the pass before and those of this one together.
 BUDGET_BYTES = 1024**3
+#: What a model raises where something before a module is needed after it: timm asserts shapes.
+_NEEDED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 #: Runs a model on a batch, which has a number that is the same in every pass.
 Run = Callable[[int, torch.Tensor], object]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Ran:
-    """What one module did in a forward pass; times count events."""
+    """What one module did in a forward pass; times count events.
+
+    `shape` is None of what is no tensor with one entry a picture, as windows and tables of positions are: its size
+    in a batch is not known.
+    """
 
     began: int
     ended: int
@@ -155,7 +161,7 @@ class Replay:
                 try:
                     with _starting(self.model, self._before(name), name, seen[name]):
                         again = self.model(picture)
-                except (RuntimeError, ValueError, TypeError, IndexError):  # something before it is needed after it
+                except _NEEDED:
                     continue
                 if isinstance(answer, torch.Tensor) and torch.equal(answer, again):
                     return name
@@ -214,7 +220,8 @@ def _traced(model: nn.Module, picture: torch.Tensor) -> dict[str, _Ran]:
                 began.setdefault(name, []).append(tick())
 
             def end(_module: nn.Module, _args: object, output: object, name: str = name) -> None:
-                ended[name] = tick(), output.shape if isinstance(output, torch.Tensor) and output.ndim else None
+                shape = output.shape if isinstance(output, torch.Tensor) and output.ndim else None
+                ended[name] = tick(), shape if shape is not None and shape[0] == len(picture) else None
 
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)

@@ -185,7 +185,11 @@ class Estimator:
             ("precision", report.runtime.precision, target.precision),
         ):
             if there != here:
-                raise InputError(f"--feedback {folder} is of another {what} ({there}) than this run ({here})")
+                raise InputError(
+                    f"--feedback {folder} is of another {what} ({there}) than this run ({here})",
+                    "Give a folder of the same --model whose device used that precision: one that gave INT8 up counts "
+                    "as FP16",
+                )
         known = {layer.unit for layer in report.layers}
         if missing := sorted(set(table.units) - known):
             raise InputError(f"--feedback {folder} knows no unit {missing[0]!r}", "Give a folder of the same --model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 
 from taco.attached.fleet import Failed
@@ -142,7 +143,8 @@ def deployed(
     if report.device is None:
         return report
     device = report.device.model_copy(update={"deployed_to": folder})
-    step = f"on the device, name pictures with: {python} {folder}/agent.pyz predict {folder} PICTURES"
+    predict = shlex.join([python, f"{folder}/agent.pyz", "predict", folder])
+    step = f"on the device, name pictures with: {predict} PICTURES"
     if report.engines_run is not None:
         step = (
             f"on the device, your program loads the engine that was timed and judged, {folder}/{ENGINE}, with "
