@@ -123,6 +123,17 @@ def test_where_the_end_reads_the_beginning_all_is_run() -> None:
     assert counts == [6, 4, 4]
 
 
+def test_a_model_that_answers_the_same_whatever_it_sees_is_not_begun_too_late() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Leaking(), nn.Conv2d(4, 2, 1)).eval()
+    torch.nn.init.zeros_(model[1].weight)  # so the answer tells nothing of what was before
+    replay = Replay(model)
+    for group in (["0.second"], ["0.third"], ["1"]):
+        expected, _ = watched(model, Replay(model, budget_bytes=0), group)
+        found, _ = watched(model, replay, group)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_going_back_is_a_whole_run(model: nn.Module) -> None:
     layers, replay = layers_of(model), Replay(model)
     for group in (layers[-2:-1], layers[-1:], layers[1:2]):

@@ -91,7 +91,7 @@ class Replay:
                     return self.model(batch)
 
             yield run
-        if found.outputs:
+        if found.outputs and (kept is None or len(found.outputs) >= len(kept.outputs)):  # or there was no room for all
             self._kept = found
 
     def runs_once(self, layers: Sequence[str], picture: torch.Tensor) -> bool:
@@ -126,7 +126,11 @@ class Replay:
             done = [n for n in inside if ran[n].ended < ran[first].began]
             if done:
                 options.append(max(done, key=lambda n: ran[n].ended))
-        return self._first_that_works(options, picture)
+        later = [n for n, r in ran.items() if r.began >= ran[first].began and self._weighs(n)]
+        return self._first_that_works(options, later, picture)
+
+    def _weighs(self, name: str) -> bool:
+        return isinstance(self.model.get_submodule(name), nn.Conv2d | nn.Linear)
 
     def _children(self, around: str) -> list[str]:
         children = self.model.get_submodule(around).named_children()
@@ -145,8 +149,8 @@ class Replay:
                     waiting.append(name)
         return found
 
-    def _first_that_works(self, options: Sequence[str], picture: torch.Tensor) -> str | None:
-        """Return the first module after which the answer depends on nothing that ran before it."""
+    def _first_that_works(self, options: Sequence[str], later: Sequence[str], picture: torch.Tensor) -> str | None:
+        """Return the first module after which what later layers read, and the answer, need nothing that ran before."""
         seen: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             with ExitStack() as stack:
@@ -156,16 +160,33 @@ class Replay:
                         seen[name] = output.clone()
 
                     stack.callback(self.model.get_submodule(name).register_forward_hook(keep).remove)
-                answer = self.model(picture)
+                expected = self._seen_by(later, picture)
             for name in options:
                 try:
                     with _starting(self.model, self._before(name), name, seen[name]):
-                        again = self.model(picture)
+                        found = self._seen_by(later, picture)
                 except _NEEDED:
                     continue
-                if isinstance(answer, torch.Tensor) and torch.equal(answer, again):
+                if len(found) == len(expected) and all(map(torch.equal, found, expected)):
                     return name
         return None
+
+    def _seen_by(self, layers: Sequence[str], picture: torch.Tensor) -> list[torch.Tensor]:
+        """Return what layers are given for a picture, and the model's answer."""
+        seen: list[torch.Tensor] = []
+        with ExitStack() as stack:
+            for name in layers:
+                watch = self.model.get_submodule(name).register_forward_pre_hook(_note(seen), with_kwargs=True)
+                stack.callback(watch.remove)
+            answer = self.model(picture)
+        return [*seen, answer]
+
+
+def _note(seen: list[torch.Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def note(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.extend(x.clone() for x in (*args, *named.values()) if isinstance(x, torch.Tensor))
+
+    return note
 
 
 @contextmanager
