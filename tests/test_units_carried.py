@@ -186,6 +186,27 @@ def test_a_block_that_cannot_be_built_is_left_out_and_told(
     assert len(table.units) == 1
 
 
+def test_where_every_block_fails_it_ends_early_and_says_why(
+    copied: Path, trtexec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copied / UNITS / ANSWERS)
+    tried: list[str] = []
+
+    def broken(*_: Any) -> Any:
+        tried.append("")
+        raise DeviceError("timing it failed: the clock is gone", "Restart it.")
+
+    monkeypatch.setattr(trt_units, "time_rounds", broken)
+    monkeypatch.setattr(trt_units, "GIVE_UP", 2)
+    with pytest.raises(DeviceError, match="the clock is gone"):
+        time_units(str(copied), Surroundings(str(trtexec)), lambda _: None)
+    assert len(tried) == 2 < len(read_units(str(copied)).sweeps)
+    monkeypatch.setattr(trt_units, "GIVE_UP", 9)
+    assert time_units(str(copied), Surroundings(str(trtexec)), lambda _: None)["timed"] == 0
+    with pytest.raises(MeasurementError, match="nothing could be timed there: timing it failed: the clock is gone"):
+        collect_units(copied)
+
+
 def test_without_memory_for_the_dense_model_nothing_is_tried(copied: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied / UNITS / ANSWERS)
     shutil.rmtree(copied / UNITS / "engines")

@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 #: A share: an interval should not be wider; else it is timed again, so often at most. As the host does when attached.
 SMALL_SPREAD = 0.05
 REPEATS = 3
+#: Where so many sweeps fail one after the other and none succeeds, it is not the blocks: the rest would fail as well.
+GIVE_UP = 4
 _SAME = ("tensorrt", "hardware", "power_mode")
 _AGAIN = "Copy the whole folder again, or make it again with `taco profile --into`."
 
@@ -69,6 +71,8 @@ def read_units(folder: str) -> Units:
         raise RequestError(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"{path} does not say what it must: {type(error).__name__}: {error}", _AGAIN) from error
+    if units.protocol.rounds < 1 or units.protocol.round_s <= 0 or units.protocol.max_s <= 0:
+        raise RequestError(f"{path} asks for no time at all", _AGAIN)
     if not sweeps or any(DENSE not in models or len(models) < 2 for models in sweeps.values()):
         raise RequestError(f"{path} must time something against {DENSE!r} in every sweep", _AGAIN)
     if any(os.path.basename(name) != name for name in (*sweeps, *files)):
@@ -95,7 +99,8 @@ def time_units(folder: str, here: Surroundings, say: Say) -> Dict[str, Any]:
         Plain JSON values: `timed`, `known` (sweeps of earlier runs) and `failed` (sweep -> why).
 
     Raises:
-        DeviceError: The folder is damaged, TensorRT is missing, or not even the dense model can be built.
+        DeviceError: The folder is damaged, TensorRT is missing, not even the dense model can be built, or all of the
+            first blocks fail.
     """
     units = read_units(folder)
     os.makedirs(os.path.join(units.folder, ANSWERS), exist_ok=True)
@@ -123,6 +128,8 @@ class _Timing:
             except DeviceError as error:
                 self.say(f"left out: {error}")
                 failed[name] = error.what
+                if len(failed) == number == GIVE_UP:
+                    raise
                 answer = {**self.machine.facts(), "failed": error.what, "probe_before": self.machine.checked["probe"]}
             write_json(self._path(name), {**answer, "seconds": round(time.monotonic() - began, 1)})
         return {"timed": len(left) - len(failed), "known": len(sweeps) - len(left), "failed": failed}
@@ -145,17 +152,18 @@ class _Timing:
         """Build engines and time them until every interval is small, or it has been repeated often enough."""
         engines = built(models, self.machine, self.builder, self.say)
         protocol, timed = self.units.protocol, Timed({name: [] for name in models}, {name: [] for name in models})
-        with tempfile.TemporaryDirectory(prefix="taco-units-") as scratch:
-            for _ in range(REPEATS):
-                more = time_rounds(self.machine.trtexec, paths_of(engines), protocol, scratch, self.say)
-                for name in models:
-                    timed.rounds_ms[name].extend(more.rounds_ms[name])
-                    timed.unstable[name].extend(more.unstable[name])
-                if _spread(timed) <= SMALL_SPREAD:
-                    break
-        answer = answer_of(models, engines, timed, protocol, self.machine, self.root)
-        self._forget({name: engine for name, engine in engines.items() if name != DENSE})
-        return answer
+        try:
+            with tempfile.TemporaryDirectory(prefix="taco-units-") as scratch:
+                for _ in range(REPEATS):
+                    more = time_rounds(self.machine.trtexec, paths_of(engines), protocol, scratch, self.say)
+                    for name in models:
+                        timed.rounds_ms[name].extend(more.rounds_ms[name])
+                        timed.unstable[name].extend(more.unstable[name])
+                    if _spread(timed) <= SMALL_SPREAD:
+                        break
+            return answer_of(models, engines, timed, protocol, self.machine, self.root)
+        finally:
+            self._forget({name: engine for name, engine in engines.items() if name != DENSE})
 
     def _forget(self, engines: Mapping[str, Engine]) -> None:
         """Remove engines that nobody asks for again: a folder is carried back."""

@@ -49,6 +49,10 @@ def collect_units(folder: Path) -> LatencyTable:
     """
     asked = _listed(folder)
     answers, failed = _answers(folder, asked)
+    if not answers:
+        raise MeasurementError(
+            f"{folder}: nothing could be timed there: {next(iter(failed.values()), 'no block')}", _RUN
+        )
     device, version = _one_device(answers)
     results = {name: _result(name, answer, asked) for name, answer in answers.items()}
     samples = [ms for result in results.values() for ms in result.models[DENSE].samples_ms]
@@ -136,12 +140,10 @@ def _one_device(answers: Mapping[str, _Answer]) -> tuple[dict[str, str], str]:
     """Return the device in words, and its TensorRT.
 
     Raises:
-        MeasurementError: There is none, or more than one.
+        MeasurementError: There is more than one.
     """
     machines = [engine_machine(answer.probe_before, answer.key()) for answer in answers.values()]
     found = {tuple(sorted((device_words(m) | {"tensorrt": m["tensorrt"]}).items())) for m in machines}
-    if not found:
-        raise MeasurementError("nothing could be timed there", _RUN)
     if len(found) > 1:
         first, second = (dict(words) for words in sorted(found)[:2])
         key = next(key for key in first if first[key] != second.get(key))
