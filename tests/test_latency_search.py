@@ -38,24 +38,34 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
+    return installed(monkeypatch, cache)
+
+
+def installed(patch: pytest.MonkeyPatch, cache: Path) -> FakeBench:
     fake = FakeBench()
 
     def time(self: Bench, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         return fake(self, models, rounds)
 
-    monkeypatch.setattr(Bench, "time", time)
-    monkeypatch.setenv("TACO_CACHE", str(cache))
+    patch.setattr(Bench, "time", time)
+    patch.setenv("TACO_CACHE", str(cache))
     return fake
+
+
+@pytest.fixture(scope="module")
+def whole(task: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """A run from which others take the steps that they share with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        installed(patch, cache)
+        return api.export(options(task, tmp_path_factory.mktemp("whole") / "out", **ASKED, speedup=1.4))
 
 
 def exported(task: Path, out: Path, **changes: Any) -> Report:
     return api.export(options(task, out, **{**ASKED, **changes})).report
 
 
-def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
-    task: Path, tmp_path: Path, bench: FakeBench
-) -> None:
-    report = exported(task, tmp_path / "out", speedup=1.4)
+def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(whole: api.ExportResult) -> None:
+    report = whole.report
     assert report.speedup is not None
     assert report.speedup >= 1.4
     assert report.latency_ms is not None
@@ -78,18 +88,18 @@ def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(
 
 
 @pytest.mark.slow
-def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench) -> None:
-    dense = exported(task, tmp_path / "a", speedup=1.3).latency_ms
+def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult) -> None:
+    dense, earlier = whole.report.latency_ms, whole.folder
     assert dense is not None
-    report = exported(task, tmp_path / "b", latency_ms=dense.dense.p50 / 1.3)
+    report = exported(task, tmp_path / "b", latency_ms=dense.dense.p50 / 1.3, from_run=earlier)
     assert report.speedup_asked == pytest.approx(1.3)
     assert report.budget_ms == pytest.approx(dense.dense.p50 / 1.3)
     assert report.latency_ms is not None
     assert report.latency_ms.compressed.p50 <= report.budget_ms
-    roomy = exported(task, tmp_path / "c", latency_ms=10 * dense.dense.p50)
+    roomy = exported(task, tmp_path / "c", latency_ms=10 * dense.dense.p50, from_run=earlier)
     assert roomy.width_ratio == 1.0
     assert any("already is inside the budget" in w for w in roomy.warnings)
-    uniform = exported(task, tmp_path / "d", latency_ms=dense.dense.p50 / 1.3, allocation="uniform")
+    uniform = exported(task, tmp_path / "d", latency_ms=dense.dense.p50 / 1.3, allocation="uniform", from_run=earlier)
     assert uniform.speedup is not None
     assert uniform.speedup >= 1.3
     assert (uniform.rounds, uniform.budget_ms) == ([], None)
@@ -97,10 +107,8 @@ def test_milliseconds_can_be_asked(task: Path, tmp_path: Path, bench: FakeBench)
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_measurements(
-    task: Path, tmp_path: Path, bench: FakeBench, monkeypatch: pytest.MonkeyPatch
+    task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exported(task, tmp_path / "whole", speedup=1.4)
-
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -111,7 +119,7 @@ def test_a_killed_run_goes_on_with_its_measurements(
     timed = len(bench.calls)
     exported(task, tmp_path / "cut", speedup=1.4)
     assert len(bench.calls) == timed
-    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert hashes(tmp_path / "cut") == hashes(whole.folder)
 
 
 @pytest.mark.slow
@@ -128,9 +136,11 @@ def test_a_final_measurement_that_falls_short_takes_the_next_choice(
 
 
 @pytest.mark.slow
-def test_out_of_reach_is_told_the_fastest(task: Path, tmp_path: Path, bench: FakeBench) -> None:
+def test_out_of_reach_is_told_the_fastest(
+    task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult
+) -> None:
     with pytest.raises(BudgetInfeasibleError, match=r"takes .* ms and is \d\.\d\d times as fast") as caught:
-        exported(task, tmp_path / "out", speedup=50.0)
+        exported(task, tmp_path / "out", speedup=50.0, from_run=whole.folder)
     assert caught.value.exit_code == 3
     assert re.search(r"before recovery it names \d+ of \d+ select pictures right, the dense one \d+", caught.value.what)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -205,8 +215,12 @@ def test_two_budgets_exclude_each_other(task: Path, tmp_path: Path, other: str) 
 
 
 @pytest.mark.slow
-def test_whole_models_are_searched_beyond_the_sum_and_never_worse(task: Path, tmp_path: Path, bench: FakeBench) -> None:
-    report = exported(task, tmp_path / "out", speedup=1.4, search="evopress", search_evaluations=8)
+def test_whole_models_are_searched_beyond_the_sum_and_never_worse(
+    task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult
+) -> None:
+    report = exported(
+        task, tmp_path / "out", speedup=1.4, search="evopress", search_evaluations=8, from_run=whole.folder
+    )
     found = report.level_search
     if found is None:  # what was found did not fit the clock: the sum's choice was kept
         assert len(report.rounds) >= 2
@@ -219,8 +233,10 @@ def test_whole_models_are_searched_beyond_the_sum_and_never_worse(task: Path, tm
 
 
 @pytest.mark.slow
-def test_the_accuracy_decides_how_far_down_one_table_goes(task: Path, tmp_path: Path, bench: FakeBench) -> None:
-    report = exported(task, tmp_path / "all", max_drop=100.0)
+def test_the_accuracy_decides_how_far_down_one_table_goes(
+    task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult
+) -> None:
+    report = exported(task, tmp_path / "all", max_drop=100.0, from_run=whole.folder)
     assert report.max_drop is not None
     assert (report.budget_ms, report.rounds) == (None, [])
     assert all(trial.points <= 100 for trial in report.max_drop.trials)
