@@ -14,7 +14,7 @@ from torch import nn
 
 from taco.calibrate import CalibrationOptions
 from taco.errors import TaskError, UnsupportedModuleError
-from taco.moments.asymmetric import AsymmetricMoments, calibrate_pair, effective_weight
+from taco.moments.asymmetric import AsymmetricMoments, PairedModels, effective_weight
 from taco.moments.sums import Moments
 from taco.moments.unfold import known, unfold, weight_matrix
 
@@ -70,7 +70,7 @@ def seen(model: nn.Module, name: str, x: torch.Tensor) -> list[torch.Tensor]:
 
 def test_moments_are_those_of_explicit_products_in_float64() -> None:
     dense, compressed = nets()
-    found = calibrate_pair(dense, compressed, LAYERS, pictures(4, 3), ALL)
+    found = PairedModels(dense, compressed).calibrate(LAYERS, pictures(4, 3), ALL)
     batch = torch.cat(list(pictures(4, 3)))
     for name in LAYERS:
         layer = known(dense.get_submodule(name))
@@ -89,7 +89,7 @@ def test_moments_are_those_of_explicit_products_in_float64() -> None:
 
 def test_the_dense_model_itself_asks_for_its_own_weights() -> None:
     dense, _ = nets()
-    found = calibrate_pair(dense, dense, LAYERS, pictures(6), ALL)
+    found = PairedModels(dense, dense).calibrate(LAYERS, pictures(6), ALL)
     for name in LAYERS:
         W = weight_matrix(known(dense.get_submodule(name)))
         for centred in (False, True):
@@ -100,13 +100,13 @@ def test_the_dense_model_itself_asks_for_its_own_weights() -> None:
 def test_sampled_positions_do_not_depend_on_batches_and_pair_inputs_with_their_own_outputs() -> None:
     dense, compressed = nets()
     few = CalibrationOptions(positions=5)
-    one, two = (calibrate_pair(dense, compressed, LAYERS, pictures(*sizes), few) for sizes in ((7,), (2, 5)))
+    one, two = (PairedModels(dense, compressed).calibrate(LAYERS, pictures(*sizes), few) for sizes in ((7,), (2, 5)))
     for name in LAYERS:
         torch.testing.assert_close(one[name].cross, two[name].cross, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(one[name].inputs.second, two[name].inputs.second, rtol=1e-5, atol=1e-6)
     assert one["twice"].inputs.n == 2 * 7 * 5
     assert one["twice"].inputs.passed_over == 2 * 7 * (6 * 5 - 5)
-    own = calibrate_pair(dense, dense, LAYERS, pictures(7), few)
+    own = PairedModels(dense, dense).calibrate(LAYERS, pictures(7), few)
     W = weight_matrix(known(dense.get_submodule("twice")))
     torch.testing.assert_close(own["twice"].cross, W.double() @ own["twice"].inputs.second, rtol=1e-4, atol=1e-5)
 
@@ -149,6 +149,6 @@ def test_the_symmetric_problem_of_the_effective_weight_is_the_asymmetric_one(
 def test_refusals() -> None:
     dense, compressed = nets()
     with pytest.raises(TaskError, match="no picture"):
-        calibrate_pair(dense, compressed, LAYERS, [], ALL)
+        PairedModels(dense, compressed).calibrate(LAYERS, [], ALL)
     with pytest.raises(UnsupportedModuleError, match="never"):
-        calibrate_pair(dense, compressed, ["head", "never"], pictures(2), ALL)
+        PairedModels(dense, compressed).calibrate(["head", "never"], pictures(2), ALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 from taco.device.bench import round_order
 from taco.device.trt_arguments import time_arguments
@@ -21,6 +21,20 @@ class Protocol(NamedTuple):
     rounds: int
     round_s: float
     max_s: float
+
+    @classmethod
+    def read(cls, asked: Mapping[str, Any]) -> "Protocol":
+        """Read it from JSON values.
+
+        Raises:
+            KeyError, TypeError, ValueError: One is missing or no number.
+        """
+        return cls(int(asked["rounds"]), float(asked["round_s"]), float(asked["max_s"]))
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether anything can be timed by it."""
+        return self.rounds >= 1 and self.round_s > 0 and self.max_s > 0
 
 
 class Timed(NamedTuple):

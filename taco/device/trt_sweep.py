@@ -102,9 +102,9 @@ def _engine(name: str, model: Model, machine: Machine, builder: Builder, say: Sa
 def _read(request: Any) -> Tuple[Dict[str, Model], Protocol]:
     try:
         models = read_models(request["models"])
-        protocol = Protocol(int(request["rounds"]), float(request["round_s"]), float(request["max_s"]))
+        protocol = Protocol.read(request)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"the request is wrong: {type(error).__name__}: {error}", EXAMPLE) from error
-    if not models or protocol.rounds < 1 or protocol.round_s <= 0 or protocol.max_s <= 0:
+    if not models or not protocol.takes_time:
         raise RequestError("the request must name models, and times above 0", EXAMPLE)
     return models, protocol

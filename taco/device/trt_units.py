@@ -25,9 +25,10 @@ from taco.device.wire import DeviceError, RequestError
 UNITS = "units"
 LIST = "units.json"
 ANSWERS = "answers"
+#: Name of the dense model in every sweep.
 DENSE = "dense"
 SCHEMA_VERSION = 1
-#: A share: an interval should not be wider; else it is timed again, so often at most. As the host does when attached.
+#: A share: an interval should not be wider; else it is timed again, so often at most. The host does so too.
 SMALL_SPREAD = 0.05
 REPEATS = 3
 #: Where so many sweeps fail one after the other and none succeeds, it is not the blocks: the rest would fail as well.
@@ -66,12 +67,12 @@ def read_units(folder: str) -> Units:
             raise ValueError(f"schema {asked['schema']!r} instead of {SCHEMA_VERSION}")
         sweeps = {str(name): read_models(models) for name, models in asked["sweeps"].items()}
         files = {str(name): str(digest) for name, digest in asked["files"].items()}
-        units = Units(own, sweeps, Protocol(int(asked["rounds"]), float(asked["round_s"]), float(asked["max_s"])))
+        units = Units(own, sweeps, Protocol.read(asked))
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}", _AGAIN) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(f"{path} does not say what it must: {type(error).__name__}: {error}", _AGAIN) from error
-    if units.protocol.rounds < 1 or units.protocol.round_s <= 0 or units.protocol.max_s <= 0:
+    if not units.protocol.takes_time:
         raise RequestError(f"{path} asks for no time at all", _AGAIN)
     if not sweeps or any(DENSE not in models or len(models) < 2 for models in sweeps.values()):
         raise RequestError(f"{path} must time something against {DENSE!r} in every sweep", _AGAIN)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from taco.attached.agent_pack import pack_agent
-from taco.device.trt_units import LIST, SCHEMA_VERSION, UNITS
+from taco.device.trt_units import DENSE, LIST, SCHEMA_VERSION, UNITS
 from taco.errors import InputError, MeasurementError
 from taco.exporters.editions import edition_for
 from taco.field.unit_list import ZEROS_SWEEP, CarriedModel, CarriedUnit, UnitList
@@ -21,7 +21,6 @@ from taco.search.micromodels import Unheld
 from taco.search.profile_job import ENGINE_ROUND_MS, ENGINE_ROUNDS, Place, profiler_of
 from taco.search.profiling import Profiler, export_zeros
 from taco.targets.loading import Target
-from taco.timing.cells import DENSE
 
 AGENT = "agent.pyz"
 

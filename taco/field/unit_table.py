@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from taco.attached.trt_device import SweepAnswer, engine_machine, sweep_result
-from taco.device.trt_units import ANSWERS, LIST, UNITS
+from taco.device.trt_units import ANSWERS, DENSE, LIST, SMALL_SPREAD, UNITS
 from taco.errors import InputError, MeasurementError
 from taco.field.unit_list import ZEROS_SWEEP, UnitList
 from taco.latency.table import LatencyTable, TableKey, UnitCells, device_words
-from taco.timing.cells import DENSE, SMALL_SPREAD, cell, gains, spread
+from taco.timing.cells import cell, gains, spread
 from taco.timing.measure import understood
 from taco.timing.timings import BenchResult
 

@@ -82,7 +82,7 @@ class PairedModels:
 
     def calibrate(
         self, layers: Sequence[str], batches: Iterable[torch.Tensor], options: CalibrationOptions,
-        rows: Mapping[str, torch.Tensor] | None = None,
+        rows: Mapping[str, torch.Tensor] | None = None, *, last: bool = False,
     ) -> Mapping[str, AsymmetricMoments]:  # fmt: skip
         """Run both once; what comes before the layers of earlier passes is not computed again (`taco.moments.replay`).
 
@@ -91,6 +91,7 @@ class PairedModels:
             batches: Float32 inputs (N, C, H, W), in every pass the same.
             options: `positions` and `seed` are used.
             rows: Layer of one group -> (kept,) int64, which of the dense layer's outputs the compressed one still has.
+            last: No pass follows.
 
         Raises:
             TaskError: There is no picture.
@@ -103,21 +104,13 @@ class PairedModels:
             for number, batch in enumerate(batches):
                 if not passes:
                     picture = _channels_last(batch[:1])
-                    passes = [stack.enter_context(r.before(layers, picture)) for r in self._replays]
+                    passes = [stack.enter_context(r.before(layers, picture, last=last)) for r in self._replays]
                     if all(r.runs_once(layers, picture) for r in self._replays):
                         run.calls_a_pass = len(layers)
                     for name in layers:
                         run.watch(stack, name, self.dense.get_submodule(name), self.compressed.get_submodule(name))
                 run.over(passes, number, batch)
         return run.finish()
-
-
-def calibrate_pair(
-    dense: nn.Module, compressed: nn.Module, layers: Sequence[str], batches: Iterable[torch.Tensor],
-    options: CalibrationOptions, rows: Mapping[str, torch.Tensor] | None = None,
-) -> Mapping[str, AsymmetricMoments]:  # fmt: skip
-    """Compare two models once; arguments and errors as of `PairedModels`."""
-    return PairedModels(dense, compressed).calibrate(layers, batches, options, rows)
 
 
 class _EnoughError(Exception):

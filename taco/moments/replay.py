@@ -62,23 +62,25 @@ class Replay:
         self._number = 0
 
     @contextmanager
-    def before(self, layers: Sequence[str], picture: torch.Tensor) -> Iterator[Run]:
+    def before(self, layers: Sequence[str], picture: torch.Tensor, *, last: bool = False) -> Iterator[Run]:
         """Open a pass that needs nothing of the model before some layers.
 
         Args:
             layers: What will be looked at in this pass.
             picture: (1, ...) of the first batch.
+            last: No pass follows, so nothing is kept for one.
 
         Yields:
             A function of a batch's number and the batch; it runs the model, from the last kept outputs on where there
             are any, and gives the model's answer. What a hook raises goes through it.
         """
-        cut = self._latest(layers, picture)
+        cut = None if last else self._latest(layers, picture)
         ran, kept = self._traced(picture), self._kept
         if kept is not None and any(name not in ran or ran[name].began < ran[kept.name].ended for name in layers):
             kept = self._kept = None
         later = cut is not None and (kept is None or ran[cut].ended > ran[kept.name].ended)
         found = _Kept("" if cut is None else cut, {})
+        blanks = {} if kept is None else self._before(kept.name)
         with ExitStack() as stack:
             if cut is not None and later:
                 stack.callback(self.model.get_submodule(cut).register_forward_hook(self._keeper(found)).remove)
@@ -87,7 +89,7 @@ class Replay:
                 self._number = number
                 if kept is None or number not in kept.outputs:
                     return self.model(batch)
-                with _starting(self.model, self._before(kept.name), kept.name, kept.outputs[number]):
+                with _starting(self.model, blanks, kept.name, kept.outputs[number]):
                     return self.model(batch)
 
             yield run

@@ -21,6 +21,7 @@ import onnx
 from torch import nn
 
 from taco.device.probe import probe
+from taco.device.trt_units import DENSE, REPEATS, SMALL_SPREAD
 from taco.errors import MeasurementError
 from taco.exporters.graph import OPSET, export_proto, write_proto
 from taco.exporters.opsets import NATIVE
@@ -32,13 +33,12 @@ from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.micromodels import Holder, Unheld, find_holders, widths_of
 from taco.targets.loading import Target
-from taco.timing.cells import DENSE, SMALL_SPREAD, cell, gains, spread
+from taco.timing.cells import cell, gains, spread
 from taco.timing.timings import BenchResult, pooled
 from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
-_REPEATS = 3
 _NOISE = 2
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 
@@ -208,7 +208,7 @@ class Profiler:
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough."""
         result = self.timer(models)
-        for _ in range(_REPEATS - 1):
+        for _ in range(REPEATS - 1):
             if spread(result) <= SMALL_SPREAD or self.clock() - begin > self.max_seconds:
                 break
             result = pooled(result, self.timer(models))

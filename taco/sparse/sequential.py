@@ -87,8 +87,9 @@ def solve_sequentially(
     model = copy.deepcopy(start)
     executor = executor or Executor()
     pair = PairedModels(dense, model)
-    for group in plan_groups(dense, list(assignments), batches, options):
-        moments = pair.calibrate(group, batches(), options.calibration)
+    groups = plan_groups(dense, list(assignments), batches, options)
+    for group in groups:
+        moments = pair.calibrate(group, batches(), options.calibration, last=group is groups[-1])
         jobs = [_job(name, known(model.get_submodule(name)), moments[name], assignments[name]) for name in group]
         for name, (weight, shift) in executor.map(solve_asymmetric, jobs):
             layer = known(model.get_submodule(name))

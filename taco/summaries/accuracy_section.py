@@ -73,8 +73,8 @@ def _by_light(done: Finished) -> dict[Literal["day", "infrared"], accuracy_schem
     kinds = (("day", ~infrared), ("infrared", infrared))
     return {
         light: accuracy_schema.LightAccuracy(
-            dense=_proportion(wilson(int((judged.dense == judged.labels)[here].sum()), int(here.sum()))),
-            exported=_proportion(wilson(int((judged.exported == judged.labels)[here].sum()), int(here.sum()))),
+            dense=proportion(wilson(int((judged.dense == judged.labels)[here].sum()), int(here.sum()))),
+            exported=proportion(wilson(int((judged.exported == judged.labels)[here].sum()), int(here.sum()))),
         )
         for light, here in kinds
         if here.any()
@@ -94,25 +94,25 @@ def _abstention(done: Finished) -> accuracy_schema.Abstention:
     return accuracy_schema.Abstention(
         threshold=chosen.threshold,
         asked_percent=chosen.asked_percent,
-        select_sure=_proportion(chosen.sure),
+        select_sure=proportion(chosen.sure),
         select_right=_maybe(chosen.right),
-        eval_sure=_proportion(judged.sure) if unseen else None,
+        eval_sure=proportion(judged.sure) if unseen else None,
         eval_right=_maybe(judged.right) if unseen else None,
     )
 
 
 def _maybe(p: Proportion | None) -> parts.Proportion | None:
-    return None if p is None else _proportion(p)
+    return None if p is None else proportion(p)
 
 
 def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> accuracy_schema.ModelAccuracy:
     """Score one model's answers on the judged pictures, (n,) int64."""
     labels, classes = done.judgement.labels, done.material.task.classes
     score = Score.from_predictions(labels, answers, classes)
-    per_class = {name: _proportion(p) if p else None for name, p in score.per_class.items()}
+    per_class = {name: proportion(p) if p else None for name, p in score.per_class.items()}
     lost = called(labels, answers, classes.index(BLANK)) if BLANK in classes else None
     return accuracy_schema.ModelAccuracy(
-        top1=_proportion(score.top1),
+        top1=proportion(score.top1),
         per_class=per_class,
         animals_called_blank=None
         if lost is None
@@ -120,5 +120,6 @@ def model_accuracy(done: Finished, answers: npt.NDArray[np.int64]) -> accuracy_s
     )
 
 
-def _proportion(p: Proportion) -> parts.Proportion:
+def proportion(p: Proportion) -> parts.Proportion:
+    """Return a proportion as a report holds it."""
     return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)

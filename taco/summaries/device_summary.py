@@ -12,10 +12,10 @@ from taco.device.trt_engines import engine_file, engine_warnings
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.field.benching import told_minute
 from taco.field.engine_judge import engines_section
-from taco.metrics.accuracy import Proportion
 from taco.metrics.gates import DEVICE_GATE, Gate
 from taco.pipeline import Finished
 from taco.report import device_schema, parts, schema
+from taco.summaries.accuracy_section import proportion
 from taco.summaries.unit_summary import sustained_minute
 
 #: An interval of the median ratio wider than this share of it is called unstable.
@@ -166,8 +166,3 @@ def next_step(done: Finished) -> str | None:
     """What a person does on a device that is not attached."""
     plan = done.plan
     return None if plan.target.local or plan.device is not None else plan.target.instructions("model.onnx")
-
-
-def proportion(p: Proportion) -> parts.Proportion:
-    """Return a proportion as a report holds it."""
-    return parts.Proportion(percent=p.percent, low=p.low, high=p.high, n=p.n)

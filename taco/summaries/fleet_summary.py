@@ -11,7 +11,7 @@ from taco.field.device_judge import OnDevice
 from taco.field.fleet_job import UnitResult
 from taco.pipeline import Finished
 from taco.report.units_schema import DeviceAnswers, UnitRun, UnitsSection
-from taco.summaries.device_summary import proportion
+from taco.summaries.accuracy_section import proportion
 from taco.summaries.unit_summary import unit_run, with_slow
 from taco.timing.spread import spread
 from taco.timing.timings import BenchResult

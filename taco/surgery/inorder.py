@@ -91,9 +91,10 @@ class InOrder:
         """
         model, options = with_biases(smaller, layers), self.options
         pair = PairedModels(self.dense, model)
-        for group in plan_groups(model, layers, self.batches, options) if layers else ():
+        groups = plan_groups(model, layers, self.batches, options) if layers else ()
+        for group in groups:
             calibration = dataclasses.replace(options.calibration, positions=None)
-            moments = pair.calibrate(group, self.batches(), calibration, self.rows)
+            moments = pair.calibrate(group, self.batches(), calibration, self.rows, last=group is groups[-1])
             for name in group:
                 before, now = known(self.dense.get_submodule(name)), known(model.get_submodule(name))
                 _refit(name, before.bias, now, moments[name], (self.rows.get(name), self.damping))

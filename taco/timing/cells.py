@@ -7,13 +7,9 @@ No torch.
 
 from __future__ import annotations
 
+from taco.device.trt_units import DENSE
 from taco.latency.table import Cell, ZerosGain
 from taco.timing.timings import BenchResult, Ratio
-
-#: Name of the dense model in every run.
-DENSE = "dense"
-#: A share: a cell's interval should not be wider.
-SMALL_SPREAD = 0.05
 
 
 def spread(result: BenchResult) -> float:
