@@ -8,9 +8,10 @@ from importlib.metadata import version
 from taco.device.probe import probe
 
 
-def machine() -> dict[str, str]:
-    """Return processor, cores, load and versions, for a cell's JSON."""
+def machine(beside: str = "") -> dict[str, str]:
+    """Return processor, cores, what else computed, load and versions, for a cell's JSON."""
     found = probe()
     named = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "timm"))
     cores = f"{found.get('cores_physical')} cores"
-    return {"machine": f"{found.get('processor')}, {cores}; {named}", "load": f"{os.getloadavg()[0]:.1f}"}
+    computing = ", ".join(part for part in (found.get("processor"), cores, beside) if part)
+    return {"machine": f"{computing}; {named}", "load": f"{os.getloadavg()[0]:.1f}"}

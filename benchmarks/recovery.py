@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from benchmarks._machine import machine
 from benchmarks._recovery_table import write_evidence
 from taco.allocate import by_macs, candidates
 from taco.compress import calibrate_units, solve_units, stitch
+from taco.compute import choose_device, moved, name_of
 from taco.files import write_atomically
 from taco.material import Material, divide, find_pictures
 from taco.metrics.accuracy import Score, paired_drop
@@ -81,6 +83,7 @@ class Asked:
     seconds: float
     steps: int | None
     scratch: Path
+    device: torch.device
 
 
 class Setting:
@@ -102,7 +105,7 @@ class Setting:
             specialist=self.dense,
             material=self.material,
             minutes=asked.seconds / 60,
-            options=RecoveryOptions(seed=seed),
+            options=RecoveryOptions(seed=seed, device=asked.device),
             depends_on={"head": f"{task} {k} {seed}"},
             store=Store(RunDir(folder / "run")),
             progress=PlainProgress(),
@@ -147,7 +150,8 @@ class Setting:
     def _plain(self, losses: Losses) -> tuple[nn.Module, dict[str, Any]]:
         bank = self.recovery.bank
         options = dataclasses.replace(self.recovery.options, losses=losses)
-        trainer = Trainer(self.cut, bank, options, self.steps, fit_maps(self.cut, bank))
+        start = moved(self.cut, options.device)
+        trainer = Trainer(start, bank, options, self.steps, fit_maps(start, bank))
         begin = time.perf_counter()
         for step in range(self.steps):
             trainer.step(step)
@@ -196,7 +200,8 @@ def work(results: Path, asked: Asked, cells: Sequence[Cell]) -> None:
         setting = Setting(asked, task, k, seed)
         for cell in some:
             found = setting.run(cell.method)
-            shared = {**machine(), "macs": asked.macs, "seconds_asked": None if asked.steps else asked.seconds}
+            gpu = "" if asked.device.type == "cpu" else name_of(asked.device)
+            shared = {**machine(gpu), "macs": asked.macs, "seconds_asked": None if asked.steps else asked.seconds}
             content = json.dumps({**dataclasses.asdict(cell), **shared, **found}, indent=1) + "\n"
             write_atomically(results / f"{cell.name}.json", content.encode())
             print(f"{cell.name}: {found['percent']:.1f} % (drop {found['drop']:+.1f})", flush=True)
@@ -217,13 +222,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--seconds", type=float, default=90.0, help="of ours; all methods take as many steps")
     parser.add_argument("--steps", type=int, help="a number of steps instead of a time")
+    parser.add_argument("--compute", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--table", action="store_true", help="only write what is there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     if not given.table:
         product = itertools.product(given.tasks, given.k, given.seeds, given.methods)
         with tempfile.TemporaryDirectory() as scratch:
-            asked = Asked(given.data, given.macs, given.seconds, given.steps, Path(scratch))
+            device = choose_device(given.compute)
+            asked = Asked(given.data, given.macs, given.seconds, given.steps, Path(scratch), device)
             work(given.results, asked, [Cell(*one) for one in product])
     print(write_evidence(given.results, given.evidence), end="")
 

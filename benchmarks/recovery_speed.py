@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from benchmarks._interleave import compare
 from taco.allocate import uniform
 from taco.compress import calibrate_units, solve_units, stitch
+from taco.compute import choose_device, moved, name_of
 from taco.device.images import Preprocessing
 from taco.model import classifier_of
 from taco.recovery.bfloat16 import is_faster
@@ -92,25 +93,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ratio", type=float, default=0.5, help="of the inner widths; 1 is a dense student")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--compute", default="cpu", help="auto, cpu, cuda or cuda:N, for both sides")
     given = parser.parse_args(arguments)
+    device = choose_device(given.compute)
     torch.manual_seed(0)
-    teacher = timm.create_model(MODEL, num_classes=CLASSES).eval().requires_grad_(False)
+    teacher = timm.create_model(given.model, num_classes=CLASSES).eval().requires_grad_(False)
     preprocessing = Preprocessing.from_dict(timm.data.resolve_model_data_config(teacher))
     preprocessing = preprocessing._replace(input_size=(3, given.size, given.size))
     shape = (4 * given.batch, given.size, given.size, 3)
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     ends = block_ends(teacher, preprocessing.input_size)
-    bank = ask_teacher(copy.deepcopy(teacher).to(memory_format=torch.channels_last), pixels, preprocessing, ends=ends)
-    faster = is_faster(teacher, preprocessing.input_size)
+    asked = copy.deepcopy(teacher).to(device, memory_format=torch.channels_last)
+    bank = ask_teacher(asked, pixels, preprocessing, ends=ends)
+    faster = is_faster(asked, preprocessing.input_size)
     student = teacher if given.ratio == 1 else cut(teacher, given.ratio, pixels[:8], preprocessing)
-    ours = Trainer(student, bank, RecoveryOptions(batch=given.batch, bfloat16=faster), steps=1000)
-    plain = Straightforward(teacher, student, ends)
+    ours = Trainer(student, bank, RecoveryOptions(batch=given.batch, bfloat16=faster, device=device), steps=1000)
+    plain = Straightforward(moved(teacher, device), moved(student, device), ends)
     batch = pixels[: given.batch]
-    print(f"{len(ends)} blocks, bfloat16 {'on' if faster else 'off'}, {torch.get_num_threads()} threads")
-    label = f"recovery step, Lite0, inner widths x {given.ratio:g}, batch {given.batch}, {given.size} px"
+    kind = "bfloat16" if faster else "float32"
+    print(f"{len(ends)} blocks, {kind} on {name_of(device)}, {torch.get_num_threads()} threads")
+    label = f"recovery step, {given.model}, inner widths x {given.ratio:g}, batch {given.batch}, {given.size} px"
     compare(
         label,
-        lambda: plain.step(as_inputs(batch, preprocessing).contiguous()),
+        lambda: plain.step(as_inputs(batch, preprocessing).contiguous().to(device)),
         lambda: ours.step(1),
         given.rounds,
     )

@@ -116,6 +116,7 @@ def export(
     calibration: arguments.CalibrationOn = _DEFAULT.calibration,
     agnostic_images: arguments.AgnosticImages = None,
     executor: arguments.Executor = _DEFAULT.executor,
+    compute: arguments.Compute = _DEFAULT.compute,
     allocation: width_arguments.Allocation = _DEFAULT.allocation,
     search: width_arguments.SearchHow = _DEFAULT.search,
     search_evaluations: width_arguments.SearchEvaluations = _DEFAULT.search_evaluations,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from taco.errors import InputError
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 #: Least confidence of a detection that counts.
 MIN_CONFIDENCE = 0.2
+_COMPUTE = re.compile(r"auto|cpu|cuda(:\d+)?")
 SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
@@ -67,6 +69,7 @@ class ExportOptions(BaseModel):
         calibration: On the task's own pictures, or on others (the control).
         agnostic_images: Pictures of anything, for the control.
         executor: Where the layers' problems are solved: local, local:N, dask://host:port or ray.
+        compute: Where torch trains and asks the teacher: auto, cpu, cuda or cuda:N.
         recover_minutes: Time for distillation; 0 is none.
         unlabelled: Folder of the site's frames without labels, which distillation learns from too.
         threads: Threads of the timed model; None is the target's own choice.
@@ -126,6 +129,7 @@ class ExportOptions(BaseModel):
     calibration: Calibration = "task"
     agnostic_images: Path | None = None
     executor: str = "local"
+    compute: str = "auto"
     recover_minutes: float = 5.0
     unlabelled: Path | None = None
     threads: int | None = None
@@ -200,6 +204,7 @@ def _check(options: ExportOptions) -> None:
             0 <= options.recover_minutes < math.inf,
             f"--recover-minutes {options.recover_minutes}: 0 is none, less cannot be",
         ),
+        (bool(_COMPUTE.fullmatch(options.compute)), f"--compute {options.compute}: auto, cpu, cuda or cuda:N"),
         (0 <= options.seed < 2**32, f"--seed {options.seed}: a whole number from 0 to {2**32 - 1}"),
         (options.threads is None or options.threads >= 1, f"--threads {options.threads}: at least 1"),
         (options.weights is None or not options.random_weights, "--weights and --random-weights exclude each other"),

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from taco.compute import CPU, moved, name_of
 from taco.recovery.checkpoint import Checkpoint
 from taco.recovery.distillation import Maps, fit_maps, objective
 from taco.recovery.teacher_bank import TeacherBank
@@ -48,6 +49,7 @@ class Recovered:
         ended: Why it ended early, in words; empty where all steps were taken.
         views: Views in the bank.
         bank_bytes: Size of the bank.
+        device: What it computed on, for people.
     """
 
     module: nn.Module
@@ -59,6 +61,7 @@ class Recovered:
     ended: str = ""
     views: int = 0
     bank_bytes: int = 0
+    device: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def recover(
         watch: Who follows it, and where its state is kept.
     """
     followed = watch or Watch()
+    student = moved(student, options.device)
     maps = fit_maps(student, bank)
     run = _Run(Trainer(student, bank, options, steps, maps), select, options, steps, maps)
     saved = followed.checkpoint.load() if followed.checkpoint else None
@@ -190,7 +194,7 @@ class _Run:
 
     def result(self, bank: TeacherBank) -> Recovered:
         """Return the best state and how it came about."""
-        module = self.best.module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        module = self.best.module.to(CPU, memory_format=torch.contiguous_format).eval().requires_grad_(False)
         return Recovered(
             module=module,
             steps=self.taken,
@@ -201,6 +205,7 @@ class _Run:
             ended=self.ended,
             views=len(bank),
             bank_bytes=bank.size_bytes,
+            device=name_of(self._options.device),
         )
 
     def _check(self) -> None:
@@ -221,6 +226,6 @@ class _Run:
         return value if math.isfinite(value) else math.inf
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        best = {f"best|{name}": tensor for name, tensor in self.best.module.state_dict().items()}
+        best = {f"best|{name}": tensor.cpu() for name, tensor in self.best.module.state_dict().items()}
         facts = {"step": self.taken, "kept": self.best.step, "lowest": self.best.value, "history": self._history}
         checkpoint.save({**self._trainer.state(), **best}, facts)

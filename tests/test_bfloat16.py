@@ -33,14 +33,14 @@ def test_the_processor_decides_on_bfloat16(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_is_measured_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(bfloat16, "has_bfloat16", lambda _device: False)
     monkeypatch.setattr("taco.recovery.bfloat16.time.perf_counter", lambda: pytest.fail("nothing is to be timed"))
     assert not is_faster(MODEL, (3, 8, 8))
 
 
 @pytest.mark.parametrize(("plain", "half"), [(2.0, 1.0), (1.0, 2.0)])
 def test_the_clock_decides_where_it_has(plain: float, half: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(bfloat16, "has_bfloat16", lambda _device: True)
     ticks = chain.from_iterable([0.0, plain, 0.0, half] for _ in range(3))
     monkeypatch.setattr("taco.recovery.bfloat16.time.perf_counter", lambda: next(ticks))
     assert is_faster(MODEL, (3, 8, 8)) == (half < plain)

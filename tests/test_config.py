@@ -71,6 +71,7 @@ sequential = false
 calibration = "agnostic"
 agnostic-images = "other"
 executor = "local:4"
+compute = "cuda:1"
 recover_minutes = 1.5
 threads = 3
 gate-drop = 2

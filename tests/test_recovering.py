@@ -105,7 +105,7 @@ def test_bfloat16_is_measured_once_where_the_processor_has_it(
     faster: bool, tmp_path: Path, specialist: nn.Module, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert recovery(tmp_path / "none", specialist, material)._training.bfloat16 is False or recovering.has_bfloat16()
-    monkeypatch.setattr(recovering, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(recovering, "has_bfloat16", lambda _device: True)
     answers = iter([faster])
     monkeypatch.setattr(recovering, "is_faster", lambda *_: next(answers))
     for _ in range(2):

@@ -307,6 +307,15 @@ Executor = Annotated[
 RecoverMinutes = Annotated[
     float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=SIZE)
 ]
+Compute = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Where the distillation computes: auto takes an NVIDIA GPU that torch sees, or else this processor; cpu, "
+        "cuda and cuda:N insist.",
+        rich_help_panel=EXPERT,
+    ),
+]
 Unlabelled = Annotated[
     Path | None,
     typer.Option(

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from taco.compute import device_of
 from taco.recovery.taps import LAST, answer
 from taco.recovery.teacher_bank import UNLABELLED, Index, Targets, TeacherBank
 
@@ -45,8 +46,8 @@ class ChannelMap:
 
     Attributes:
         axis: Of the channels.
-        weight: (teacher's channels, student's) float32.
-        bias: (teacher's channels,) float32.
+        weight: (teacher's channels, student's) float32, where the student lies.
+        bias: (teacher's channels,) float32, likewise.
     """
 
     axis: int
@@ -67,14 +68,14 @@ def distillation_loss(
     """Return the loss on the views `index`, a scalar.
 
     Args:
-        model: The student.
+        model: The student; where it lies, the loss is computed.
         bank: Views and answers.
         index: (n,) int64.
         losses: Weights of the parts.
         maps: From `fit_maps`; a block of another width without a map does not count.
     """
     named = [name for name in bank.features if name != LAST] if losses.blocks else []
-    found = answer(model, bank.inputs(index), named)
+    found = answer(model, bank.inputs(index, device_of(model)), named)
     errors = {
         name: _error(features.float(), bank.features[name], index, (maps or {}).get(name))
         for name, features in found.features.items()
@@ -89,11 +90,11 @@ def distillation_loss(
     if last is not None:
         total = total + losses.last * last
     if losses.logits:
-        target = torch.from_numpy(bank.logits[index]).log_softmax(1)
+        target = torch.from_numpy(bank.logits[index]).to(logits.device).log_softmax(1)
         total = total + losses.logits * F.kl_div(logits.log_softmax(1), target, log_target=True, reduction="batchmean")
     labels = torch.from_numpy(bank.labels[index])
     if losses.labels and bool((labels != UNLABELLED).any()):
-        total = total + losses.labels * F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
+        total = total + losses.labels * F.cross_entropy(logits, labels.to(logits.device), ignore_index=UNLABELLED)
     return total
 
 
@@ -103,7 +104,7 @@ def objective(
     """Return the loss over a whole bank, float32, eval mode.
 
     Args:
-        student: Not modified.
+        student: Not modified; computes where it lies.
         bank: Views and answers.
         losses: Weights of the parts; None is the default ones.
         maps: From `fit_maps`.
@@ -122,7 +123,7 @@ def fit_maps(student: nn.Module, bank: TeacherBank) -> dict[str, ChannelMap]:
     """Fit a map for every block of the student that is narrower than the teacher's, by ridge regression.
 
     Args:
-        student: Eval mode, not modified.
+        student: Eval mode, not modified; the maps lie where it lies.
         bank: Views and answers; the first 256 views, spread evenly, are used.
     """
     first = _student_features(student, bank, np.arange(1))
@@ -139,9 +140,10 @@ def fit_maps(student: nn.Module, bank: TeacherBank) -> dict[str, ChannelMap]:
         index = chosen[start : start + _BATCH]
         features = _student_features(student, bank, index)
         for name, axis in axes.items():
-            target = torch.from_numpy(bank.features[name].values[index]).double()
-            scale = _scale(bank.features[name], index, target.ndim).double()
-            sums[name].add(_rows(features[name].double(), axis), _rows(target * scale, axis))
+            rows = _rows(features[name].double(), axis)
+            target = torch.from_numpy(bank.features[name].values[index]).to(rows.device).double()
+            scale = _scale(bank.features[name], index, target).double()
+            sums[name].add(rows, _rows(target * scale, axis))
     return {name: sums[name].solve(axis) for name, axis in axes.items()}
 
 
@@ -163,14 +165,14 @@ class _Sums:
         s_mean, t_mean, ss, ts = (part / self._n for part in self._parts)
         covariance = ss - torch.outer(s_mean, s_mean)
         damping = (_RIDGE * covariance.diagonal().mean()).clamp_min(torch.finfo(torch.float64).tiny)
-        damped = covariance + damping * torch.eye(len(covariance), dtype=covariance.dtype)
+        damped = covariance + damping * torch.eye(len(covariance)).to(covariance)
         weight = torch.linalg.solve(damped, (ts - torch.outer(t_mean, s_mean)).T).T
         return ChannelMap(axis, weight.float().contiguous(), (t_mean - weight @ s_mean).float())
 
 
 def _student_features(student: nn.Module, bank: TeacherBank, index: Index) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        found = answer(student, bank.inputs(index), [name for name in bank.features if name != LAST])
+        found = answer(student, bank.inputs(index, device_of(student)), [n for n in bank.features if n != LAST])
     return {name: features.float() for name, features in found.features.items()}
 
 
@@ -186,8 +188,8 @@ def _rows(features: torch.Tensor, axis: int) -> torch.Tensor:
     return features.movedim(axis, -1).flatten(0, -2)
 
 
-def _scale(targets: Targets, index: Index, dimensions: int) -> torch.Tensor:
-    return torch.from_numpy(targets.scale[index]).view(-1, *[1] * (dimensions - 1))
+def _scale(targets: Targets, index: Index, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(targets.scale[index]).to(like.device).view(-1, *[1] * (like.ndim - 1))
 
 
 def _error(features: torch.Tensor, targets: Targets, index: Index, through: ChannelMap | None) -> torch.Tensor | None:
@@ -195,5 +197,5 @@ def _error(features: torch.Tensor, targets: Targets, index: Index, through: Chan
     mapped = features if through is None else through(features)
     if mapped.shape[1:] != targets.values.shape[1:]:
         return None
-    target = torch.from_numpy(targets.values[index]).float()
-    return (mapped / _scale(targets, index, mapped.ndim) - target).square().mean()
+    target = torch.from_numpy(targets.values[index]).to(mapped.device).float()
+    return (mapped / _scale(targets, index, mapped) - target).square().mean()

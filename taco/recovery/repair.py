@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from taco.compute import CPU, device_of, moved
 from taco.material import Material, labels_of
 from taco.recover import plan_steps
 from taco.recovery.distillation import objective
@@ -26,18 +27,21 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Teacher:
-    """The dense specialist, its blocks, and its answers on the select pictures (as they are, and mirrored)."""
+    """The dense specialist, its blocks, and its answers on the select pictures (as they are, and mirrored).
+
+    The module lies where training computes.
+    """
 
     module: nn.Module
     ends: tuple[str, ...]
     select: TeacherBank
 
 
-def make_teacher(specialist: nn.Module, material: Material) -> Teacher:
-    """Ask the dense specialist about the select pictures, in float32."""
+def make_teacher(specialist: nn.Module, material: Material, device: torch.device = CPU) -> Teacher:
+    """Ask the dense specialist, on a device, about the select pictures, in float32."""
     preprocessing = material.bank.preprocessing
     ends = block_ends(specialist, preprocessing.input_size)
-    module = copy.deepcopy(specialist).to(memory_format=torch.channels_last).eval()
+    module = copy.deepcopy(specialist).to(device, memory_format=torch.channels_last).eval()
     pixels = material.bank.pixels([p.view for p in material.task.select])
     both = np.concatenate([pixels, pixels[:, :, ::-1]])
     labels = np.tile(labels_of(material.task.select), 2)
@@ -48,10 +52,16 @@ def renormalise(student: nn.Module, teacher: Teacher, material: Material) -> nn.
     """Re-estimate BatchNorm on the fit pictures; returns the better of before and after."""
     if not has_batchnorm(student):
         return student
-    renewed = reestimate(student, material.batches(material.task.fit))
-    before, after = objective(student, teacher.select), objective(renewed, teacher.select)
+    old = moved(student, device_of(teacher.module))
+    renewed = reestimate(old, material.batches(material.task.fit))
+    before, after = objective(old, teacher.select), objective(renewed, teacher.select)
     log.debug("BatchNorm re-estimation: %.4f -> %.4f on select pictures", before, after)
-    return renewed if after < before else student
+    return renewed.to(CPU) if after < before else student
+
+
+def distance(student: nn.Module, teacher: Teacher) -> float:
+    """Return how far a student is from the teacher on the select pictures."""
+    return objective(moved(student, device_of(teacher.module)), teacher.select)
 
 
 def steps_for(student: nn.Module, bank: TeacherBank, minutes: float, options: RecoveryOptions) -> int:

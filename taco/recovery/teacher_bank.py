@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from taco.compute import CPU, device_of
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
 from taco.recovery.bfloat16 import autocast
@@ -74,9 +75,9 @@ class TeacherBank:
         parts = [part for t in self.features.values() for part in (t.values, t.scale)]
         return sum(array.nbytes for array in (self.pixels, self.labels, self.logits, *parts))
 
-    def inputs(self, index: Index) -> torch.Tensor:
+    def inputs(self, index: Index, device: torch.device = CPU) -> torch.Tensor:
         """Return the views `index` as (n, 3, H, W) float32 in channels_last."""
-        return as_inputs(self.pixels[index], self.preprocessing)
+        return as_inputs(self.pixels[index], self.preprocessing).to(device)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Layout:
     def of(cls, teacher: nn.Module, input_size: tuple[int, int, int], ends: Sequence[str], n: int = 1) -> Layout:
         """Ask the teacher about a black picture to learn the shapes."""
         with torch.no_grad():
-            found = answer(teacher, torch.zeros(1, *input_size), ends)
+            found = answer(teacher, torch.zeros(1, *input_size, device=device_of(teacher)), ends)
         shapes = {name: tuple(f.shape[1:]) for name, f in found.features.items()}
         return cls(n, input_size, int(found.logits.shape[1]), shapes)
 
@@ -169,7 +170,7 @@ class BankWriter:
     """Fills a bank, some views at a time.
 
     Args:
-        teacher: The dense specialist, eval mode, channels_last.
+        teacher: The dense specialist, eval mode, channels_last; computes where it lies.
         layout: Of the bank.
         preprocessing: Turns pixels into inputs.
         file: Where the bank lies; None keeps it in memory.
@@ -195,8 +196,9 @@ class BankWriter:
         """Ask about (n, H, W, 3) uint8 views with (n,) labels and keep the answers."""
         for start in range(0, len(pixels), _BATCH):
             chunk = slice(start, start + _BATCH)
-            with torch.no_grad(), autocast(enabled=self._bfloat16):
-                x = as_inputs(pixels[chunk], self.bank.preprocessing)
+            device = device_of(self._teacher)
+            with torch.no_grad(), autocast(device, enabled=self._bfloat16):
+                x = as_inputs(pixels[chunk], self.bank.preprocessing).to(device)
                 found = answer(self._teacher, x, tuple(self.bank.features))
             self._keep(pixels[chunk], labels[chunk], found)
             if progress is not None:
@@ -205,12 +207,12 @@ class BankWriter:
     def _keep(self, pixels: Pixels, labels: Labels, found: Answer) -> None:
         rows = slice(self._row, self._row + len(pixels))
         bank = self.bank
-        bank.pixels[rows], bank.labels[rows], bank.logits[rows] = pixels, labels, found.logits.float().numpy()
+        bank.pixels[rows], bank.labels[rows], bank.logits[rows] = pixels, labels, found.logits.float().cpu().numpy()
         for name, targets in bank.features.items():
             features = found.features[name].float()
             scale = features.flatten(1).square().mean(1).sqrt().clamp_min(_LEAST_SCALE)
-            targets.scale[rows] = scale.numpy()
-            targets.values[rows] = (features / scale.view(-1, *[1] * (features.ndim - 1))).numpy()
+            targets.scale[rows] = scale.cpu().numpy()
+            targets.values[rows] = (features / scale.view(-1, *[1] * (features.ndim - 1))).half().cpu().numpy()
         self._row = rows.stop
 
 
@@ -225,7 +227,7 @@ def ask_teacher(
     """Run the teacher once over views that fit in memory, in float32.
 
     Args:
-        teacher: The dense specialist, eval mode, channels_last.
+        teacher: The dense specialist, eval mode, channels_last; computes where it lies.
         pixels: (n, H, W, 3) uint8.
         preprocessing: Turns pixels into inputs.
         ends: Blocks whose features are kept, from `taco.recovery.taps.block_ends`.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from taco.compute import CPU
 from taco.model import classifier_of
 from taco.recovery.bfloat16 import autocast
 from taco.recovery.distillation import Losses, Maps, distillation_loss
@@ -35,7 +36,8 @@ class RecoveryOptions:
         patience: Recovery ends early after so many checks in a row without a new best.
         seed: Draws the batches.
         keep_zeros: Weights that are zero at the start stay zero: recovery under a fixed mask.
-        bfloat16: Train in bfloat16 where the processor has it.
+        bfloat16: Train in bfloat16 where the device has it.
+        device: Where to train.
         losses: Weights of the parts of the loss.
     """
 
@@ -46,6 +48,7 @@ class RecoveryOptions:
     seed: int = 0
     keep_zeros: bool = False
     bfloat16: bool = False
+    device: torch.device = CPU
     losses: Losses = dataclasses.field(default_factory=Losses)
 
 
@@ -68,12 +71,14 @@ class Trainer:
     def __init__(
         self, student: nn.Module, bank: TeacherBank, options: RecoveryOptions, steps: int, maps: Maps | None = None
     ) -> None:
-        self.student = copy.deepcopy(student).to(memory_format=torch.channels_last).eval().requires_grad_(True)
+        own = copy.deepcopy(student).to(options.device, memory_format=torch.channels_last)
+        self.student = own.eval().requires_grad_(True)
         classifier_of(self.student).requires_grad_(False)
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4)
-        self._computing = fused(self.student, bank.preprocessing.input_size)  # shares all parameters
+        on_cpu = options.device.type == "cpu"  # what `fused` does is for processors; it shares all parameters
+        self._computing = fused(self.student, bank.preprocessing.input_size) if on_cpu else self.student
         self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
 
     @property
@@ -87,7 +92,7 @@ class Trainer:
         rate = self._options.learning_rate * min(1.0, (i + 1) / warm_up)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * i / self._steps))
-        with autocast(enabled=self._options.bfloat16):
+        with autocast(self._options.device, enabled=self._options.bfloat16):
             loss = distillation_loss(self._computing, self._bank, self._views(i), self._options.losses, self._maps)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
@@ -99,11 +104,11 @@ class Trainer:
         return float(loss.detach())
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return everything that later steps depend on, by name."""
-        found = {f"student|{name}": tensor for name, tensor in self.student.state_dict().items()}
+        """Return everything that later steps depend on, by name, on the CPU."""
+        found = {f"student|{name}": tensor.cpu() for name, tensor in self.student.state_dict().items()}
         for number, parameter in enumerate(self._parameters):
             for name, tensor in self._optimiser.state[parameter].items():
-                found[f"optimiser|{number}|{name}"] = tensor
+                found[f"optimiser|{number}|{name}"] = tensor.cpu()
         return found
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:

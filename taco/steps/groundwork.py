@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.compress import UnitSolution, calibrate_units, droppable
+from taco.compute import choose_device
 from taco.database.channels import build_widths
 from taco.executor import Executor
 from taco.material import PROBED, Material, divide, labels_of
@@ -136,7 +137,8 @@ class Groundwork:
 
     def recovery(self, *, keep_zeros: bool) -> Recovery:
         """Return what repairs cuts; with `keep_zeros` weights that are zero stay so."""
-        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros)
+        device = choose_device(self.options.compute)
+        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros, device=device)
         if keep_zeros:
             options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
         return Recovery(

@@ -10,6 +10,7 @@ from typing import Any
 
 from taco.attached.fleet import Others
 from taco.attached.ondevice import Device
+from taco.compute import choose_device
 from taco.errors import InputError
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Exporter
@@ -81,6 +82,7 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
         raise InputError(f"{target.name} is this machine, and --device is another", "Give the --target of the device")
     exporter = load_exporter(target.runtime)
     check_input(options)
+    choose_device(options.compute)
     budget = decide_budget(options, target, measurable=measurable(target, device))
     if device is None:
         check_runtime(exporter, target)

@@ -14,14 +14,14 @@ from typing import Any
 
 from torch import nn
 
+from taco.compute import moved, name_of
 from taco.material import Material
 from taco.progress import Progress
 from taco.recover import INTERRUPTED, Recovered, Watch, recover
 from taco.recovery.bank_views import DrawOptions, Source, draw_bank, plan_views
 from taco.recovery.bfloat16 import has_bfloat16, is_faster
 from taco.recovery.checkpoint import Checkpoint
-from taco.recovery.distillation import objective
-from taco.recovery.repair import Teacher, make_teacher, renormalise, steps_for
+from taco.recovery.repair import Teacher, distance, make_teacher, renormalise, steps_for
 from taco.recovery.teacher_bank import UNLABELLED, Layout, TeacherBank
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled
@@ -67,19 +67,20 @@ class Recovery:
     @functools.cached_property
     def teacher(self) -> Teacher:
         """The dense specialist and its answers on the select pictures."""
-        return make_teacher(self.specialist, self.material)
+        return make_teacher(self.specialist, self.material, self.options.device)
 
     @functools.cached_property
     def _training(self) -> RecoveryOptions:
-        """The options, in the arithmetic that this processor is faster in: measured once, where there is a choice."""
-        if not has_bfloat16():
+        """The options, in the arithmetic that the device is faster in: measured once, where there is a choice."""
+        device = self.options.device
+        if not has_bfloat16(device):
             return self.options
 
         def measure() -> bool:
             with self.progress.step("time training in bfloat16 against float32"):
-                return is_faster(self.specialist, self.material.bank.preprocessing.input_size)
+                return is_faster(moved(self.specialist, device), self.material.bank.preprocessing.input_size)
 
-        depends = {"head": self.depends_on.get("head")}
+        depends = {"head": self.depends_on.get("head"), "compute": name_of(device)}
         faster = bool(self.store.rundir.json_step("bfloat16", depends, measure, measured=True))
         return dataclasses.replace(self.options, bfloat16=faster)
 
@@ -124,7 +125,7 @@ class Recovery:
     def compared(self, *students: nn.Module) -> list[tuple[nn.Module, float]]:
         """Return each with BatchNorm re-estimated where that helps, and how far each then is from the teacher."""
         renewed = [self.renormalise(student) for student in students]
-        return [(student, objective(student, self.teacher.select)) for student in renewed]
+        return [(student, distance(student, self.teacher)) for student in renewed]
 
     def steps(self, start: nn.Module, key: Mapping[str, Any], share: float = 1.0) -> int:
         """Turn a share of the minutes into steps, once: the answer is stored."""

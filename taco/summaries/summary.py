@@ -218,6 +218,7 @@ def _recovery(done: Finished) -> dict[str, float | int | str] | None:
         return None
     return {
         "minutes asked": done.plan.options.recover_minutes,
+        "computed on": recovered.device or "a machine that did not say",
         "steps": recovered.steps,
         "kept step": recovered.kept_step,
         "ended early": recovered.ended or "no",

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from taco.compute import device_of
+
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Tell whether there is anything to re-estimate."""
@@ -20,7 +22,7 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
     It can hurt where the compensation already absorbed the change (METHOD.md 5): keep it only if it helps on select.
 
     Args:
-        model: Any mode; the copy is in eval mode.
+        model: Any mode; the copy is in eval mode, and computes where the model lies.
         batches: (N, C, H, W) float32. Each counts by its pictures. A batch of one picture is left out, because it may
             have no variance; without any other the statistics stay as they are.
     """
@@ -34,7 +36,7 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
             for norm in norms:
                 norm.train()
                 norm.momentum = len(batch) / seen  # the first batch replaces the old statistics
-            renewed(batch)
+            renewed(batch.to(device_of(renewed)))
     for norm, original in zip(norms, _norms(model), strict=True):
         norm.momentum = original.momentum
         norm.eval()
