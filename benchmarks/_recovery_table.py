@@ -57,7 +57,7 @@ def table(cells: Cells) -> str:
     lines += [
         "",
         f"Percent right (95 % interval), class-balanced where classes differ in number; {n[0]} to {n[-1]} evaluation "
-        "pictures, the same for every k of a task and seed. Each cell is a JSON file in docs/evidence/recovery/.",
+        "pictures, the same for every k of a task and seed.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -112,7 +112,7 @@ def plan_waves(
         UnsupportedModuleError: A layer cannot be unfolded, is never run, or its sums alone exceed the budget; all but
             the second are found before the model runs.
     """
-    sizes = {name: _size_bytes(model, name, options) for name in layers}
+    sizes = {name: size_bytes(model, name, options) for name in layers}
     calls: list[str] = []
     with ExitStack() as stack, torch.no_grad():
         for name in sizes:
@@ -156,7 +156,7 @@ def waves_for(
 ) -> tuple[Wave, ...]:
     """Plan the waves by the first picture; arguments and errors as of `calibrate_in_waves`."""
     for name in layers:
-        _size_bytes(model, name, options)
+        size_bytes(model, name, options)
     first = next(iter(batches()), None)
     if first is None:
         raise _no_picture()
@@ -292,8 +292,8 @@ def _origin(sums: Sums, layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.
     return sums.origin.flatten()[::taps]
 
 
-def _size_bytes(model: nn.Module, name: str, options: CalibrationOptions) -> int:
-    """Return what the sums of a layer occupy.
+def size_bytes(model: nn.Module, name: str, options: CalibrationOptions) -> int:
+    """Return what the sums of a layer occupy while its wave runs.
 
     Raises:
         UnsupportedModuleError: It cannot be unfolded, or that is more than the budget.

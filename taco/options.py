@@ -295,6 +295,7 @@ def _search_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         "pattern": options.pattern,
     }
     timed = any(budget is not None for budget in (options.speedup, options.latency_ms, options.max_drop))
+    by_unit = options.allocation == "latency" or (options.allocation == "auto" and limit is None)
     return (
         (limit is None or 0 <= limit <= 100, f"--max-drop {limit}: points from 0 to 100, as in 1"),
         *(
@@ -305,9 +306,9 @@ def _search_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
         (options.max_drop is None or options.widths is None, "--max-drop and --widths exclude each other"),
         (options.widths is None or options.widths.is_file(), f"--widths {options.widths}: there is no such file"),
         (
-            options.search == "dp" or (options.allocation == "latency" and timed),
-            f"--search {options.search} chooses among measured levels: it needs --allocation latency, and --speedup, "
-            "--latency-ms or --max-drop",
+            options.search == "dp" or (timed and by_unit),
+            f"--search {options.search} chooses among measured levels: it needs --speedup or --latency-ms, or "
+            "--allocation latency with --max-drop",
         ),
         (options.search_evaluations >= 1, f"--search-evaluations {options.search_evaluations}: at least 1"),
     )

@@ -172,9 +172,7 @@ TYPED: dict[str, dict[str, Effect]] = {
         "taco database show db": Effect("conv_head"),
     },
     "faq.md": {
-        "taco-export photos/ --target host-cpu --speedup 1.5 --allocation latency --out runs/fast": Effect(
-            makes=run_of("runs/fast")
-        ),
+        "taco-export photos/ --target host-cpu --speedup 1.5 --out runs/fast": Effect(makes=run_of("runs/fast")),
         "taco bench runs/trap1 --sustained 30m --report": Effect("runs/trap1/report.html"),
         "taco bench runs/trap1 --sustained 5m --frames-per-day 2000 --battery-wh 100 --report": Effect(
             page=("runs/trap1/report.html", "2,?000")

@@ -205,3 +205,14 @@ def test_limits_and_a_search_take_part_in_an_estimate(
     page = render_markdown(report)
     assert "How an estimate decided the widths" in page
     assert "Limits that held beside the budget" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"speedup": 9.0}, "--speedup 1.666 or less"), ({"latency_ms": 1.0}, "--latency-ms 6.001 or more")],
+    ids=str,
+)
+def test_what_can_be_asked_instead_is_told_in_the_flag_that_was_used(
+    asked: dict[str, float], told: str, pi_site: Path, tmp_path: Path
+) -> None:
+    assert estimate.reachable(tiny_run.options(pi_site, tmp_path / "out", **asked), 6.0001, 10.0) == told

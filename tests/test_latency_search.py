@@ -17,12 +17,14 @@ from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND, Line, Round
 from taco.report.schema import Report
 from taco.search.bench import Bench
-from taco.search.latency_search import Searched, with_or_without
+from taco.search.budget import Budget, decide_allocation
+from taco.search.latency_search import LatencySearcher, Searched, with_or_without
 from taco.search.probes import Probed
 from taco.steps import delivery
 from taco.timing.timings import BenchResult
 
-ASKED = {"target": "host-cpu", "allocation": "latency"}
+#: What is the default: unit by unit.
+ASKED = {"target": "host-cpu", "allocation": "auto"}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,45 @@ def test_the_loop_lands_in_the_band_and_the_report_keeps_every_round(whole: api.
     assert report.profile.cells > len(report.layers)
     assert 0 < report.profile.unattributed_percent < 100
     assert report.width_ratio == pytest.approx(sum(kept.values()) / sum(layer.dense for layer in report.layers))
+
+
+def test_one_ratio_is_taken_where_it_does_less_harm(
+    task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = {layer.unit: layer.dense for layer in whole.report.layers}
+
+    def spread(choice: Choice) -> float:
+        shares = [width / dense[name] for name, width in choice.widths.items() if name in dense]
+        return max(shares) - min(shares)
+
+    monkeypatch.setattr(LatencySearcher, "harm", lambda _loop, choice: spread(choice))
+    report = exported(task, tmp_path / "out", speedup=1.4, from_run=whole.folder)
+    assert report.spread["one ratio"] < report.spread["unit by unit"]
+    before, after = ([layer.kept / layer.dense for layer in r.layers] for r in (whole.report, report))
+    assert max(after) - min(after) < max(before) - min(before)
+    kept = {layer.unit: layer.kept for layer in report.layers}
+    assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
+    assert report.budget_ms is not None
+    assert report.rounds[-1].measured_ms <= report.budget_ms
+    assert len(report.rounds) == len(whole.report.rounds) + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "how"),
+    [
+        (Budget(1.5, None), "latency"),
+        (Budget(None, 0.5), "latency"),
+        (Budget(None, None, latency_ms=3.0), "latency"),
+        (Budget(None, None, max_drop=1.0), "uniform"),
+    ],
+    ids=str,
+)
+def test_units_are_decided_one_by_one_unless_candidates_are_recovered(
+    asked: Budget, how: str, task: Path, tmp_path: Path
+) -> None:
+    assert decide_allocation(options(task, tmp_path / "out", allocation="auto"), asked) == how
+    for said in ("latency", "uniform"):
+        assert decide_allocation(options(task, tmp_path / "out", allocation=said), asked) == said
 
 
 @pytest.mark.slow

@@ -66,10 +66,8 @@ def test_the_shared_factorisations_are_those_of_the_damped_moments(size: tuple[i
     W, H = layer(*size)
     problem = Problem.of(W, H, 1e-1)
     identity = torch.eye(H.shape[1], dtype=torch.float64).expand_as(H)
-    assert torch.allclose(problem.factor @ problem.factor.transpose(1, 2), problem.H)
     assert torch.allclose(problem.inverse @ problem.H, identity, atol=1e-8)
     assert torch.allclose(problem.WH, problem.W @ problem.H)
-    assert problem.factor is problem.factor
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

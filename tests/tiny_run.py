@@ -8,9 +8,15 @@ from typing import Any
 
 from taco import api
 
+#: What one ratio for all units cannot do.
+_UNIT_BY_UNIT = {"max_bytes", "max_macs", "max_memory", "latency_table", "search"}
+
 
 def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
-    """Ask for a tiny model on an absent Raspberry Pi, cut to 0.6 of its MACs unless another budget is given."""
+    """Ask for a tiny model on an absent Raspberry Pi, cut to 0.6 of its MACs unless another budget is given.
+
+    All units get one ratio, which is quick to find, unless what is asked needs more.
+    """
     values: dict[str, Any] = {
         "task": task,
         "target": "raspberry-pi-4",
@@ -22,6 +28,8 @@ def options(task: Path, out: Path, **changes: Any) -> api.ExportOptions:
     }
     if not {"speedup", "macs", "sparsity", "latency_ms", "max_drop", "widths"} & changes.keys():
         values["macs"] = 0.6
+    if not _UNIT_BY_UNIT & changes.keys():
+        values["allocation"] = "uniform"
     return api.make_options({**values, **changes})
 
 

@@ -15,8 +15,8 @@ Allocation = Annotated[
     typer.Option(
         metavar="HOW",
         help="How widths are found. latency: every unit by its own loss and measured time, or with --macs by its "
-        "multiply-accumulates; residual blocks may be left out. uniform: one ratio for all. auto: uniform, and latency "
-        "where --max-bytes, --max-macs or --max-memory is asked.",
+        "multiply-accumulates; residual blocks may be left out. uniform: one ratio for all. auto: latency, and uniform "
+        "with --max-drop.",
         rich_help_panel=EXPERT,
     ),
 ]
@@ -24,7 +24,7 @@ SearchHow = Annotated[
     Search,
     typer.Option(
         metavar="METHOD",
-        help="How widths are chosen with --allocation latency. dp: the least sum of losses. spdy, evopress: begin "
+        help="How widths are chosen unit by unit. dp: the least sum of losses. spdy, evopress: begin "
         "there, then judge whole models too.",
         rich_help_panel=EXPERT,
     ),

@@ -11,17 +11,18 @@ import dataclasses
 import fcntl
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 import taco
-from taco.calibrate import calibrate_wave, waves_for
+from taco.calibrate import Wave, calibrate_wave, size_bytes, waves_for
 from taco.database.index import INDEX, ChannelEntry, Index, Inputs, LevelEntry, Skipped, UnitEntry, read_index
+from taco.database.packing import pack
 from taco.database.recipe import Recipe, solver_version
-from taco.database.solving import Order, Solved, halves_of, solve_layer
+from taco.database.solving import Half, Order, Solved, halves_of, solve_layer
 from taco.database.source import Source, key_of, moments_sha256, weights_sha256
 from taco.database.unit_file import FOLDER, is_whole, read_unit, write_unit
 from taco.errors import InputError, SolverError
@@ -65,6 +66,24 @@ def request_key(source_key: str, layers: tuple[str, ...], recipe: Recipe) -> str
     return key_of([source_key, list(layers), levels, version, recipe.solver, recipe.damping])
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The moments of a layer that waits to be solved.
+
+    Attributes:
+        sha256: Of the moments.
+        halves: As `solve_layer` takes them.
+    """
+
+    sha256: str
+    halves: tuple[Half, Half | None]
+
+    @classmethod
+    def of(cls, moments: LayerMoments) -> _Waiting:
+        """Hash and pack."""
+        return cls(moments_sha256(moments), halves_of(moments))
+
+
 class _Builder:
     def __init__(self, folder: Path, source: Source, recipe: Recipe, executor: Executor, progress: Progress) -> None:
         self.folder, self.source, self.recipe = folder, source, recipe
@@ -81,16 +100,25 @@ class _Builder:
         if not missing:
             return
         self.executor.check()
-        waves = waves_for(self.source.model, missing, self.source.batches, self.source.options)
+        waves = self._waves(missing)
         for number, wave in enumerate(waves, 1):
             which = f" ({number} of {len(waves)})" if len(waves) > 1 else ""
             with self.progress.step(f"calibrate on the pictures{which}", self.source.pictures) as advance:
                 options = dataclasses.replace(self.source.options, progress=advance)
-                moments = dict(calibrate_wave(self.source.model, wave, self.source.batches(), options))
-            with self.progress.step(f"solve layer by layer{which}", len(moments)) as advance:
-                for _ in self._solve(moments):
+                seen = calibrate_wave(self.source.model, wave, self.source.batches(), options)
+                waiting = {layer: _Waiting.of(moments) for layer, moments in seen}
+            with self.progress.step(f"solve layer by layer{which}", len(waiting)) as advance:
+                for _ in self._solve(waiting):
                     advance(1)
         self._write(finished=True)
+
+    def _waves(self, missing: Sequence[str]) -> list[Wave]:
+        """Plan the passes over the pictures: what is longest to solve comes first."""
+        model, options = self.source.model, self.source.options
+        sizes = {layer: size_bytes(model, layer, options) for layer in missing}
+        costs = {layer: float(self._cost(self.wanted[layer])) for layer in missing}
+        lots = pack(missing, sizes, costs, options.budget_bytes)
+        return [wave for lot in lots for wave in waves_for(model, lot, self.source.batches, options)]
 
     def _usable(self) -> dict[str, UnitEntry]:
         """Return the entries whose files are whole and that belong to this model."""
@@ -123,31 +151,31 @@ class _Builder:
         entry = self.units.get(wanted.layer)
         return entry is not None and entry.inputs == wanted.inputs and wanted.specs.keys() <= entry.levels.keys()
 
-    def _solve(self, moments: dict[str, LayerMoments]) -> Iterator[str]:
+    def _solve(self, waiting: dict[str, _Waiting]) -> Iterator[str]:
         """Solve the layers of one wave and yield each when it is on the disk."""
-        hashes = {layer: moments_sha256(m) for layer, m in moments.items()}
+        hashes = {layer: found.sha256 for layer, found in waiting.items()}
         jobs = []
-        for layer in list(moments):
+        for layer, sha256 in hashes.items():
             wanted = self.wanted[layer]
-            order = self._order(wanted, hashes[layer])
+            order = self._order(wanted, sha256)
             if order.specs:
-                make = functools.partial(self._arguments, order, moments)
+                make = functools.partial(self._arguments, order, waiting)
                 jobs.append(Job(layer, float(self._cost(wanted)), make))
             else:  # the same moments under another key
                 self._put(layer, self.units[layer].model_copy(update={"inputs": wanted.inputs}))
                 yield layer
         for layer, solved in self.executor.map(solve_layer, jobs):
             self._keep(self.wanted[layer], hashes[layer], solved)
-            del moments[layer]
+            del waiting[layer]
             yield layer
 
     def _cost(self, wanted: Wanted) -> int:
         groups, rows, _ = self.source.weights(wanted.layer).shape
         return groups * wanted.columns**2 * (wanted.columns + rows)
 
-    def _arguments(self, order: Order, moments: Mapping[str, LayerMoments]) -> tuple[object, ...]:
+    def _arguments(self, order: Order, waiting: Mapping[str, _Waiting]) -> tuple[object, ...]:
         weight = self.source.weights(order.layer).cpu().numpy()
-        return (order, weight, *halves_of(moments[order.layer]))
+        return (order, weight, *waiting[order.layer].halves)
 
     def _order(self, wanted: Wanted, moments_hash: str) -> Order:
         """Return what is still to be solved; a damping that was chosen on the same moments holds."""

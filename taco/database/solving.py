@@ -11,13 +11,15 @@ import torch
 
 from taco.database.recipe import DAMPING_LEVEL
 from taco.errors import SolverError
+from taco.moments.packed import pack, unpack
 from taco.moments.sums import LayerMoments, Moments
 from taco.solvers.damping import CANDIDATES, choose_damping
 from taco.solvers.loading import solve_levels
 from taco.solvers.problem import Problem
 from taco.solvers.spec import Spec
-from taco.sparse.stored import pack
+from taco.sparse import stored
 
+#: Second moments without their upper triangle, means, and the number of positions.
 Half = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 #: Rows of a group on which the damping is chosen: what they lose between them tells one candidate from another, and all
 #: rows of a wide layer take minutes.
@@ -66,7 +68,8 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     Args:
         order: What to do.
         W: (groups, rows, cols) float32 or float64.
-        fit: Second moments (groups, cols, cols) and means (groups, cols), float64, and the number of positions.
+        fit: From `halves_of`: second moments (groups, cols * (cols + 1) / 2) and means (groups, cols), float64, and the
+            number of positions.
         held_out: The same of other pictures; None when there are none, and `fit` is all.
 
     Raises:
@@ -88,24 +91,24 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     tensors: dict[str, torch.Tensor] = {}
     found = {}
     for level, solution in zip(order.specs, solutions, strict=True):
-        tensors |= pack(level, solution.weight.reshape(order.shape), solution.mask.reshape(order.shape))
+        tensors |= stored.pack(level, solution.weight.reshape(order.shape), solution.mask.reshape(order.shape))
         found[level] = (max(0.0, solution.loss), int(solution.mask.sum()))
     return Solved(safetensors.torch.save(tensors), damping, energy, found)
 
 
 def halves_of(moments: LayerMoments) -> tuple[Half, Half | None]:
-    """Return moments as `solve_layer` takes them."""
+    """Return moments as `solve_layer` takes them: they wait for it, and cross to it, in half of the memory."""
     held_out = None if moments.held_out is None else _half(moments.held_out)
     return _half(moments.fit), held_out
 
 
 def _half(moments: Moments) -> Half:
-    return moments.second.numpy(), moments.mean.numpy(), moments.n
+    return pack(moments.second.numpy()), moments.mean.numpy(), moments.n
 
 
 def _moments(half: Half) -> Moments:
     second, mean, n = half
-    return Moments(_tensor(second), _tensor(mean), n)
+    return Moments(torch.from_numpy(unpack(second, mean.shape[1])), _tensor(mean), n)
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

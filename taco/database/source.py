@@ -16,8 +16,9 @@ from taco.model import state_sha256
 from taco.moments.sums import LayerMoments
 from taco.moments.unfold import known, weight_matrix
 
-#: Half of the usual budget: what waits for a worker is there a second time.
-_OPTIONS = CalibrationOptions(budget_bytes=1024**3)
+#: Less than the usual budget: the workers need memory, too. Three layers of 4,608 columns fit in, and some that are
+#: solved beside them.
+_OPTIONS = CalibrationOptions(budget_bytes=1280 * 1024**2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

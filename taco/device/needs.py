@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from importlib import util
@@ -39,7 +40,7 @@ def needs(probe: Dict[str, Any]) -> List[Dict[str, str]]:
 def pip(package: str) -> str:
     """The command that installs a Python package for the interpreter that the host will use."""
     if sys.prefix != sys.base_prefix:
-        return f"{sys.executable} -m pip install {package}"
+        return f"{shlex.quote(sys.executable)} -m pip install {package}"
     if shutil.which("pip3") is None and util.find_spec("pip") is None:
         return f"sudo apt install python3-venv && {_in_venv(package)}"
     return _in_venv(package)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from taco.report import wording
@@ -40,6 +40,7 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
             meaning,
             (
                 *(() if report.budget_ms is None else _rounds(report, report.budget_ms)),
+                *_compared(report.spread, "are as fast by the table"),
                 *_profile(report.profile),
                 *_currency(report.currency),
                 *_left_out(report.blocks),
@@ -70,22 +71,27 @@ def _estimate_section(report: Report, profile: ProfileSection, budget_ms: float)
 
 
 def _macs_section(report: Report) -> Section:
-    told = "; ".join(f"{name} {harm:.3g}" for name, harm in report.spread.items())
     return Section(
         "loop",
         "How the widths were chosen",
         "Every unit was cut alone at several widths and the change of the answers was looked at; the widths with the "
         "least loss within the number of multiply-accumulates were chosen. No clock took part.",
         (
-            Note(
-                "Choices that keep as many multiply-accumulates were compared on the select pictures, and the one with "
-                f"the least change of the answers was taken (nats, before recovery: {told})."
-            ),
+            *_compared(report.spread, "keep as many multiply-accumulates"),
             *_currency(report.currency),
             *_left_out(report.blocks),
             *_limits(report.limits),
         ),
     )
+
+
+def _compared(harms: Mapping[str, float], alike: str) -> Iterator[Block]:
+    if len(harms) > 1:
+        told = "; ".join(f"{name} {harm:.3g}" for name, harm in harms.items())
+        yield Note(
+            f"Choices that {alike} were compared on the select pictures, and the one with the least change of the "
+            f"answers was taken (nats, before recovery: {told})."
+        )
 
 
 def _rounds(report: Report, budget_ms: float) -> Iterator[Block]:

@@ -318,7 +318,7 @@ class Report(Frozen):
     blocks: BlocksSection | None = Field(default=None, description="null where no block could be left out")
     limits: list[HeldLimit] = Field(default=[], description="what held beside the budget")
     spread: dict[str, float] = Field(
-        default={}, description="of a search by MACs: each choice that was compared -> change of the answers, in nats"
+        default={}, description="each choice of equal budget that was compared -> change of the answers, in nats"
     )
     level_search: LevelSearch | None = Field(default=None, description="null where losses were only added up")
     max_drop: DropSearchSection | None = Field(default=None, description="null without --max-drop")

@@ -121,10 +121,13 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
 
 
 def decide_allocation(options: ExportOptions, budget: Budget) -> How:
-    """Return how widths are found: auto is one ratio, and unit by unit where limits hold or a table is given."""
+    """Return how widths are found: auto is unit by unit where a clock, a table, limits or MACs decide.
+
+    With `--max-drop` it is one ratio: each candidate of that search is recovered, and few are.
+    """
     if options.allocation != "auto":
         return options.allocation
-    return "latency" if budget.limits or budget.estimated else "uniform"
+    return "uniform" if budget.max_drop is not None else "latency"
 
 
 def units_or_error(found: UnitMap, budget: Budget, model: str) -> None:

@@ -154,7 +154,7 @@ class Estimator:
                 raise BudgetInfeasibleError(
                     f"{budget_ms:.3g} ms cannot be reached by inner widths and blocks, by the table {self.file.name}: "
                     f"the fastest model is estimated at {predicted:.3g} ms, the dense one at {dense_ms:.3g} ms",
-                    f"Ask for --latency-ms {math.ceil(1000 * predicted) / 1000:g} or more, or choose a smaller --model",
+                    f"Ask for {reachable(loop.how, predicted, dense_ms)}, or choose a smaller --model",
                 )
             if loop.how.search == "dp":
                 return Searched((choice,), ())
@@ -194,6 +194,13 @@ class Estimator:
         if missing := sorted(set(table.units) - known):
             raise InputError(f"--feedback {folder} knows no unit {missing[0]!r}", "Give a folder of the same --model")
         return report
+
+
+def reachable(asked: ExportOptions, fastest_ms: float, dense_ms: float) -> str:
+    """Return what may be asked instead, with the flag that was used."""
+    if asked.speedup is not None:
+        return f"--speedup {math.floor(1000 * dense_ms / fastest_ms) / 1000:g} or less"
+    return f"--latency-ms {math.ceil(1000 * fastest_ms) / 1000:g} or more"
 
 
 def _line(options: Options, table: LatencyTable, report: Report | None) -> tuple[float, Line]:

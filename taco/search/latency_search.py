@@ -2,7 +2,8 @@
 
 Blocks that may be left out compete with widths, in the same currency of losses. Where some are taken, the search is
 made without them too, and the select pictures decide: losses of neighbouring blocks do not add up as those of widths.
-Where whole models are searched, that begins with what this loop has found, in each of the two.
+Where whole models are searched, that begins with what this loop has found, in each of the two. And one ratio for all
+units is compared with the result, at equal time: where it does less harm, there was nothing to gain by units.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from taco.latency.levels import Choice, Drop, Drops, Level, levels_of
 from taco.latency.levelsearch import Searching, Sought, search_levels
 from taco.latency.limits import Space
 from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
-from taco.latency.rounds import Round, best_round, latency_rounds, narrower, refined_rounds
+from taco.latency.rounds import AIM, Round, best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
 from taco.search.limiting import Limiter, Searched, within_limits
+from taco.search.one_ratio import widest_of_one_ratio
 from taco.search.probes import Probed, Prober
 from taco.search.profile_job import profile_or_load
 from taco.search.profiling import Profiler
@@ -89,7 +91,7 @@ class LatencySearcher:
 
         Returns:
             `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds`, `profile`,
-            `currency`, `blocks`, `limits` and `search` for the report.
+            `currency`, `blocks`, `limits`, `spread` and `search` for the report.
 
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
@@ -102,6 +104,9 @@ class LatencySearcher:
             )
 
         found, rounds, blocks = with_or_without(search, drops, self.harm, offered.probed)
+        found, spread = self._or_one_ratio(found, offered, speedup, advance)
+        if found.rounds[-1] not in rounds:  # one ratio was taken: no block is left out
+            rounds, blocks = (*rounds, found.rounds[-1]), blocks and {**blocks, "taken": []}
         return {
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
             "choices": [levels_as_json(offered.space, c) for c in found.choices],
@@ -111,8 +116,40 @@ class LatencySearcher:
             "currency": dataclasses.asdict(offered.chosen),
             "blocks": blocks,
             "limits": [dataclasses.asdict(h) for h in found.held],
+            "spread": spread,
             "search": self.told(found.sought),
         }
+
+    def _or_one_ratio(
+        self, found: Searched, offered: Offered, speedup: float, advance: Advance
+    ) -> tuple[Searched, dict[str, float]]:
+        """Return what was found, or one ratio for all units where that is as fast and does less harm; and the harms.
+
+        With limits beside the budget, which one ratio need not hold, and where whole models are searched, it is not
+        looked at.
+        """
+        budget_ms, line = self.dense_ms / speedup, found.rounds[-1].line
+        if self.limiter.asked or self.how.search != "dp":
+            return found, {}
+        choice = widest_of_one_ratio(
+            self.searcher,
+            offered.table,
+            offered.space.options,
+            lambda name, width: offered.losses[name].at(width, offered.chosen.currency),
+            lambda table_ms: line.predict(table_ms) <= AIM * budget_ms,
+        )
+        if choice is None or choice.widths == found.choices[0].widths:
+            return found, {}
+        harms = {"unit by unit": self.harm(found.choices[0]), "one ratio": self.harm(choice)}
+        if harms["one ratio"] >= harms["unit by unit"]:
+            return found, harms
+        measured_ms = self.dense_ms / self._ratio(choice, speedup)
+        advance(1)
+        log.info("one ratio does less harm: measured %.3f ms, asked %.3f ms", measured_ms, budget_ms)
+        last = Round(choice, line.predict(choice.table_ms), measured_ms, line)
+        if measured_ms > budget_ms:
+            return found, {"unit by unit": harms["unit by unit"]}
+        return Searched((choice, *found.choices), (*found.rounds, last)), harms
 
     def _attempt(self, speedup: float, table: LatencyTable, space: Space, advance: Advance) -> Searched:
         budget_ms = self.dense_ms / speedup

@@ -57,14 +57,9 @@ class Problem:
         return cls(W.masked_fill_(dead[:, None, :], 0.0), H, dead, damping)
 
     @functools.cached_property
-    def factor(self) -> torch.Tensor:
-        """Lower Cholesky factor of H, (groups, cols, cols)."""
-        return cholesky(self.H, self.damping)
-
-    @functools.cached_property
     def inverse(self) -> torch.Tensor:
         """H^-1, (groups, cols, cols)."""
-        inverse: torch.Tensor = torch.cholesky_inverse(self.factor)
+        inverse: torch.Tensor = torch.cholesky_inverse(cholesky(self.H, self.damping))
         return inverse
 
     @functools.cached_property

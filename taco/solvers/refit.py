@@ -3,7 +3,7 @@
 For every row, with S its kept columns and R the others, v_S = (H_SS)^-1 (w H)_S; the same from the other side, cheaper
 when few weights go, is v = w - w_R ((H^-1)_RR)^-1 (H^-1)_R:. Either needs the solution of one small system a row.
 Systems of up to about a thousand unknowns are factored, the large ones in float32 and refined in float64 until they are
-as good; beyond that all rows are solved at once by conjugate gradients, to a relative residual of 1e-4. The few large
+as good; beyond that all rows are solved at once by conjugate gradients, to a relative residual of 1e-3. The few large
 eigenvalues that inputs which are nearly copies of each other have are taken out first (`taco.solvers.deflation`); what
 has not come to rest after `_MOST` products all the same is factored.
 """
@@ -22,8 +22,8 @@ from taco.solvers.problem import Problem, cholesky
 _BATCH_BYTES = 192 * 2**20  # every correction of a batch reads all of H once
 _WIDEST = 1408  # unknowns of a row; beyond, conjugate gradients first
 _SINGLE = 192  # unknowns from which a float32 factorisation with refinement is faster
-_REFINED, _STEPS = 1e-10, 5  # relative residual, most corrections
-_RESIDUAL, _MOST = 1e-4, 150  # relative residual, most iterations
+_REFINED, _STEPS = 1e-7, 5  # relative residual, most corrections
+_RESIDUAL, _MOST = 1e-3, 150  # relative residual, most iterations
 
 
 def refit_support(problem: Problem, mask: torch.Tensor, widest: int = _WIDEST) -> torch.Tensor:
@@ -81,12 +81,20 @@ class _Systems:
         start = 0
         while start < len(widths):
             widest = widths[start]
-            stop = min(len(widths), start + max(1, _BATCH_BYTES // (16 * widest * widest)))
+            stop = min(len(widths), start + self._together(widest))
             while widest - widths[stop - 1] > _spread(widest):
                 stop = start + (stop - start) // 2
             x[g[start:stop], r[start:stop]] = self._batch(g[start:stop], r[start:stop], widest)
             start = stop
         return x
+
+    def _together(self, width: int, *, single: bool = True) -> int:
+        """How many rows of so many unknowns are solved at a time: one float32 matrix each, or two in float64."""
+        each = 4 if single and self._is_single(width) else 16
+        return max(1, _BATCH_BYTES // (each * width * width))
+
+    def _is_single(self, width: int) -> bool:
+        return width >= _SINGLE and len(self.A) == 1
 
     def _batch(self, g: torch.Tensor, r: torch.Tensor, width: int) -> torch.Tensor:
         """Solve some rows, (len(g), cols). Shorter supports are filled up with unit equations behind the columns."""
@@ -94,10 +102,13 @@ class _Systems:
         fill = torch.arange(_spread(width)) < (width - mask.sum(1))[:, None]
         index = torch.cat([mask, fill], 1).nonzero()[:, 1].view(len(g), width)
         b = F.pad(b * mask, (0, fill.shape[1]))
-        x = self._refined(b, mask, index) if width >= _SINGLE and len(self.A) == 1 else None
+        x = self._refined(b, mask, index) if self._is_single(width) else None
         if x is None:
-            factor = cholesky(_gathered(_widened(self.A, fill.shape[1]), g, index), self.damping)
-            x = torch.zeros_like(b).scatter_(1, index, _substituted(factor, b.gather(1, index)))
+            x, A = torch.zeros_like(b), _widened(self.A, fill.shape[1])
+            for rows in torch.arange(len(g)).split(self._together(width, single=False)):
+                factor = cholesky(_gathered(A, g[rows], index[rows]), self.damping)
+                found = _substituted(factor, b[rows].gather(1, index[rows]))
+                x[rows] = torch.zeros_like(b[rows]).scatter_(1, index[rows], found)
         return x[:, : mask.shape[1]]
 
     @functools.cached_property
@@ -112,8 +123,8 @@ class _Systems:
         single, scale = self._single
         scale = scale[: b.shape[1]]
         cols = mask.shape[1]
-        factor, info = torch.linalg.cholesky_ex(_gathered(single, None, index).mT)
-        if info.any():
+        factor = self._factored(single[0], index)
+        if factor is None:
             return None
         x, residual, goal = torch.zeros_like(b), b, _REFINED * b.norm(dim=1)
         for _ in range(_STEPS):
@@ -123,6 +134,33 @@ class _Systems:
             if (residual.norm(dim=1) <= goal).all():
                 return x
         return None
+
+    @functools.cached_property
+    def _room(self) -> torch.Tensor:
+        """Memory for the factors of one batch, used again by every batch: fresh pages cost as much as factoring."""
+        return torch.empty(max(_BATCH_BYTES // 4, (self.A.shape[1] + _spread(self.A.shape[1])) ** 2))
+
+    def _factored(self, A: torch.Tensor, index: torch.Tensor) -> torch.Tensor | None:
+        """Factor A[index, index] of every row in its own place, one while it is in the cache; None if one fails.
+
+        Args:
+            A: (any, any) float32.
+            index: (rows, width) int64.
+
+        Returns:
+            (rows, width, width) lower factors.
+        """
+        rows, width = index.shape
+        factors = self._room[: rows * width * width].view(rows, width, width)
+        some, info = A.new_empty(width, A.shape[1]), torch.empty((), dtype=torch.int32)
+        for own, columns in zip(factors, index, strict=True):
+            torch.index_select(A, 0, columns, out=some)
+            torch.index_select(some, 1, columns, out=own)
+            lower = own.mT  # column-major, as LAPACK wants it: no copy
+            torch.linalg.cholesky_ex(lower, out=(lower, info))
+            if info:
+                return None
+        return factors.mT
 
 
 def _spread(width: int) -> int:
@@ -137,9 +175,9 @@ def _widened(A: torch.Tensor, by: int) -> torch.Tensor:
     return wide
 
 
-def _gathered(A: torch.Tensor, g: torch.Tensor | None, index: torch.Tensor) -> torch.Tensor:
+def _gathered(A: torch.Tensor, g: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return A[g][index, index] of every row; one by one where that is large, which is kinder to the cache."""
-    if g is not None and len(A) > 1:
+    if len(A) > 1:
         return A[g[:, None, None], index[:, :, None], index[:, None, :]]
     if index.shape[1] < 48:
         return A[0][index[:, :, None], index[:, None, :]]

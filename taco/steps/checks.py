@@ -100,8 +100,9 @@ def loop_fields(done: Finished) -> dict[str, Any]:
         "blocks": None if blocks is None else schema.BlocksSection(**blocks),
         "limits": [schema.HeldLimit(**limit) for limit in found["limits"]],
     }
+    fields["spread"] = found.get("spread", {})
     if "budget_ms" not in found:
-        return {**fields, "spread": found["spread"]}
+        return fields
     return {
         **fields,
         "budget_ms": found["budget_ms"],

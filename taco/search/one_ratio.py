@@ -1,0 +1,44 @@
+"""One ratio for all units as a choice of levels, to be compared with widths that were found unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from taco.errors import InputError
+from taco.latency.levels import Choice, Level
+from taco.latency.table import LatencyTable
+from taco.search.uniform import Searcher
+
+
+def widest_of_one_ratio(
+    searcher: Searcher,
+    table: LatencyTable,
+    options: Mapping[str, Sequence[Level]],
+    lost: Callable[[str, int], float],
+    fits: Callable[[float], bool],
+) -> Choice | None:
+    """Return the widest choice of one ratio for all units whose time by the table fits.
+
+    Args:
+        searcher: Knows the ratios.
+        table: Times of every unit.
+        options: Unit -> levels, the dense one first; only these units are cut.
+        lost: Unit and width -> loss.
+        fits: Sum of the table's milliseconds -> whether that is little enough.
+
+    Returns:
+        None where none is, or the table does not reach down so far.
+    """
+    for allocation in searcher.uniform[1:]:
+        levels = {}
+        for name, own in options.items():
+            width = allocation.widths.get(name, own[0].width)
+            try:
+                cell = table.units[name].at(width)
+            except InputError:
+                return None
+            levels[name] = Level(width, lost(name, width), cell.p50_ms, cell.source)
+        choice = Choice(levels)
+        if fits(choice.table_ms):
+            return choice
+    return None
