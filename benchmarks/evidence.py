@@ -44,6 +44,11 @@ class Table:
     command: str
     render: Callable[[Path], str]
 
+    @property
+    def module(self) -> str:
+        """What the command runs."""
+        return self.command.split()[2]
+
     def text(self, root: Path) -> str:
         """Return the part, without marks."""
         there, heading = sorted((root / self.cells).glob(self.pattern)), f"## {self.title}\n\n"
@@ -139,9 +144,8 @@ def write(root: Path) -> None:
 def run(name: str) -> None:
     """Work off what a benchmark lacks."""
     table = next(table for table in TABLES if table.name == name)
-    _, _, which, *arguments = table.command.split()
-    module = cast(Mapping[str, Any], vars(importlib.import_module(which)))
-    module["main"](arguments)
+    module = cast(Mapping[str, Any], vars(importlib.import_module(table.module)))
+    module["main"](table.command.split()[3:])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -98,16 +98,19 @@ def test_one_ratio_is_taken_where_it_does_less_harm(
         shares = [width / dense[name] for name, width in choice.widths.items() if name in dense]
         return max(shares) - min(shares)
 
-    monkeypatch.setattr(LatencySearcher, "harm", lambda _loop, choice: spread(choice))
-    report = exported(task, tmp_path / "out", speedup=1.4, from_run=whole.folder)
-    assert report.spread["one ratio"] < report.spread["unit by unit"]
-    before, after = ([layer.kept / layer.dense for layer in r.layers] for r in (whole.report, report))
-    assert max(after) - min(after) < max(before) - min(before)
-    kept = {layer.unit: layer.kept for layer in report.layers}
-    assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
-    assert report.budget_ms is not None
-    assert report.rounds[-1].measured_ms <= report.budget_ms
-    assert len(report.rounds) == len(whole.report.rounds) + 1
+    found = []
+    for sign in (1.0, -1.0):
+        monkeypatch.setattr(LatencySearcher, "harm", lambda _loop, choice, sign=sign: sign * spread(choice))
+        out = tmp_path / ("even" if sign > 0 else "uneven")
+        found.append(exported(task, out, speedup=1.3, from_run=whole.folder))
+    even, uneven = found
+    assert even.spread["one ratio"] == -uneven.spread["one ratio"] < even.spread["unit by unit"]
+    assert even.layers != uneven.layers
+    assert len(even.rounds) == len(uneven.rounds) + 1
+    kept = {layer.unit: layer.kept for layer in even.layers}
+    assert {u.unit: u.level for u in even.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
+    assert even.budget_ms is not None
+    assert even.rounds[-1].measured_ms <= even.budget_ms
 
 
 @pytest.mark.parametrize(

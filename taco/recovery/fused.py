@@ -17,6 +17,8 @@ from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional as F
 
+from taco.recovery.clamped import bounds_of, clamped_product
+
 log = logging.getLogger(__name__)
 
 #: Largest difference of a logit, as a share of the largest one, that rounding may leave.
@@ -24,18 +26,26 @@ _TOLERANCE = 1e-3
 
 
 class FusedConv(nn.Module):
-    """A convolution with the frozen BatchNorm that follows it; parameters belong to the originals."""
+    """A convolution with the frozen BatchNorm that follows it; parameters belong to the originals.
+
+    A product takes the norm's activation along where that is a clamp.
+    """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
         super().__init__()
         self.conv, self.norm = conv, norm
+        inside = isinstance(norm, BatchNormAct2d) and isinstance(norm.drop, nn.Identity) and _is_product(conv)
+        self.bounds = bounds_of(norm.act) if inside and norm is not None else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, C, H, W) as conv and norm do."""
+        """Map (n, C, H, W) as conv, norm and what was taken along do."""
         conv, (weight, bias) = self.conv, self._folded()
         if _is_product(conv):
-            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
-            return y.permute(0, 3, 1, 2)
+            rows = x.permute(0, 2, 3, 1)
+            if self.bounds is None:
+                return F.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
+            y = clamped_product(rows.flatten(0, 2), weight.flatten(1), bias, self.bounds)
+            return y.unflatten(0, rows.shape[:3]).permute(0, 3, 1, 2)
         if isinstance(conv, Conv2dSame):
             padded = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
             return F.conv2d(padded, weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)
@@ -70,9 +80,10 @@ def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
             norm = faster.get_submodule(norm_name) if norm_name else None
             if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | None):
                 continue
-            faster.set_submodule(conv_name, FusedConv(conv, norm))
+            together = FusedConv(conv, norm)
+            faster.set_submodule(conv_name, together)
             if norm is not None:
-                faster.set_submodule(norm_name, _after(norm))
+                faster.set_submodule(norm_name, _after(norm, together))
         found = faster(picture)
     if not torch.isfinite(expected).all():
         return model
@@ -82,12 +93,12 @@ def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     return faster
 
 
-def _after(norm: nn.BatchNorm2d) -> nn.Module:
+def _after(norm: nn.BatchNorm2d, before: FusedConv) -> nn.Module:
     """Return what is left of a norm whose affine map went into the convolution: timm's has an activation inside."""
-    if not isinstance(norm, BatchNormAct2d):
+    if not isinstance(norm, BatchNormAct2d) or before.bounds is not None:
         return nn.Identity()
     activation = copy.copy(norm.act)
-    if getattr(activation, "inplace", False):
+    if getattr(activation, "inplace", False) and _is_product(before.conv):
         activation.inplace = False  # in place on a view, which a product's output is, autograd copies whole maps
     return nn.Sequential(norm.drop, activation)
 
