@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = (4 * given.batch, given.size, given.size, 3)
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     ends = block_ends(teacher, preprocessing.input_size)
-    asked = copy.deepcopy(teacher).to(device, memory_format=torch.channels_last)
+    asked = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last)
     bank = ask_teacher(asked, pixels, preprocessing, ends=ends)
     faster = is_faster(asked, preprocessing.input_size)
     student = teacher if given.ratio == 1 else cut(teacher, given.ratio, pixels[:8], preprocessing)

@@ -194,7 +194,7 @@ class _Run:
 
     def result(self, bank: TeacherBank) -> Recovered:
         """Return the best state and how it came about."""
-        module = self.best.module.to(CPU, memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        module = self.best.module.to(CPU).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
         return Recovered(
             module=module,
             steps=self.taken,

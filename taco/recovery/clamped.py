@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def bounds_of(activation: nn.Module) -> tuple[float, float] | None:
+def bounds_of(activation: object) -> tuple[float, float] | None:
     """Return what an activation clamps to; None where it does something else."""
     if isinstance(activation, nn.ReLU6):
         return 0.0, 6.0
@@ -35,7 +35,7 @@ def clamped_product(
     """
     if bias is None or torch.is_autocast_enabled("cpu"):  # autocast does not reach into a gradient of ours
         return F.linear(x, weight, bias).clamp(*bounds)
-    found: torch.Tensor = _ClampedProduct.apply(x, weight, bias, *bounds)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _ClampedProduct.apply(x, weight, bias, *bounds)
     return found
 
 

@@ -45,7 +45,7 @@ class FusedConv(nn.Module):
             if self.bounds is None:
                 return F.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
             y = clamped_product(rows.flatten(0, 2), weight.flatten(1), bias, self.bounds)
-            return y.unflatten(0, rows.shape[:3]).permute(0, 3, 1, 2)
+            return y.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
         if isinstance(conv, Conv2dSame):
             padded = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
             return F.conv2d(padded, weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)

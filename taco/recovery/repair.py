@@ -41,7 +41,7 @@ def make_teacher(specialist: nn.Module, material: Material, device: torch.device
     """Ask the dense specialist, on a device, about the select pictures, in float32."""
     preprocessing = material.bank.preprocessing
     ends = block_ends(specialist, preprocessing.input_size)
-    module = copy.deepcopy(specialist).to(device, memory_format=torch.channels_last).eval()
+    module = copy.deepcopy(specialist).to(device).to(memory_format=torch.channels_last).eval()
     pixels = material.bank.pixels([p.view for p in material.task.select])
     both = np.concatenate([pixels, pixels[:, :, ::-1]])
     labels = np.tile(labels_of(material.task.select), 2)

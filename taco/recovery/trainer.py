@@ -71,7 +71,7 @@ class Trainer:
     def __init__(
         self, student: nn.Module, bank: TeacherBank, options: RecoveryOptions, steps: int, maps: Maps | None = None
     ) -> None:
-        own = copy.deepcopy(student).to(options.device, memory_format=torch.channels_last)
+        own = copy.deepcopy(student).to(options.device).to(memory_format=torch.channels_last)
         self.student = own.eval().requires_grad_(True)
         classifier_of(self.student).requires_grad_(False)
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
