@@ -17,7 +17,8 @@ def choose_device(asked: str) -> torch.device:
     """Return where torch computes.
 
     On a GPU cuDNN is told to compute in full float32 and always by the same algorithms, so that one seed repeats there
-    and its losses compare with a processor's. What training gains by fewer bits, bfloat16 gives where it is faster.
+    (attention's gradients in all but the last digits) and losses compare with a processor's. What training gains by
+    fewer bits, bfloat16 gives where it is faster.
 
     Args:
         asked: `auto` (a GPU where torch sees one), `cpu`, `cuda` or `cuda:N`.
@@ -28,8 +29,8 @@ def choose_device(asked: str) -> torch.device:
     seen = torch.cuda.device_count() if asked != "cpu" and torch.cuda.is_available() else 0
     if asked == "cpu" or (asked == "auto" and not seen):
         return CPU
-    device = torch.device("cuda" if asked == "auto" else asked)
-    if (device.index or 0) >= seen:
+    device = torch.device("cuda", 0 if asked in ("auto", "cuda") else int(asked.partition(":")[2]))
+    if device.index >= seen:
         found = f"{seen} of them" if seen else "none"
         raise MeasurementError(
             f"--compute {asked}: torch needs an NVIDIA GPU for that and sees {found}",

@@ -17,8 +17,8 @@ INTRODUCTION = """\
 # What can be made smaller in each family
 
 Written by `python -m taco.families docs/families.md` from the code; do not edit. A run of `taco-export` cuts what one
-block has for itself: {cut}. Where each unit gets a width of its own (not with `--max-drop` or
-`--allocation uniform`), it cuts {more} too, and may leave residual blocks out. The rest is found, can be
+block has for itself: {cut}. Where each unit gets a width of its own (not with `--max-drop`
+alone or `--allocation uniform`), it cuts {more} too, and may leave residual blocks out. The rest is found, can be
 stitched, and is tested, but no run takes it: a stream is read by all blocks of a stage, so that its time belongs to no
 block, and cut under LayerNorm it changes what the norm computes. Models are reparameterised first. Where channels have
 several readers, their second-order scores are summed and each is refitted.

@@ -47,9 +47,9 @@ class ExportOptions(BaseModel):
         speedup: Asked ratio of dense to compressed time, measured.
         latency_ms: Asked milliseconds a picture, measured.
         allocation: How widths are found: every unit by its own loss and time (or multiply-accumulates), or one ratio;
-            auto is one ratio, and unit by unit where a limit is asked or a latency table is given.
+            auto is unit by unit, and one ratio with `max_drop`.
         max_drop: Points that may be lost on the select pictures; the fastest such model is searched.
-        search: How levels are chosen with `allocation="latency"`: by the sum of losses, or by judging whole models too.
+        search: How levels are chosen unit by unit: by the sum of losses, or by judging whole models too.
         search_evaluations: Most models that such a search judges.
         widths: JSON file, unit -> channels to keep; nothing is searched.
         latency_table: Table of a device that is not at hand; widths are then found by it, as an estimate.

@@ -96,6 +96,7 @@ def front(
     max_images: arguments.MaxImages = _DEFAULT.max_images,
     search: width_arguments.SearchHow = _DEFAULT.search,
     search_evaluations: width_arguments.SearchEvaluations = _DEFAULT.search_evaluations,
+    compute: arguments.Compute = _DEFAULT.compute,
     threads: arguments.Threads = None,
     seed: arguments.Seed = _DEFAULT.seed,
     random_weights: arguments.RandomWeights = False,

@@ -180,7 +180,7 @@ def best_round(
         f"was measured takes {least:.3g} ms and is {ratio:.2f} times as fast as the dense one ({dense_ms:.3g} ms)"
         f"{told}",
         f"Ask for --speedup {max(1.0, math.floor(100 * ratio) / 100):g} or less, for --latency-ms {enough_ms:g} or "
-        "more, or choose a smaller --model",
+        "more, or choose a smaller --model; --allocation uniform also cuts units that could not be timed by themselves",
     )
 
 

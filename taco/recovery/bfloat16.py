@@ -18,7 +18,7 @@ _BATCH = {"cpu": 8, "cuda": 32}
 def has_bfloat16(device: torch.device = CPU) -> bool:
     """Tell whether a device computes in bfloat16 natively (AVX512_BF16, AMX or Arm's bf16; Ampere and later)."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(bool(getattr(torch.cpu, name)()) for name in tests if hasattr(torch.cpu, name))
 

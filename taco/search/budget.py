@@ -94,7 +94,7 @@ def decide_budget(options: ExportOptions, target: Target, *, measurable: bool) -
     if estimated and measurable:
         raise InputError(
             f"--latency-table is for a device that is not at hand, and {target.name} can be timed",
-            "Leave it out, and give --allocation latency: the table of this device is measured and kept",
+            "Leave it out: the table of this device is measured and kept",
         )
     if options.sparse:
         return Budget(None, 1.0, options.zeros)

@@ -104,14 +104,12 @@ class LatencySearcher:
             )
 
         found, rounds, blocks = with_or_without(search, drops, self.harm, offered.probed)
-        found, spread = self._or_one_ratio(found, offered, speedup, advance)
-        if found.rounds[-1] not in rounds:  # one ratio was taken: no block is left out
-            rounds, blocks = (*rounds, found.rounds[-1]), blocks and {**blocks, "taken": []}
+        choices, more, spread = self._or_one_ratio(found, offered, speedup, advance)
         return {
-            "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
-            "choices": [levels_as_json(offered.space, c) for c in found.choices],
+            "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in choices],
+            "choices": [levels_as_json(offered.space, c) for c in choices],
             "budget_ms": self.dense_ms / speedup,
-            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in rounds],
+            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in (*rounds, *more)],
             "profile": profile_as_json(table, options),
             "currency": dataclasses.asdict(offered.chosen),
             "blocks": blocks,
@@ -122,15 +120,18 @@ class LatencySearcher:
 
     def _or_one_ratio(
         self, found: Searched, offered: Offered, speedup: float, advance: Advance
-    ) -> tuple[Searched, dict[str, float]]:
-        """Return what was found, or one ratio for all units where that is as fast and does less harm; and the harms.
+    ) -> tuple[tuple[Choice, ...], tuple[Round, ...], dict[str, float]]:
+        """Put one ratio for all units in front of what was found where that is as fast and does less harm.
+
+        Returns:
+            The choice and faster ones, the round that was made for it, and the harms that were compared.
 
         With limits beside the budget, which one ratio need not hold, and where whole models are searched, it is not
         looked at.
         """
         budget_ms, line = self.dense_ms / speedup, found.rounds[-1].line
         if self.limiter.asked or self.how.search != "dp":
-            return found, {}
+            return found.choices, (), {}
         choice = widest_of_one_ratio(
             self.searcher,
             offered.table,
@@ -139,17 +140,17 @@ class LatencySearcher:
             lambda table_ms: line.predict(table_ms) <= AIM * budget_ms,
         )
         if choice is None or choice.widths == found.choices[0].widths:
-            return found, {}
+            return found.choices, (), {}
         harms = {"unit by unit": self.harm(found.choices[0]), "one ratio": self.harm(choice)}
         if harms["one ratio"] >= harms["unit by unit"]:
-            return found, harms
+            return found.choices, (), harms
         measured_ms = self.dense_ms / self._ratio(choice, speedup)
         advance(1)
         log.info("one ratio does less harm: measured %.3f ms, asked %.3f ms", measured_ms, budget_ms)
         last = Round(choice, line.predict(choice.table_ms), measured_ms, line)
         if measured_ms > budget_ms:
-            return found, {"unit by unit": harms["unit by unit"]}
-        return Searched((choice, *found.choices), (*found.rounds, last)), harms
+            return found.choices, (last,), {"unit by unit": harms["unit by unit"]}
+        return (choice, *found.choices[1:]), (last,), harms
 
     def _attempt(self, speedup: float, table: LatencyTable, space: Space, advance: Advance) -> Searched:
         budget_ms = self.dense_ms / speedup

@@ -152,7 +152,8 @@ class Profiler:
         if not results and not known:
             reasons = {h.reason for h in self.holders.values() if isinstance(h, Unheld)}
             raise MeasurementError(
-                f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}"
+                f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}",
+                "Give --allocation uniform: one ratio for all units needs no times of single ones",
             )
         if earlier is None:
             samples = [ms for result in results.values() for ms in result.models[DENSE].samples_ms]

@@ -50,7 +50,16 @@ class Found:
         if "currency" not in self.values:
             return None
         choices = self.values.get("choices")
-        return {**self.values, "allocation": choices[number] if choices else []}
+        if not choices:
+            return {**self.values, "allocation": []}
+        blocks, spread = self.values.get("blocks"), self.values.get("spread", {})
+        gone = [unit["unit"] for unit in choices[number] if unit["level"] == "drop"]
+        return {
+            **self.values,
+            "allocation": choices[number],
+            "blocks": blocks and {**blocks, "taken": gone},
+            "spread": {} if number else spread,  # a spare was compared with nothing
+        }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.compress import UnitSolution, calibrate_units, droppable
-from taco.compute import choose_device
+from taco.compute import CPU, choose_device, name_of
 from taco.database.channels import build_widths
 from taco.executor import Executor
 from taco.material import PROBED, Material, divide, labels_of
@@ -138,6 +138,7 @@ class Groundwork:
     def recovery(self, *, keep_zeros: bool) -> Recovery:
         """Return what repairs cuts; with `keep_zeros` weights that are zero stay so."""
         device = choose_device(self.options.compute)
+        elsewhere = {} if device == CPU else {"compute": name_of(device)}  # steps a minute and last digits differ there
         options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros, device=device)
         if keep_zeros:
             options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
@@ -146,7 +147,7 @@ class Groundwork:
             material=self.material,
             minutes=self.options.recover_minutes,
             options=options,
-            depends_on=self.keys.after_head(**self.pictures.key),
+            depends_on=self.keys.after_head(**self.pictures.key, **elsewhere),
             store=self.store,
             progress=self.progress,
             unlabelled=self.unlabelled,
