@@ -280,7 +280,7 @@ def test_whole_models_are_searched_beyond_the_sum_and_never_worse(
 def test_the_accuracy_decides_how_far_down_one_table_goes(
     task: Path, tmp_path: Path, bench: FakeBench, whole: api.ExportResult
 ) -> None:
-    report = exported(task, tmp_path / "all", max_drop=100.0, from_run=whole.folder)
+    report = exported(task, tmp_path / "all", max_drop=100.0, allocation="latency", from_run=whole.folder)
     assert report.max_drop is not None
     assert (report.budget_ms, report.rounds) == (None, [])
     assert all(trial.points <= 100 for trial in report.max_drop.trials)
