@@ -1,30 +1,89 @@
-"""Layers are divided into lots that memory allows; the longest work begins first."""
+"""Packing an ONNX file: the same bytes come back, in far fewer bytes where weights are zero."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from pathlib import Path
 
-from taco.database.packing import pack
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
-ENTRY = st.tuples(st.integers(1, 100), st.integers(0, 50))
-
-
-@given(st.lists(ENTRY, max_size=30), st.integers(1, 150))
-def test_every_layer_is_in_one_lot_that_fits(entries: list[tuple[int, int]], budget: int) -> None:
-    layers = [f"layer{i}" for i in range(len(entries))]
-    size = {name: entry[0] for name, entry in zip(layers, entries, strict=True)}
-    cost = {name: float(entry[1]) for name, entry in zip(layers, entries, strict=True)}
-    lots = pack(layers, size, cost, budget)
-    assert sorted(name for lot in lots for name in lot) == sorted(layers)
-    assert all(lot for lot in lots)
-    assert all(len(lot) == 1 or sum(size[name] for name in lot) <= budget for lot in lots)
-    assert all([cost[n] for n in lot] == sorted((cost[n] for n in lot), reverse=True) for lot in lots)
-    if layers:
-        assert cost[lots[0][0]] == max(cost.values())
+from taco.cli import app
+from taco.errors import BundleError
+from taco.sparse.packing import PACKED_NAME, pack_model, unpack_model
 
 
-def test_the_lot_of_the_longest_is_filled_up_with_shorter_ones() -> None:
-    size = {"wide": 60, "wide2": 40, "middle": 30, "small": 5}
-    cost = {"wide": 100.0, "wide2": 90.0, "middle": 30.0, "small": 1.0}
-    assert pack(["small", "middle", "wide", "wide2"], size, cost, 105) == [["wide", "wide2", "small"], ["middle"]]
+def model(folder: Path, *weights: np.ndarray) -> Path:
+    """Write a chain of matrix products."""
+    nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(len(weights))]
+    last = len(weights)
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, weights[0].shape[0]])],
+        [helper.make_tensor_value_info(f"x{last}", TensorProto.FLOAT, [1, weights[-1].shape[1]])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    file = folder / "model.onnx"
+    onnx.save(helper.make_model(graph), file)
+    return file
+
+
+def sparse(rows: int, cols: int, sparsity: float, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    w = random.standard_normal((rows, cols)).astype(np.float32)
+    return np.where(random.random((rows, cols)) < sparsity, np.float32(0), w)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95, 1.0])
+def test_the_same_bytes_come_back(tmp_path: Path, sparsity: float) -> None:
+    file = model(tmp_path, sparse(64, 128, sparsity, 1), sparse(128, 32, 0.9, 2), sparse(32, 2, 0.9, 3))
+    packed = tmp_path / "packed.safetensors"
+    packed.write_bytes(pack_model(file))
+    assert unpack_model(packed) == file.read_bytes()
+
+
+def test_equal_weights_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
+    w = sparse(64, 64, 0.9)
+    file = model(tmp_path, w, w, w)
+    packed = tmp_path / "packed.safetensors"
+    packed.write_bytes(pack_model(file))
+    assert unpack_model(packed) == file.read_bytes()
+
+
+def test_few_weights_take_few_bytes_and_full_ones_no_more(tmp_path: Path) -> None:
+    few = model(tmp_path, sparse(512, 512, 0.95))
+    assert len(pack_model(few)) < 0.1 * few.stat().st_size
+    full = model(tmp_path, sparse(512, 512, 0.0))
+    assert len(pack_model(full)) < full.stat().st_size + 1000
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "packed.safetensors"
+    content = bytearray(pack_model(model(tmp_path, sparse(64, 64, 0.9))))
+    content[-5] ^= 1
+    packed.write_bytes(content)
+    with pytest.raises(BundleError, match=r"packed\.safetensors is damaged"):
+        unpack_model(packed)
+    packed.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match="cannot be read"):
+        unpack_model(packed)
+    packed.write_bytes(safetensors.torch.save({"x": torch.zeros(2)}))
+    with pytest.raises(BundleError, match="is no packed model"):
+        unpack_model(packed)
+    with pytest.raises(BundleError, match="cannot be read"):
+        unpack_model(tmp_path / "nothing")
+
+
+def test_the_command_takes_a_file_or_a_run(tmp_path: Path) -> None:
+    file = model(tmp_path, sparse(64, 64, 0.9))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / PACKED_NAME).write_bytes(pack_model(file))
+    for number, source in enumerate((run, run / PACKED_NAME)):
+        assert CliRunner().invoke(app, ["unpack", str(source), str(tmp_path / f"{number}.onnx")]).exit_code == 0
+        assert (tmp_path / f"{number}.onnx").read_bytes() == file.read_bytes()
