@@ -129,7 +129,7 @@ def no_overfitting(cells: Cells) -> Claim:
             )
     if not rows:
         return unmeasured("d", claim, command)
-    verdict: Verdict = _holds(cells) if wins == len(rows) else "does not hold" if wins <= losses else "not clear"
+    verdict: Verdict = _holds(cells) if wins == len(rows) else "does not hold" if not wins or losses else "not clear"
     return Claim(
         "d",
         claim,

@@ -3,7 +3,7 @@
 For every row, with S its kept columns and R the others, v_S = (H_SS)^-1 (w H)_S; the same from the other side, cheaper
 when few weights go, is v = w - w_R ((H^-1)_RR)^-1 (H^-1)_R:. Either needs the solution of one small system a row.
 Systems of up to about a thousand unknowns are factored, the large ones in float32 and refined in float64 until they are
-as good; beyond that all rows are solved at once by conjugate gradients, to a relative residual of 1e-3. The few large
+as good; beyond that all rows are solved at once by conjugate gradients, to a relative residual of 1e-4. The few large
 eigenvalues that inputs which are nearly copies of each other have are taken out first (`taco.solvers.deflation`); what
 has not come to rest after `_MOST` products all the same is factored.
 """
@@ -23,7 +23,7 @@ _BATCH_BYTES = 192 * 2**20  # every correction of a batch reads all of H once
 _WIDEST = 1408  # unknowns of a row; beyond, conjugate gradients first
 _SINGLE = 192  # unknowns from which a float32 factorisation with refinement is faster
 _REFINED, _STEPS = 1e-7, 5  # relative residual, most corrections
-_RESIDUAL, _MOST = 1e-3, 150  # relative residual, most iterations
+_RESIDUAL, _MOST = 1e-4, 150  # relative residual, most iterations
 
 
 def refit_support(problem: Problem, mask: torch.Tensor, widest: int = _WIDEST) -> torch.Tensor:
