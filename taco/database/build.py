@@ -20,7 +20,7 @@ import torch
 import taco
 from taco.calibrate import Wave, calibrate_wave, size_bytes, waves_for
 from taco.database.index import INDEX, ChannelEntry, Index, Inputs, LevelEntry, Skipped, UnitEntry, read_index
-from taco.database.packing import pack
+from taco.database.lots import lots_of
 from taco.database.recipe import Recipe, solver_version
 from taco.database.solving import Half, Order, Solved, halves_of, solve_layer
 from taco.database.source import Source, key_of, moments_sha256, weights_sha256
@@ -117,7 +117,7 @@ class _Builder:
         model, options = self.source.model, self.source.options
         sizes = {layer: size_bytes(model, layer, options) for layer in missing}
         costs = {layer: float(self._cost(self.wanted[layer])) for layer in missing}
-        lots = pack(missing, sizes, costs, options.budget_bytes)
+        lots = lots_of(missing, sizes, costs, options.budget_bytes)
         return [wave for lot in lots for wave in waves_for(model, lot, self.source.batches, options)]
 
     def _usable(self) -> dict[str, UnitEntry]:

@@ -11,13 +11,13 @@ import torch
 
 from taco.database.recipe import DAMPING_LEVEL
 from taco.errors import SolverError
-from taco.moments.packed import pack, unpack
 from taco.moments.sums import LayerMoments, Moments
+from taco.moments.triangle import from_lower_triangle, lower_triangle
 from taco.solvers.damping import CANDIDATES, choose_damping
 from taco.solvers.loading import solve_levels
 from taco.solvers.problem import Problem
 from taco.solvers.spec import Spec
-from taco.sparse import stored
+from taco.sparse.stored import pack
 
 #: Second moments without their upper triangle, means, and the number of positions.
 Half = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
@@ -91,7 +91,7 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     tensors: dict[str, torch.Tensor] = {}
     found = {}
     for level, solution in zip(order.specs, solutions, strict=True):
-        tensors |= stored.pack(level, solution.weight.reshape(order.shape), solution.mask.reshape(order.shape))
+        tensors |= pack(level, solution.weight.reshape(order.shape), solution.mask.reshape(order.shape))
         found[level] = (max(0.0, solution.loss), int(solution.mask.sum()))
     return Solved(safetensors.torch.save(tensors), damping, energy, found)
 
@@ -103,12 +103,12 @@ def halves_of(moments: LayerMoments) -> tuple[Half, Half | None]:
 
 
 def _half(moments: Moments) -> Half:
-    return pack(moments.second.numpy()), moments.mean.numpy(), moments.n
+    return lower_triangle(moments.second.numpy()), moments.mean.numpy(), moments.n
 
 
 def _moments(half: Half) -> Moments:
     second, mean, n = half
-    return Moments(torch.from_numpy(unpack(second, mean.shape[1])), _tensor(mean), n)
+    return Moments(torch.from_numpy(from_lower_triangle(second, mean.shape[1])), _tensor(mean), n)
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

@@ -123,11 +123,11 @@ class LatencySearcher:
     ) -> tuple[tuple[Choice, ...], tuple[Round, ...], dict[str, float]]:
         """Put one ratio for all units in front of what was found where that is as fast and does less harm.
 
-        Returns:
-            The choice and faster ones, the round that was made for it, and the harms that were compared.
-
         With limits beside the budget, which one ratio need not hold, and where whole models are searched, it is not
         looked at.
+
+        Returns:
+            The choice and faster ones, the round that was made for it, and the harms that were compared.
         """
         budget_ms, line = self.dense_ms / speedup, found.rounds[-1].line
         if self.limiter.asked or self.how.search != "dp":

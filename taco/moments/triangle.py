@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def pack(matrix: Array) -> Array:
+def lower_triangle(matrix: Array) -> Array:
     """Return the lower triangle, row after row.
 
     Args:
@@ -28,8 +28,8 @@ def pack(matrix: Array) -> Array:
     return packed
 
 
-def unpack(packed: Array, cols: int) -> Array:
-    """Return the matrix whose lower triangle `pack` gave, (groups, cols, cols)."""
+def from_lower_triangle(packed: Array, cols: int) -> Array:
+    """Return the matrix whose lower triangle `lower_triangle` gave, (groups, cols, cols)."""
     matrix = np.empty((len(packed), cols, cols), packed.dtype)
     begin = 0
     for row in range(cols):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
-def pack(layers: Sequence[str], size: Mapping[str, int], cost: Mapping[str, float], budget: int) -> list[list[str]]:
+def lots_of(layers: Sequence[str], size: Mapping[str, int], cost: Mapping[str, float], budget: int) -> list[list[str]]:
     """Divide layers into lots of a bounded size, the first lot that has room for each, the costliest layers first.
 
     So the longest jobs begin first, and the lot that holds them is filled up with shorter ones, which keep the other

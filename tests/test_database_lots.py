@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.database.packing import pack
+from taco.database.lots import lots_of
 
 ENTRY = st.tuples(st.integers(1, 100), st.integers(0, 50))
 
@@ -15,7 +15,7 @@ def test_every_layer_is_in_one_lot_that_fits(entries: list[tuple[int, int]], bud
     layers = [f"layer{i}" for i in range(len(entries))]
     size = {name: entry[0] for name, entry in zip(layers, entries, strict=True)}
     cost = {name: float(entry[1]) for name, entry in zip(layers, entries, strict=True)}
-    lots = pack(layers, size, cost, budget)
+    lots = lots_of(layers, size, cost, budget)
     assert sorted(name for lot in lots for name in lot) == sorted(layers)
     assert all(lot for lot in lots)
     assert all(len(lot) == 1 or sum(size[name] for name in lot) <= budget for lot in lots)
@@ -27,4 +27,4 @@ def test_every_layer_is_in_one_lot_that_fits(entries: list[tuple[int, int]], bud
 def test_the_lot_of_the_longest_is_filled_up_with_shorter_ones() -> None:
     size = {"wide": 60, "wide2": 40, "middle": 30, "small": 5}
     cost = {"wide": 100.0, "wide2": 90.0, "middle": 30.0, "small": 1.0}
-    assert pack(["small", "middle", "wide", "wide2"], size, cost, 105) == [["wide", "wide2", "small"], ["middle"]]
+    assert lots_of(["small", "middle", "wide", "wide2"], size, cost, 105) == [["wide", "wide2", "small"], ["middle"]]
