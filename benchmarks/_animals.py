@@ -33,6 +33,36 @@ Species = Literal["imagenet", "other"]
 Answers = npt.NDArray[np.int64]
 
 
+def imagenet_indices(data: Path) -> dict[str, int]:
+    """Return species -> the output of ImageNet models that names it, of those that one does."""
+    return {name: fact["imagenet_index"] for name, fact in sorted(_facts(data).items()) if "imagenet_index" in fact}
+
+
+def _facts(data: Path) -> Mapping[str, Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = json.loads(data.with_suffix(".json").read_text())
+    return found
+
+
+def species_options(data: Path, species: Species, seed: int, folder: Path) -> dict[str, Any]:
+    """Return the options that say which task of eight species a seed stands for.
+
+    Args:
+        data: The pictures, with their facts beside them.
+        species: Which to choose among.
+        seed: Chooses them, and is the run's own.
+        folder: For the map of classes, which is written.
+    """
+    known = imagenet_indices(data)
+    among = sorted(known) if species == "imagenet" else sorted(set(_facts(data)) - set(known))
+    classes = sorted(np.random.default_rng(1000 + seed).choice(among, CLASSES, replace=False).tolist())
+    values: dict[str, Any] = {"task": data, "classes": tuple(classes), "seed": seed}
+    if species == "imagenet":
+        folder.mkdir(parents=True, exist_ok=True)
+        values["class_map"] = folder / "map.json"
+        write_atomically(values["class_map"], json.dumps(known).encode())
+    return values
+
+
 class Setting:
     """The task of one seed: its pictures, its dense specialist, and pictures of species outside the task."""
 
@@ -40,17 +70,9 @@ class Setting:
         self, seed: int, data: Path, scratch: Path, *, species: Species = "imagenet", model: str | None = None
     ) -> None:
         self.seed, self.scratch = seed, scratch
-        facts = json.loads(data.with_suffix(".json").read_text())
-        known = sorted(name for name, fact in facts.items() if "imagenet_index" in fact)
-        among = known if species == "imagenet" else sorted(set(facts) - set(known))
-        classes = sorted(np.random.default_rng(1000 + seed).choice(among, CLASSES, replace=False).tolist())
-        given: dict[str, Any] = {
-            "task": data, "target": "host-cpu", "classes": tuple(classes), "shots": SHOTS, "seed": seed,
-            "out": scratch / "out",
-        }  # fmt: skip
-        if species == "imagenet":
-            given["class_map"] = scratch / "map.json"
-            given["class_map"].write_text(json.dumps({name: facts[name]["imagenet_index"] for name in known}))
+        given = species_options(data, species, seed, scratch)
+        classes = given["classes"]
+        given |= {"target": "host-cpu", "shots": SHOTS, "out": scratch / "out"}
         if model is not None:
             given["model"] = model
         self.options = make_options(given)
@@ -60,7 +82,8 @@ class Setting:
         bank = PictureBank.read(listings.views, self.preprocessing, BankOptions(scratch / f"{species}-{seed}.pixels"))
         self.material: Material = divide(listings, bank, self.options)
         self.dense = specialise(generalist, make_head(generalist, self.material, self.options)).module
-        others = [path for name in known if name not in classes for path in sorted((data / name).iterdir())]
+        outside = sorted(set(imagenet_indices(data)) - set(classes))
+        others = [path for name in outside for path in sorted((data / name).iterdir())]
         order = np.random.default_rng(seed).permutation(len(others))
         self._others = [others[i] for i in order]
 

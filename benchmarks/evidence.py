@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks import _claims, _recovery_table, front, int8, loop, specialisation, widths
+from benchmarks import _claims, _recovery_table, allocation, front, int8, loop, specialisation, widths
 from benchmarks._page import save
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +100,10 @@ TABLES = (
         "recovery-long", "The same for as many steps as five minutes have", EVIDENCE, CELLS / "recovery-long",
         "*-seed*.json",
         "python -m benchmarks.recovery --k 16 --steps 240 --results docs/evidence/recovery-long", _recovered_longer,
+    ),
+    Table(
+        "allocation", "Unit by unit against one ratio and against MACs, at equal measured time", EVIDENCE,
+        CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
     ),
     Table(
         "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed*.json",

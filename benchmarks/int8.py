@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from benchmarks._animals import compared
+from benchmarks._animals import DATA, compared, imagenet_indices
 from taco.device.bench import bench
 from taco.exporters.graph import write_onnx
 from taco.exporters.loading import load_exporter
@@ -40,7 +40,6 @@ from taco.specialist.specialise import make_head, predict_logits, specialise
 from taco.targets.loading import load_target
 from taco.timing.timings import median_ratio
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
 HARD = "mobilenetv3_small_100"
 CLASSES, SHOTS = 10, 16
@@ -52,11 +51,10 @@ class Setting:
     """One dense specialist, its pictures, and its fp32 file."""
 
     def __init__(self, model: str, seed: int, data: Path, scratch: Path) -> None:
-        facts = json.loads(data.with_suffix(".json").read_text())
-        known = sorted(name for name, fact in facts.items() if "imagenet_index" in fact)
-        classes = sorted(np.random.default_rng(1000 + seed).choice(known, CLASSES, replace=False).tolist())
+        known = imagenet_indices(data)
+        classes = sorted(np.random.default_rng(1000 + seed).choice(sorted(known), CLASSES, replace=False).tolist())
         class_map = scratch / "map.json"
-        class_map.write_text(json.dumps({name: facts[name]["imagenet_index"] for name in known}))
+        class_map.write_text(json.dumps(known))
         random = model == HARD
         options = make_options(
             {

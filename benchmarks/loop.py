@@ -18,13 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks._animals import DATA, imagenet_indices
 from benchmarks._page import save
 from taco import api
 from taco.errors import BudgetInfeasibleError
 from taco.files import write_atomically
 from taco.report.schema import Report
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 RESULTS = Path("build") / "benchmarks" / "loop"
 MODELS = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "resnet50")
 RANDOM = ("resnet50",)
@@ -41,8 +41,7 @@ def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]]) -> 
     """Run every cell that is missing."""
     results.mkdir(parents=True, exist_ok=True)
     class_map = results / "map.json"
-    facts = json.loads(data.with_suffix(".json").read_text())
-    known = {name: fact["imagenet_index"] for name, fact in sorted(facts.items()) if "imagenet_index" in fact}
+    known = imagenet_indices(data)
     class_map.write_text(json.dumps(known))
     for model, target, speedup in cells:
         file = _file(results, model, target, speedup)

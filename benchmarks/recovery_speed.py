@@ -1,10 +1,11 @@
 """One step of recovery against a straightforward loop: float32, NCHW, the teacher inside, the same losses, interleaved.
 
-`python -m benchmarks.recovery_speed [--batch N] [--size PIXELS] [--rounds N]`. Both sides compute the same loss on the
-same views: mean over blocks of relative feature errors, the last feature map's, and the divergence of logits. The
-student is the teacher with `--ratio` of its inner widths, as recovery meets it. What makes ours
-fast: the stored teacher, channels_last, BatchNorm inside the weights, 1 x 1 convolutions as matrix products, large maps
-averaged down before they are compared, and bfloat16 where this processor has it and it is faster.
+`python -m benchmarks.recovery_speed [--batch N] [--size PIXELS] [--rounds N] [--steps N]`. Both sides compute the same
+loss on the same views: mean over blocks of relative feature errors, the last feature map's, and the divergence of
+logits. The student is the teacher with `--ratio` of its inner widths, as recovery meets it. What makes ours fast: the
+stored teacher, channels_last, BatchNorm inside the weights, 1 x 1 convolutions as matrix products, large maps averaged
+down before they are compared, memory that stays with the process between steps (`taco.heap`), and bfloat16 where this
+processor has it and it is faster.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from taco.allocate import uniform
 from taco.compress import calibrate_units, solve_units, stitch
 from taco.compute import choose_device, moved, name_of
 from taco.device.images import Preprocessing
+from taco.heap import kept_heap
 from taco.model import classifier_of
 from taco.recovery.bfloat16 import is_faster
 from taco.recovery.taps import block_ends
@@ -92,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=8, help="a turn; recovery takes hundreds in a row")
     parser.add_argument("--ratio", type=float, default=0.5, help="of the inner widths; 1 is a dense student")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--compute", default="cpu", help="auto, cpu, cuda or cuda:N, for both sides")
@@ -114,12 +117,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kind = "bfloat16" if faster else "float32"
     print(f"{len(ends)} blocks, {kind} on {name_of(device)}, {torch.get_num_threads()} threads")
     label = f"recovery step, {given.model}, inner widths x {given.ratio:g}, batch {given.batch}, {given.size} px"
-    compare(
-        label,
-        lambda: plain.step(as_inputs(batch, preprocessing).contiguous().to(device)),
-        lambda: ours.step(1),
-        given.rounds,
-    )
+
+    def straightforward() -> None:
+        for _ in range(given.steps):
+            plain.step(as_inputs(batch, preprocessing).contiguous().to(device))
+
+    @kept_heap()
+    def recovery() -> None:
+        for i in range(given.steps):
+            ours.step(i)
+
+    compare(f"{label}, {given.steps} steps a turn", straightforward, recovery, given.rounds)
 
 
 if __name__ == "__main__":

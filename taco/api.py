@@ -21,6 +21,7 @@ from taco.front.job import FrontOptions, make_front
 from taco.front.page import write_front
 from taco.front.picking import export_options, picked
 from taco.front.schema import Front
+from taco.heap import kept_heap
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
 from taco.pipeline import run
 from taco.predict import Prediction, common_root, find_images, predict
@@ -73,6 +74,7 @@ class ExportResult:
     already_done: bool
 
 
+@kept_heap()
 def export(
     options: ExportOptions, progress: Progress | None = None, command: Sequence[str] = (), plan: Plan | None = None
 ) -> ExportResult:
@@ -137,6 +139,7 @@ class FrontResult:
     export: ExportResult | None
 
 
+@kept_heap()
 def front(
     options: ExportOptions,
     how: FrontOptions | None = None,

@@ -23,6 +23,7 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from taco.errors import InputError, MeasurementError, TacoError
+from taco.heap import kept_heap
 
 R = TypeVar("R")
 
@@ -118,7 +119,8 @@ def _call(function: Callable[..., R], name: str, arguments: tuple[Any, ...]) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return name, function(*arguments)
+        with kept_heap():
+            return name, function(*arguments)
     finally:
         torch.set_num_threads(threads)
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from taco.compute import CPU, moved, name_of
+from taco.heap import kept_heap
 from taco.recovery.checkpoint import Checkpoint
 from taco.recovery.distillation import Maps, fit_maps, objective
 from taco.recovery.teacher_bank import TeacherBank
@@ -77,6 +78,7 @@ class Watch:
     checkpoint: Checkpoint | None = None
 
 
+@kept_heap()
 def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: RecoveryOptions) -> int:
     """Turn a time into a step count, once, by timing a few steps on a throw-away copy.
 
@@ -95,6 +97,7 @@ def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: R
     return steps if steps >= MIN_STEPS else 0
 
 
+@kept_heap()
 def recover(
     student: nn.Module,
     bank: TeacherBank,

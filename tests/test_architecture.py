@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"taco": "taco", "exporters": "taco.exporters", "targets": "taco.targets"}
 #: From the lowest layer to the highest. A package name stands for all of its modules.
 LAYERS = (
-    ("errors", "files", "wording", "plugins", "trouble", "address", "compute", "device"),
+    ("errors", "files", "wording", "plugins", "trouble", "address", "compute", "heap", "device"),
     (
         *("formats", "task", "pictures", "model", "weights", "units", "graph", "calibrate", "moments", "levels"),
         *("solvers", "executor", "metrics", "options", "progress"),

@@ -274,7 +274,7 @@ def test_some_rows_stand_for_many_when_the_damping_is_chosen(n: int) -> None:
     W = torch.randn(1, 500, 24, generator=generator, dtype=torch.float64)
     spec = DAMPING_LEVEL.spec(torch.nn.Identity())
     order = Order("wide", (500, 24), {"unstructured:0.75": spec}, "magnitude", "auto")
-    solved = solve_layer(order, W.numpy(), *halves_of(LayerMoments(fit, held_out)))
+    solved = solve_layer(order, W.numpy(), [*halves_of(LayerMoments(fit, held_out))])
     assert solved.damping == choose_damping(W, fit.H, held_out.H, spec)
 
 

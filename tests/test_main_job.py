@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,26 +28,33 @@ def taco(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("classes", "limit", "budget"),
-    [(KNOWN, 3.0, ("--speedup", "1.5")), (NEW, 5.0, ("--macs", "0.6"))],
-    ids=["imagenet-rows", "fitted-head"],
-)
-def test_specialist_is_faster_and_nearly_as_accurate(
-    real_pictures: Path, tmp_path: Path, classes: str, limit: float, budget: tuple[str, str]
+def test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate(real_pictures: Path, tmp_path: Path) -> None:
+    """Alone on the machine (Makefile): it asks for a time, which is measured."""
+    report = whole_job(real_pictures, tmp_path / "run", KNOWN, "--speedup", "1.5")
+    assert report["speedup"] >= 1.5
+    assert report["accuracy"]["drop_ci95"][0] <= 3.0, "the loss is proven to be larger than promised"
+
+
+@pytest.mark.slow
+def test_a_specialist_with_a_head_of_its_own_is_faster_and_nearly_as_accurate(
+    real_pictures: Path, tmp_path: Path
 ) -> None:
+    report = whole_job(real_pictures, tmp_path / "run", NEW, "--macs", "0.6")
+    assert report["speedup"] >= 1.0
+    assert report["accuracy"]["drop_ci95"][0] <= 5.0, "the loss is proven to be larger than promised"
+
+
+def whole_job(real_pictures: Path, out: Path, classes: str, *budget: str) -> dict[str, Any]:
+    """Export, and predict frames of camera traps with the bundle; returns the report."""
     animals = real_pictures / "animals"
     arguments = ["--class-map", f"{animals}.json"] if classes == KNOWN else []
-    out = tmp_path / "run"
     taco(
         "export", str(animals), *arguments, "--classes", classes, "--shots", "16", *budget,
         "--target", "host-cpu", "--recover-minutes", "0.5", "--out", str(out),
     )  # fmt: skip
-    report = json.loads((out / "report.json").read_text())
-    assert report["speedup"] >= (1.5 if "--speedup" in budget else 1.0)
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
     assert report["parity"]["max_abs"] <= report["parity"]["tolerance"]
     assert report["parity"]["argmax_agreement"] == 100
-    assert report["accuracy"]["drop_ci95"][0] <= limit, "the loss is proven to be larger than promised"
     assert report["size"]["compressed"]["params"] < report["size"]["dense"]["params"]
 
     frames = real_pictures / "camera_traps" / "speciesnet_test_data"
@@ -55,3 +63,4 @@ def test_specialist_is_faster_and_nearly_as_accurate(
     failed = [Path(row["path"]).name for row in rows if row["failure"]]
     assert failed == ["african_elephants_truncated_file.jpg"]
     assert all(float(row["probability"]) <= 1 for row in rows if not row["failure"])
+    return report

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,24 @@ def test_a_block_that_cannot_be_built_is_left_out_and_told(
     units = json.loads((copied / UNITS / LIST).read_text())["units"]
     assert table.skipped == {n: found["failed"][broken] for n, u in units.items() if u["signature"] == broken}
     assert len(table.units) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda listed, unit: listed["sweeps"].pop(unit["signature"]), r"has no width \d+"),
+        (lambda listed, unit: unit["widths"].append(12345), "has no width 12345"),
+        (lambda listed, unit: listed["sweeps"][unit["signature"]].pop("dense"), "has no 'dense' to compare with"),
+        (lambda listed, unit: listed.update(rounds="many"), "rounds: "),
+    ],
+    ids=["sweep", "width", "dense", "rounds"],
+)
+def test_a_damaged_list_is_named(copied: Path, damage: Callable[[Any, Any], object], told: str) -> None:
+    listed = json.loads((copied / UNITS / LIST).read_text())
+    damage(listed, next(iter(listed["units"].values())))
+    (copied / UNITS / LIST).write_text(json.dumps(listed))
+    with pytest.raises(InputError, match=f"units.json is damaged or from another version: .*{told}"):
+        collect_units(copied)
 
 
 def test_where_every_block_fails_it_ends_early_and_says_why(

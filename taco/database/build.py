@@ -28,6 +28,7 @@ from taco.database.unit_file import FOLDER, is_whole, read_unit, write_unit
 from taco.errors import InputError, SolverError
 from taco.executor import Executor, Job
 from taco.files import sweep
+from taco.heap import give_back, kept_heap
 from taco.moments.sums import LayerMoments
 from taco.moments.unfold import known
 from taco.progress import Progress
@@ -76,7 +77,7 @@ class _Waiting:
     """
 
     sha256: str
-    halves: tuple[Half, Half | None]
+    halves: tuple[Half | None, ...]
 
     @classmethod
     def of(cls, moments: LayerMoments) -> _Waiting:
@@ -105,8 +106,9 @@ class _Builder:
             which = f" ({number} of {len(waves)})" if len(waves) > 1 else ""
             with self.progress.step(f"calibrate on the pictures{which}", self.source.pictures) as advance:
                 options = dataclasses.replace(self.source.options, progress=advance)
-                seen = calibrate_wave(self.source.model, wave, self.source.batches(), options)
-                waiting = {layer: _Waiting.of(moments) for layer, moments in seen}
+                with kept_heap():
+                    seen = calibrate_wave(self.source.model, wave, self.source.batches(), options)
+                    waiting = {layer: _Waiting.of(moments) for layer, moments in seen}
             with self.progress.step(f"solve layer by layer{which}", len(waiting)) as advance:
                 for _ in self._solve(waiting):
                     advance(1)
@@ -167,6 +169,7 @@ class _Builder:
         for layer, solved in self.executor.map(solve_layer, jobs):
             self._keep(self.wanted[layer], hashes[layer], solved)
             del waiting[layer]
+            give_back()
             yield layer
 
     def _cost(self, wanted: Wanted) -> int:
@@ -175,7 +178,7 @@ class _Builder:
 
     def _arguments(self, order: Order, waiting: Mapping[str, _Waiting]) -> tuple[object, ...]:
         weight = self.source.weights(order.layer).cpu().numpy()
-        return (order, weight, *waiting[order.layer].halves)
+        return (order, weight, [*waiting[order.layer].halves])
 
     def _order(self, wanted: Wanted, moments_hash: str) -> Order:
         """Return what is still to be solved; a damping that was chosen on the same moments holds."""

@@ -62,15 +62,13 @@ class Solved:
     found: dict[str, tuple[float, int]]
 
 
-def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | None) -> Solved:  # noqa: N803
+def solve_layer(order: Order, W: npt.NDArray[Any], halves: list[Half | None]) -> Solved:  # noqa: N803
     """Solve a layer at all asked levels.
 
     Args:
         order: What to do.
         W: (groups, rows, cols) float32 or float64.
-        fit: From `halves_of`: second moments (groups, cols * (cols + 1) / 2) and means (groups, cols), float64, and the
-            number of positions.
-        held_out: The same of other pictures; None when there are none, and `fit` is all.
+        halves: From `halves_of`; emptied, because of a wide layer they are much of the memory.
 
     Raises:
         SolverError: Names the layer and the damping.
@@ -78,7 +76,7 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     damping: float | str = order.damping
     try:
         weight = _tensor(W)
-        moments = LayerMoments(_moments(fit), None if held_out is None else _moments(held_out))
+        moments = _taken(halves)
         damping = _damping(weight, moments) if order.damping == "auto" else order.damping
         H = moments.all.H  # noqa: N806
         del moments  # of a wide layer they are most of the memory
@@ -96,10 +94,25 @@ def solve_layer(order: Order, W: npt.NDArray[Any], fit: Half, held_out: Half | N
     return Solved(safetensors.torch.save(tensors), damping, energy, found)
 
 
-def halves_of(moments: LayerMoments) -> tuple[Half, Half | None]:
-    """Return moments as `solve_layer` takes them: they wait for it, and cross to it, in half of the memory."""
-    held_out = None if moments.held_out is None else _half(moments.held_out)
-    return _half(moments.fit), held_out
+def halves_of(moments: LayerMoments) -> tuple[Half | None, ...]:
+    """Return moments as `solve_layer` takes them: they wait for it, and cross to it, in half of the memory.
+
+    Returns:
+        Of the pictures to fit on: second moments (groups, cols * (cols + 1) / 2) and means (groups, cols), float64, and
+        the number of positions; then the same of the held-out ones, None where `fit` is all.
+    """
+    return _half(moments.fit), None if moments.held_out is None else _half(moments.held_out)
+
+
+def _taken(halves: list[Half | None]) -> LayerMoments:
+    """Return the moments that `halves_of` gave, each half gone as soon as it is unpacked."""
+    held_out = halves.pop()
+    other = None if held_out is None else _moments(held_out)
+    del held_out
+    fit = halves.pop()
+    if fit is None:
+        raise ValueError("there are no moments to fit on")
+    return LayerMoments(_moments(fit), other)
 
 
 def _half(moments: Moments) -> Half:

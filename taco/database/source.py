@@ -18,7 +18,7 @@ from taco.moments.unfold import known, weight_matrix
 
 #: Less than the usual budget: the workers need memory, too. Three layers of 4,608 columns fit in, and some that are
 #: solved beside them.
-_OPTIONS = CalibrationOptions(budget_bytes=1280 * 1024**2)
+_OPTIONS = CalibrationOptions(budget_bytes=1040 * 1024**2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from taco.device.trt_units import DENSE
 from taco.targets.loading import Precision
 
 #: The sweep of the dense model with zeros in its weights; every other one is called by the signature of a unit.
@@ -50,3 +51,14 @@ class UnitList(_Frozen):
     rounds: int
     round_s: float
     max_s: float
+
+    @model_validator(mode="after")
+    def _each_unit_is_in_a_sweep(self) -> Self:
+        for name, models in self.sweeps.items():
+            if DENSE not in models:
+                raise ValueError(f"sweep {name!r} has no {DENSE!r} to compare with")
+        for name, unit in self.units.items():
+            lacking = {str(width) for width in unit.widths} - set(self.sweeps.get(unit.signature, {}))
+            if lacking:
+                raise ValueError(f"unit {name!r}: sweep {unit.signature!r} has no width {', '.join(sorted(lacking))}")
+        return self

@@ -13,11 +13,11 @@ import logging
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
-from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional as F
 
 from taco.recovery.clamped import bounds_of, clamped_product
+from taco.recovery.padded import padded_same
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ class FusedConv(nn.Module):
             y = clamped_product(rows.flatten(0, 2), weight.flatten(1), bias, self.bounds)
             return y.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
         if isinstance(conv, Conv2dSame):
-            padded = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
-            return F.conv2d(padded, weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)
+            return F.conv2d(padded_same(x, conv), weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -76,7 +76,7 @@ class Trainer:
         classifier_of(self.student).requires_grad_(False)
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4)
+        self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4, fused=True)
         on_cpu = options.device.type == "cpu"  # what `fused` does is for processors; it shares all parameters
         self._computing = fused(self.student, bank.preprocessing.input_size) if on_cpu else self.student
         self._masks = fixed_masks(self._parameters) if options.keep_zeros else []

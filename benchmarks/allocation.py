@@ -1,0 +1,249 @@
+"""What unit by unit is worth: against one ratio for all, and against the same sum of losses by MACs, at equal times.
+
+`python -m benchmarks.allocation [RESULTS]` works off the cells that RESULTS does not hold yet, one JSON file each, and
+prints the table of docs/evidence.md. A cell is one task of eight species (that ImageNet names, or others, with a fitted
+head) and seed, 16 shots a class: EfficientNet-Lite0 on host-cpu, cut in three ways for several speeds from one latency
+table, refitted where that helps and not recovered. All files are then timed in one interleaved run and judged on the
+evaluation pictures. Where a rival is not exactly as fast as ours, its right answers are interpolated in measured
+milliseconds between its two files next to that time, picture by picture, so that the interval of the difference stays
+paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._animals import DATA, SHOTS, Species, species_options
+from benchmarks._machine import machine
+from taco import api
+from taco.device.statistics import Z_95
+from taco.files import write_atomically
+from taco.front.entries import Maker
+from taco.material import labels_of
+from taco.progress import PlainProgress
+from taco.rundir import RunDir
+from taco.steps.groundwork import Groundwork
+
+RESULTS = Path("docs/evidence/allocation")
+TARGET, MODEL = "host-cpu", "tf_efficientnet_lite0"
+TASKS: tuple[Species, ...] = ("imagenet", "other")
+SEEDS = (0, 1)
+SPEEDUPS = (1.3, 1.6, 2.0, 2.5, 3.0)
+RIVALS = {"uniform": "one ratio", "macs": "by MACs"}
+
+Found = Mapping[str, Any]
+Shares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One task and seed."""
+
+    species: Species
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"lite0-{self.species}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Points that ours is ahead of a rival at the same measured time, with a paired 95 % interval.
+
+    Attributes:
+        points: Class-balanced.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    points: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.points:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
+
+def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell]) -> None:
+    """Do every cell that is missing."""
+    results.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        file = results / f"{cell.name}.json"
+        if not file.exists():
+            found = {"species": cell.species, "seed": cell.seed, **machine(), **_run(cell, runs, data)}
+            write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
+            print(f"{cell.name}: {len(found['points'])} files", flush=True)
+
+
+def _run(cell: Cell, runs: Path, data: Path) -> Found:
+    options = api.make_options(
+        {
+            **species_options(data, cell.species, cell.seed, runs),
+            "target": TARGET, "model": MODEL, "shots": SHOTS, "speedup": max(SPEEDUPS), "allocation": "latency",
+            "recover_minutes": 0.0, "out": runs / cell.name,
+        }
+    )  # fmt: skip
+    rundir = RunDir(options.out)
+    with rundir.locked():
+        ground = Groundwork(api.make_plan(options), rundir, PlainProgress(), rundir.scratch())
+        maker = Maker(ground)
+        entries = [*maker.cut(SPEEDUPS), *maker.dense()]
+        judged = ground.material.judged
+        right = {e.name: e.answer(judged).argmax(1) == labels_of(judged) for e in entries}
+        bench = ground.delivery.bench.together({e.name: e.file for e in entries}, {})
+        rundir.drop_scratch()
+    points = [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "asked": entry.facts.get("asked", 1.0),
+            "ms": bench.models[entry.name].p50_ms,
+            "macs": entry.facts["macs"],
+            "right": "".join("1" if one else "0" for one in right[entry.name]),
+        }
+        for entry in entries
+    ]
+    return {
+        "labels": [int(label) for label in labels_of(judged)],
+        "rounds": bench.rounds,
+        "threads": bench.threads,
+        "stopped_early": bench.stopped_early,
+        "points": points,
+    }
+
+
+def shares_right(labels: Sequence[int], right: Shares) -> float:
+    """Return the mean over classes of the mean of `right` (n,), percent."""
+    each = np.asarray(labels)
+    return 100 * statistics.mean(float(right[each == label].mean()) for label in np.unique(each))
+
+
+def gain(labels: Sequence[int], ours: Shares, theirs: Shares) -> Gain:
+    """Return how far ours is ahead on the same pictures, class-balanced.
+
+    The interval of `taco.metrics.accuracy.paired_drop`, for answers that may be right in part: each class gets 2/K
+    pseudo-pictures, a quarter of them ahead and a quarter behind, and the variances of its K means add up.
+
+    Args:
+        labels: (n,) true classes.
+        ours: (n,) how far each picture is right, 0 to 1.
+        theirs: (n,) the same of a rival.
+    """
+    each, ahead = np.asarray(labels), ours - theirs
+    own = [ahead[each == label] for label in np.unique(each)]
+    size = np.array([one.size + 2 / len(own) for one in own])
+    centre = np.array([one.sum() for one in own]) / size
+    square = np.array([np.square(one).sum() + 1 / len(own) for one in own]) / size
+    half = Z_95 * math.sqrt(float(((square - centre**2) / size).sum())) / len(own)
+    points, middle = statistics.mean(float(one.mean()) for one in own), float(centre.mean())
+    return Gain(100 * points, 100 * min(middle - half, points), 100 * max(middle + half, points))
+
+
+def right_of(point: Found) -> Shares:
+    """Return (n,) 1.0 where a file named a picture right."""
+    return np.array([float(one) for one in point["right"]])
+
+
+def at_time(points: Sequence[Found], ms: float) -> Shares | None:
+    """Return how far each picture is right in a time, between the two files next to it; None beyond both ends.
+
+    Args:
+        points: Of one kind, and the dense model.
+        ms: The time.
+    """
+    ordered = sorted(points, key=lambda p: p["ms"])
+    for fast, slow in itertools.pairwise(ordered):
+        if fast["ms"] <= ms <= slow["ms"]:
+            share = (ms - fast["ms"]) / (slow["ms"] - fast["ms"]) if slow["ms"] > fast["ms"] else 0.0
+            return (1 - share) * right_of(fast) + share * right_of(slow)
+    return None
+
+
+def read(results: Path) -> list[Found]:
+    """Return all cells that are there."""
+    return [json.loads(path.read_bytes()) for path in sorted(results.glob("*-seed*.json"))]
+
+
+def compare(cell: Found, kind: str) -> list[tuple[Found, Gain | None]]:
+    """Return each of ours, the slowest first, with its lead over a rival at the same measured time."""
+    dense = [p for p in cell["points"] if p["kind"] == "dense"]
+    theirs = [*(p for p in cell["points"] if p["kind"] == kind), *dense]
+    ours = sorted((p for p in cell["points"] if p["kind"] == "ours"), key=lambda p: -p["ms"])
+    found: list[tuple[Found, Gain | None]] = []
+    for point in ours:
+        other = at_time(theirs, point["ms"])
+        found.append((point, None if other is None else gain(cell["labels"], right_of(point), other)))
+    return found
+
+
+def table(results: Path) -> str:
+    """Return the Markdown table: a row for each file of ours, and the mean lead over each rival."""
+    cells = read(results)
+    told = " | ".join(f"ahead of {words}" for words in RIVALS.values())
+    lines = [
+        f"| task | seed | asked | ms | times dense | right, % | {told} |", "|---" * (6 + len(RIVALS)) + "|"
+    ]  # fmt: skip
+    for cell in sorted(cells, key=lambda c: (TASKS.index(c["species"]), c["seed"])):
+        lines += list(_rows(cell))
+    return "\n".join([*lines, "", *(_mean(cells, kind) for kind in RIVALS)]) + "\n"
+
+
+def _rows(cell: Found) -> Iterator[str]:
+    dense = next(p for p in cell["points"] if p["kind"] == "dense")
+    labels = cell["labels"]
+    task = "ImageNet species" if cell["species"] == "imagenet" else "others"
+    head = f"| {task} | {cell['seed']} |"
+    yield f"{head} dense | {dense['ms']:.2f} | 1 | {shares_right(labels, right_of(dense)):.1f} |{' |' * len(RIVALS)}"
+    for row in zip(*(compare(cell, kind) for kind in RIVALS), strict=True):
+        ours = row[0][0]
+        leads = " | ".join("-" if lead is None else str(lead) for _, lead in row)
+        yield (
+            f"{head} {ours['asked']:g}x | {ours['ms']:.2f} | {dense['ms'] / ours['ms']:.2f} | "
+            f"{shares_right(labels, right_of(ours)):.1f} | {leads} |"
+        )
+
+
+def _mean(cells: Sequence[Found], kind: str) -> str:
+    leads = [(p, lead) for cell in cells for p, lead in compare(cell, kind) if lead is not None]
+    words = f"Ahead of {RIVALS[kind]} at equal measured time, mean over tasks and seeds:"
+    asked = sorted({p["asked"] for p, _ in leads})
+    told = [
+        f"{statistics.mean(lead.points for p, lead in leads if p['asked'] == speedup):+.1f} points at {speedup:g}x"
+        for speedup in asked
+    ]
+    return f"{words} {', '.join(told) or 'nothing to compare'}.\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Work off the cells and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.allocation", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="folder of the cells")
+    parser.add_argument("--runs", type=Path, default=Path("build/benchmarks/allocation"), help="where runs lie; large")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("taco").setLevel(logging.INFO)
+    if not given.table:
+        work(given.results, given.runs, given.data, [Cell(task, seed) for seed in given.seeds for task in given.tasks])
+    print(table(given.results), end="")
+
+
+if __name__ == "__main__":
+    main()
