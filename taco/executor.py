@@ -27,7 +27,7 @@ from taco.heap import kept_heap
 
 R = TypeVar("R")
 
-_IN_FLIGHT = 2  # jobs a worker: one that runs and one that waits
+_IN_FLIGHT = 2  # jobs a worker of a cluster: one that runs and one that waits
 _DEATHS = 3  # a worker may die so often in a row, with no job finished in between
 _ANSWER_S = 10.0
 _PATIENCE_S = 120.0  # a cluster may have no worker for so long while some are starting again
@@ -142,7 +142,7 @@ def _local(workers: int, function: Callable[..., R], jobs: Sequence[Job]) -> Ite
             n_jobs=max(2, joblib.cpu_count()) if careful else workers,  # one job would run in this very process
             backend="loky",
             batch_size=1,
-            pre_dispatch=1 if careful else f"{_IN_FLIGHT}*n_jobs",
+            pre_dispatch=1 if careful else "n_jobs",  # a job that waits here would be a second copy of its arguments
             return_as="generator_unordered",
             max_nbytes=None,  # no files for large arguments, which a kill would leave behind
         )

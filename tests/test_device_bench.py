@@ -22,6 +22,7 @@ class FakeWorkers:
         self.run_ms, self.broken = run_ms, broken
         self.log, self.killed = [], []
         self.running, self.ran_beside = set(), set()
+        self.disturbed = {}  # model -> in how many turns, every other takes twice as long
 
     def __call__(self, name, argv):
         self.running.add(name)  # a process runs from its start
@@ -50,7 +51,9 @@ class FakeWorker:
         if self.name == self.all.broken:
             raise DeviceError(f"the worker of model {self.name!r} died")
         time.sleep(0.001)
-        return {"samples_ns": [int(self.all.run_ms[self.name] * 1e6)] * command["iterations"]}
+        left = self.all.disturbed[self.name] = self.all.disturbed.get(self.name, 0) - 1
+        factor = 1 + (left > 0 and left % 2)
+        return {"samples_ns": [int(factor * self.all.run_ms[self.name] * 1e6)] * command["iterations"]}
 
     def kill(self):
         self.all.killed.append(self.name)
@@ -127,6 +130,20 @@ def test_too_little_time_stops_after_whole_rounds_and_says_so(workers):
 def test_one_round_is_always_done(workers):
     workers(a=1)
     assert bench(request("a", rounds=5, max_seconds=1e-6))["rounds"] == 1
+
+
+@pytest.mark.parametrize(("disturbed", "rounds"), [(0, 6), (5, 12), (100, 18)])
+def test_rounds_go_on_until_every_time_is_known_well_enough(workers, disturbed, rounds):
+    workers(a=1, b=2).disturbed["b"] = disturbed
+    found = bench(request("a", "b", rounds=6, steady=0.05, most_rounds=18))
+    assert (found["rounds"], found["stopped_early"]) == (rounds, False)
+
+
+def test_nothing_goes_on_unless_it_is_asked_or_beyond_the_time(workers):
+    workers(a=1)
+    assert bench(request("a", rounds=3, most_rounds=30))["rounds"] == 3
+    workers(a=1)
+    assert bench(request("a", rounds=3, steady=0.1, most_rounds=30))["rounds"] == 3, "nothing to compare with"
 
 
 def test_without_threads_every_physical_core_is_used(workers, monkeypatch):

@@ -22,6 +22,8 @@ def test_every_key_is_taken():
         "max_seconds": 1.5,
         "provider": "XExecutionProvider",
         "seed": 9,
+        "steady": 0.05,
+        "most_rounds": 21,
     }
     assert read_request(full) == BenchRequest(
         {"a": "/a", "b": "/b"},
@@ -31,6 +33,8 @@ def test_every_key_is_taken():
         max_seconds=1.5,
         provider="XExecutionProvider",
         seed=9,
+        steady=0.05,
+        most_rounds=21,
     )
 
 
@@ -82,6 +86,8 @@ WRONG = [
     Wrong("max_seconds true", {"models": {"a": "b"}, "max_seconds": True}, "'max_seconds'"),
     Wrong("provider empty", {"models": {"a": "b"}, "provider": ""}, "'provider' must be a name"),
     Wrong("provider null", {"models": {"a": "b"}, "provider": None}, "'provider'"),
+    Wrong("steady text", {"models": {"a": "b"}, "steady": "very"}, "'steady' must be a positive number"),
+    Wrong("most_rounds 0", {"models": {"a": "b"}, "most_rounds": 0}, "'most_rounds'"),
     Wrong("seed negative", {"models": {"a": "b"}, "seed": -1}, "'seed'"),
 ]
 

@@ -14,7 +14,8 @@ from jetson_folder import make_jetson_folder
 from onnx import numpy_helper
 
 from taco import api
-from taco.device.trt_choice import choose, median_interval, ratios
+from taco.device.intervals import median_interval, ratios
+from taco.device.trt_choice import choose
 from taco.device.trt_job import run_kit
 from taco.device.trt_kit import Kit, read_kit
 from taco.device.trt_machine import Surroundings

@@ -141,6 +141,13 @@ def test_the_request_says_what_was_asked(dense):
     assert fake.timeouts_s[1] > 7.0
 
 
+def test_rounds_that_go_on_are_asked_for_together(dense):
+    fake = FakeTransport([NOTHING_THERE, said(ANSWER)])
+    measure(fake, {"dense": dense}, MeasureOptions(rounds=2, steady=0.05, most_rounds=6))
+    asked = json.loads(fake.files[fake.calls[1][4]])
+    assert (asked["rounds"], asked["steady"], asked["most_rounds"]) == (2, 0.05, 6)
+
+
 def test_a_model_that_the_device_holds_is_not_sent(dense):
     name = hashlib.sha256(dense.read_bytes()).hexdigest() + ".onnx"
     fake = FakeTransport([said({"files": {name: name.removesuffix(".onnx")}}), said(ANSWER)])

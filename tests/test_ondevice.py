@@ -32,7 +32,7 @@ from taco.device import lease
 from taco.errors import InputError, MeasurementError
 from taco.field import benching
 from taco.latency.table import device_words, read_table
-from taco.search import budget, profiling
+from taco.search import budget, profile_job
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 
@@ -303,7 +303,7 @@ def test_no_budget_of_time_is_taken_for_an_emulated_device(site: Path, tmp_path:
 
 def test_no_latency_table_is_made_of_an_emulated_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TACO_CACHE", str(tmp_path))
-    monkeypatch.setattr(profiling, "REPEATS", 1)  # how steady this machine is is not asked
+    monkeypatch.setattr(profile_job, "REPEATS", 1)  # how steady this machine is is not asked
     asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--device", URL + "&emulated"]
     refused = CliRunner().invoke(cli.app, asked)
     assert isinstance(refused.exception, MeasurementError)
@@ -475,7 +475,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 @pytest.mark.slow
 def test_a_latency_table_is_measured_there(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TACO_CACHE", str(tmp_path))
-    monkeypatch.setattr(profiling, "REPEATS", 1)  # how steady this machine is is not asked
+    monkeypatch.setattr(profile_job, "REPEATS", 1)  # how steady this machine is is not asked
     asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--threads", "1", "-q"]
     done = CliRunner().invoke(cli.app, [*asked, "--device", URL])
     assert done.exit_code == 0, done.output

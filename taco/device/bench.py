@@ -16,6 +16,7 @@ from typing import Any, Dict, List
 
 from taco.device import board
 from taco.device.child import WorkerProcess, worker_argv
+from taco.device.intervals import relative_width
 from taco.device.probe import physical_cores, probe
 from taco.device.request import BenchRequest, read_request
 from taco.device.sustained import after_idle, sustain, watts
@@ -143,14 +144,22 @@ def _time(worker: WorkerProcess, iterations: int, warmup: int = WARMUP_RUNS) -> 
     return [sample / 1e6 for sample in answer["samples_ns"]]
 
 
+def _steady(asked: float, samples: List[List[List[float]]]) -> bool:
+    """Say whether the time of every model over the first one's is known as well as asked."""
+    first, *others = samples
+    return not asked or all(relative_width(other, first) <= asked for other in others)
+
+
 def _rounds(asked: BenchRequest, workers: Dict[str, WorkerProcess]) -> Samples:
     pilot = {name: statistics.median(_time(worker, LEAST_ITERATIONS)) for name, worker in workers.items()}
     iterations = {name: iterations_for(asked.round_ms, run_ms) for name, run_ms in pilot.items()}
     samples: Samples = {name: [] for name in workers}
     start = time.monotonic()
     longest = 0.0
-    for index in range(asked.rounds):
+    for index in range(max(asked.rounds, asked.most_rounds)):
         began = time.monotonic()
+        if index and index % asked.rounds == 0 and _steady(asked.steady, list(samples.values())):
+            break
         if index > 0 and began - start + longest > asked.max_seconds:
             break
         for name in round_order(list(workers), index):

@@ -10,7 +10,7 @@ from taco.device.wire import RequestError
 
 KEYS = (
     *("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed"),
-    *("idle_s", "sustained_s", "focus", "sweep"),
+    *("idle_s", "sustained_s", "focus", "sweep", "steady", "most_rounds"),
 )
 
 
@@ -31,6 +31,9 @@ class BenchRequest:
         sustained_s: How long one model works without a pause, seconds; 0 measures none.
         focus: The model that works so, and that is run after a pause; None is the last one.
         sweep: Other numbers of threads to measure.
+        steady: Rounds go on, `rounds` more at a time, until the interval of every model's time over the first one's is
+            at most this share of it wide; 0 asks for no more rounds.
+        most_rounds: They end there whatever the intervals are.
     """
 
     models: Dict[str, str]
@@ -45,6 +48,8 @@ class BenchRequest:
     sustained_s: float = 0.0
     focus: Optional[str] = None
     sweep: Tuple[int, ...] = ()
+    steady: float = 0.0
+    most_rounds: int = 1
 
     def provider_of(self, name: str) -> str:
         """The provider of one model."""
@@ -76,10 +81,12 @@ def read_request(request: Any, folder: str = ".") -> BenchRequest:
         provider=_word(request, "provider"),
         seed=_whole(request, "seed", 0),
         providers=_providers(request.get("providers", {}), models),
-        idle_s=_seconds(request, "idle_s"),
-        sustained_s=_seconds(request, "sustained_s"),
+        idle_s=_or_zero(request, "idle_s"),
+        sustained_s=_or_zero(request, "sustained_s"),
         focus=_model_name(request.get("focus"), models),
         sweep=tuple(_whole({"sweep": count}, "sweep", 1) for count in _list(request.get("sweep", []))),
+        steady=_or_zero(request, "steady"),
+        most_rounds=_whole(request, "most_rounds", 1),
     )
 
 
@@ -119,7 +126,7 @@ def _positive(request: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def _seconds(request: Mapping[str, Any], key: str) -> float:
+def _or_zero(request: Mapping[str, Any], key: str) -> float:
     value = request.get(key, 0)
     return 0.0 if value == 0 and not isinstance(value, bool) else _positive(request, key)
 

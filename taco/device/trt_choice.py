@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-#: An interval of a median leaves out no more than this.
-_MOST_OUTSIDE = 0.05
+from taco.device.intervals import median_interval, ratios
+
 ROLES = ("dense", "compressed")
 
 
@@ -42,20 +40,3 @@ def choose(rounds: Mapping[str, Sequence[Sequence[float]]], instead: Mapping[str
         f"({gain[1]:.2f} to {gain[2]:.2f})"
     )
     return Chosen(dict(instead), why, gain)
-
-
-def ratios(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> List[float]:
-    """Return one time over another, medians of every common round."""
-    return [statistics.median(a) / statistics.median(b) for a, b in zip(slow, fast)]  # noqa: B905 - Python 3.8
-
-
-def median_interval(values: Sequence[float]) -> Tuple[float, float, float]:
-    """Return a median and its order-statistic interval, as `taco.timing.timings.median_ratio` does on the host."""
-    ordered, n = sorted(values), len(values)
-    k, tail = 1, 0.0
-    for count in range(1, n // 2 + 1):
-        tail += 2 * math.comb(n, count - 1) / 2**n
-        if tail > _MOST_OUTSIDE:
-            break
-        k = count
-    return statistics.median(ordered), ordered[k - 1], ordered[n - k]

@@ -10,8 +10,8 @@ import os
 import statistics
 from typing import Any, Dict, List, Mapping, Sequence
 
+from taco.device.intervals import ratios
 from taco.device.statistics import wilson_ends
-from taco.device.trt_choice import ratios
 from taco.device.trt_engines import engine_file, engine_warnings, write_json, write_text
 from taco.device.trt_kit import Kit
 from taco.device.trt_preflight import NOT_HARDWARE

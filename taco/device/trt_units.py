@@ -13,7 +13,7 @@ import tempfile
 import time
 from typing import Any, Callable, Dict, Mapping, NamedTuple
 
-from taco.device.trt_choice import median_interval, ratios
+from taco.device.intervals import relative_width
 from taco.device.trt_engines import Builder, Engine, sha256_of, write_json
 from taco.device.trt_kit import Model, read_models
 from taco.device.trt_machine import Machine, Surroundings, set_up
@@ -176,9 +176,5 @@ class _Timing:
 
 def _spread(timed: Timed) -> float:
     """Return the widest interval of a time over the dense model's, as a share of its median."""
-    shares = []
-    for name, rounds in timed.rounds_ms.items():
-        if name != DENSE:
-            value, low, high = median_interval(ratios(rounds, timed.rounds_ms[DENSE]))
-            shares.append((high - low) / value)
-    return max(shares)
+    dense = timed.rounds_ms[DENSE]
+    return max(relative_width(rounds, dense) for name, rounds in timed.rounds_ms.items() if name != DENSE)

@@ -132,5 +132,6 @@ class Trainer:
 
 
 def _like(tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
-    """Return a copy in the parameter's memory format, which the optimiser keeps its averages in."""
-    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor.clone()
+    """Return a copy where the parameter lies, in its memory format, which the optimiser keeps its averages in."""
+    alike = tensor.shape == parameter.shape
+    return torch.empty_like(parameter).copy_(tensor) if alike else tensor.to(parameter.device, copy=True)

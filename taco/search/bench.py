@@ -30,12 +30,23 @@ def measurable(target: Target, device: Device | None) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bench:
-    """Where and how this run measures: the target's protocol on this machine or a device, through the device agent."""
+    """Where and how this run measures: the target's protocol on this machine or a device, through the device agent.
+
+    Attributes:
+        target: In the precision that is used.
+        threads: Threads of the timed models; None is every physical core.
+        folder: Work folder on this machine.
+        device: What is attached; None is this machine.
+        steady: See `taco.timing.measure.MeasureOptions`.
+        most_rounds: Likewise.
+    """
 
     target: Target
     threads: int | None
     folder: Path
     device: Device | None = None
+    steady: float = 0.0
+    most_rounds: int = 1
 
     @property
     def measurable(self) -> bool:
@@ -89,6 +100,8 @@ class Bench:
             round_ms=protocol.round_ms,
             max_seconds=protocol.max_seconds,
             provider=self.target.provider,
+            steady=self.steady,
+            most_rounds=self.most_rounds,
         )
 
     def settle(self, models: Mapping[str, Path], threshold: float | None, rounds: int | None = None) -> BenchResult:

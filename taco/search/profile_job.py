@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from taco.attached.ondevice import Device
+from taco.device.trt_units import REPEATS, SMALL_SPREAD
 from taco.errors import MeasurementError
 from taco.exporters.loading import load_exporter
 from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
@@ -56,10 +57,21 @@ class Place:
 
 
 def cells_bench(bench: Bench) -> Bench:
-    """Return a bench with the short rounds that a cell needs."""
-    short = (ENGINE_ROUNDS, ENGINE_ROUND_MS) if bench.target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
-    protocol = BenchmarkProtocol(*short, bench.target.benchmark.max_seconds)
-    return dataclasses.replace(bench, target=dataclasses.replace(bench.target, benchmark=protocol))
+    """Return a bench with the short rounds that a cell needs, as many as make the cells of a unit sure."""
+    rounds, round_ms = _rounds_of(bench.target)
+    target = dataclasses.replace(
+        bench.target, benchmark=BenchmarkProtocol(rounds, round_ms, bench.target.benchmark.max_seconds)
+    )
+    return dataclasses.replace(bench, target=target, steady=SMALL_SPREAD, most_rounds=most_rounds_of(target))
+
+
+def most_rounds_of(target: Target) -> int:
+    """Return after how many rounds cells are taken as they are."""
+    return REPEATS * _rounds_of(target)[0]
+
+
+def _rounds_of(target: Target) -> tuple[int, float]:
+    return (ENGINE_ROUNDS, ENGINE_ROUND_MS) if target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
 
 
 def limit_s(target: Target) -> float:
@@ -147,4 +159,5 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         timer=cells_bench(Bench(target, place.threads, scratch, device)).time,
         machine=None if device is None else device.machine(target.runtime),
         max_seconds=max_seconds or limit_s(target),
+        most_rounds=most_rounds_of(target),
     )

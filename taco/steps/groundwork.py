@@ -23,7 +23,7 @@ from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
 from taco.search.budget import decide_allocation
 from taco.search.probes import Prober
-from taco.search.profile_job import cells_bench, limit_s
+from taco.search.profile_job import cells_bench, limit_s, most_rounds_of
 from taco.search.profiling import Profiler
 from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
@@ -117,6 +117,7 @@ class Groundwork:
             timer=cells_bench(bench).time,
             machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
             max_seconds=limit_s(self.plan.target),
+            most_rounds=most_rounds_of(self.plan.target),
         )
         probed = self.material.probed
         prober = Prober(

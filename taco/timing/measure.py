@@ -40,6 +40,9 @@ class MeasureOptions:
         sweep: Other numbers of threads to measure.
         sustained_s: How long one model works without a pause, seconds; 0 measures none.
         focus: The model that works so, and is run after idling; None is the last one.
+        steady: Rounds go on, `rounds` more at a time, until the interval of every model's time over the first one's is
+            at most this share of it wide; 0 asks for no more.
+        most_rounds: Then they end all the same.
     """
 
     threads: int | None = None
@@ -54,6 +57,8 @@ class MeasureOptions:
     sweep: tuple[int, ...] = ()
     sustained_s: float = 0.0
     focus: str | None = None
+    steady: float = 0.0
+    most_rounds: int = 1
 
     def limit_s(self, models: int) -> float:
         """Seconds after which a measurement of so many models has failed."""
@@ -139,6 +144,8 @@ def _request(names: Mapping[str, str], options: MeasureOptions) -> dict[str, Any
         request["sustained_s"] = options.sustained_s
     if options.focus is not None:
         request["focus"] = options.focus
+    if options.steady:
+        request |= {"steady": options.steady, "most_rounds": options.most_rounds}
     return request
 
 
