@@ -49,6 +49,11 @@ def test_a_budget_that_only_rounding_makes_infeasible_takes_the_cheapest() -> No
     }
 
 
+@pytest.mark.parametrize("budget", [5e-324, 1e-311, 1e-300])
+def test_a_budget_near_zero_takes_what_costs_nothing(budget: float) -> None:
+    assert distribute({"a": [0.0, 1.0]}, {"a": [3.0, 0.0]}, budget) == {"a": 1}
+
+
 def test_nothing_to_distribute() -> None:
     assert distribute({}, {}, 1.0) == {}
     assert distribute({"a": [1.0, 2.0]}, {"a": [1.0, 0.0]}, 0.0) == {"a": 1}

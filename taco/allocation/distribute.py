@@ -17,6 +17,8 @@ import numpy.typing as npt
 from taco.errors import BudgetInfeasibleError
 
 BUCKETS = 10_000
+#: More buckets than there ever are.
+_BEYOND = 2.0**53
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ def _groups(losses: Mapping[str, object], instead: Mapping[str, Instead]) -> lis
 
 
 def _steps(cost: float, step: float) -> int:
-    return math.ceil(cost / step * (1 - 1e-12))
+    """Return how many buckets a cost takes; of a tiny budget a division may overflow, which only means too many."""
+    return math.ceil(min(cost / step * (1 - 1e-12), _BEYOND))
 
 
 def _cheapest(
