@@ -22,6 +22,7 @@ import onnx.numpy_helper
 import torch
 
 from taco.errors import GateError
+from taco.exporters.operators import remembered_operators
 from taco.exporters.protocol import Artifact, Compressed, Quantisation
 from taco.files import write_atomically
 
@@ -76,7 +77,7 @@ def _export(model: Compressed, opset: int) -> onnx.ModelProto:
     module = _plain(model.module)
     example = torch.zeros(1, *model.input_size)
     try:
-        with _quiet():
+        with _quiet(), remembered_operators():
             program = torch.onnx.export(
                 module,
                 (example,),
