@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +31,7 @@ class _Remembering:
 def remembered_operators() -> Iterator[None]:
     """Let exports share one list of operators."""
     try:
-        from torch.onnx._internal.exporter import _registration as asking
-
+        asking: Any = importlib.import_module("torch.onnx._internal.exporter._registration")
         real = asking.onnxscript_apis
         remembering = _remembering(real)
     except (ImportError, AttributeError):
