@@ -77,6 +77,7 @@ def test_an_export_to_the_emulated_pi_gives_the_same_answers_and_no_time(tmp_pat
     site, out = draw_task(tmp_path / "site", count=12), tmp_path / "out"
     done = taco(
         *("export", str(site), "--target", "raspberry-pi-5", "--device", URL, "--out", str(out), "--macs", "0.7"),
+        *("--allocation", "uniform"),
         *("--model", "test_efficientnet", "--random-weights", "--shots", "5", "--recover-minutes", "0", "--json"),
         "--force",
     )

@@ -116,7 +116,7 @@ def export(task: Path, out: Path) -> tuple[int, int, str, str]:
             "test_efficientnet",
             "--random-weights",
         ),
-        *("--shots", "8", "--recover-minutes", "0", "--out", str(out), "--json"),
+        *("--shots", "8", "--recover-minutes", "0", "--out", str(out), "--json", "--allocation", "uniform"),
     )
 
 

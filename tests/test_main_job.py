@@ -39,7 +39,7 @@ def test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate(real_pictures: 
 def test_a_specialist_with_a_head_of_its_own_is_faster_and_nearly_as_accurate(
     real_pictures: Path, tmp_path: Path
 ) -> None:
-    report = whole_job(real_pictures, tmp_path / "run", NEW, "--macs", "0.6")
+    report = whole_job(real_pictures, tmp_path / "run", NEW, "--macs", "0.6", "--allocation", "uniform")
     assert report["speedup"] >= 1.0
     assert report["accuracy"]["drop_ci95"][0] <= 5.0, "the loss is proven to be larger than promised"
 

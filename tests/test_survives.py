@@ -31,7 +31,7 @@ def command(task: Path, out: Path, *more: str) -> list[str]:
     return [
         *("export", str(task), "--target", "raspberry-pi-4", "--macs", "0.6", "--out", str(out)),
         *("--model", "test_efficientnet", "--random-weights", "--shots", "5", "--threads", "1"),
-        *("--recover-minutes", "0.02", *more),
+        *("--recover-minutes", "0.02", "--allocation", "uniform", *more),
     ]
 
 
