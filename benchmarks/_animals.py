@@ -38,6 +38,12 @@ def imagenet_indices(data: Path) -> dict[str, int]:
     return {name: fact["imagenet_index"] for name, fact in sorted(_facts(data).items()) if "imagenet_index" in fact}
 
 
+def names_of(data: Path, species: Species) -> list[str]:
+    """Return the species of one kind, in order."""
+    known = set(imagenet_indices(data))
+    return sorted(known if species == "imagenet" else set(_facts(data)) - known)
+
+
 def _facts(data: Path) -> Mapping[str, Mapping[str, Any]]:
     found: Mapping[str, Mapping[str, Any]] = json.loads(data.with_suffix(".json").read_text())
     return found
@@ -52,14 +58,13 @@ def species_options(data: Path, species: Species, seed: int, folder: Path) -> di
         seed: Chooses them, and is the run's own.
         folder: For the map of classes, which is written.
     """
-    known = imagenet_indices(data)
-    among = sorted(known) if species == "imagenet" else sorted(set(_facts(data)) - set(known))
+    among = names_of(data, species)
     classes = sorted(np.random.default_rng(1000 + seed).choice(among, CLASSES, replace=False).tolist())
     values: dict[str, Any] = {"task": data, "classes": tuple(classes), "seed": seed}
     if species == "imagenet":
         folder.mkdir(parents=True, exist_ok=True)
         values["class_map"] = folder / "map.json"
-        write_atomically(values["class_map"], json.dumps(known).encode())
+        write_atomically(values["class_map"], json.dumps(imagenet_indices(data)).encode())
     return values
 
 
@@ -82,7 +87,7 @@ class Setting:
         bank = PictureBank.read(listings.views, self.preprocessing, BankOptions(scratch / f"{species}-{seed}.pixels"))
         self.material: Material = divide(listings, bank, self.options)
         self.dense = specialise(generalist, make_head(generalist, self.material, self.options)).module
-        outside = sorted(set(imagenet_indices(data)) - set(classes))
+        outside = [name for name in names_of(data, "imagenet") if name not in classes]
         others = [path for name in outside for path in sorted((data / name).iterdir())]
         order = np.random.default_rng(seed).permutation(len(others))
         self._others = [others[i] for i in order]

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks._animals import DATA, imagenet_indices, names_of
 from benchmarks._machine import machine
 from benchmarks._recovery_table import write_evidence
 from taco.allocate import by_macs, candidates
@@ -50,7 +51,6 @@ from taco.steps.stored import Store
 from taco.surgery.size import count_macs
 from taco.units import find_units, steps_of
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "animals"
 RESULTS = Path(__file__).parents[1] / "docs" / "evidence" / "recovery"
 CLASSES, POOL = 8, 16
 TASKS = ("known", "other")
@@ -172,10 +172,8 @@ class Setting:
 
 def _files(data: Path, task: str, seed: int, folder: Path) -> dict[str, Any]:
     """Draw the classes and divide their pictures: 16 a class to learn from, the others to judge on."""
-    facts = json.loads(data.with_suffix(".json").read_text())
-    known = {name: fact["imagenet_index"] for name, fact in facts.items() if "imagenet_index" in fact}
     kind = TASKS.index(task)
-    names = sorted(known) if task == "known" else sorted(set(facts) - set(known))
+    names = names_of(data, "imagenet" if task == "known" else "other")
     random = np.random.default_rng([seed, kind])
     classes = sorted(random.choice(names, CLASSES, replace=False).tolist())
     rows: dict[str, list[str]] = {"learn": [], "judge": []}
@@ -187,7 +185,7 @@ def _files(data: Path, task: str, seed: int, folder: Path) -> dict[str, Any]:
         (folder / f"{part}.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
     options = {"task": folder / "learn.csv", "evaluation": folder / "judge.csv", "target": "host-cpu"}
     if task == "known":
-        (folder / "map.json").write_text(json.dumps(known))
+        (folder / "map.json").write_text(json.dumps(imagenet_indices(data)))
         options["class_map"] = folder / "map.json"
     return {**options, "head": "imagenet" if task == "known" else "fit", "out": folder / "out"}
 

@@ -80,7 +80,8 @@ def test_another_c_library_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     heap._glibc.cache_clear()
     try:
         with kept_heap():
-            touch()
+            assert heap._inside == 0
+        assert heap._glibc() is None
     finally:
         monkeypatch.undo()
         heap._glibc.cache_clear()

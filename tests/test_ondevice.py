@@ -303,7 +303,6 @@ def test_no_budget_of_time_is_taken_for_an_emulated_device(site: Path, tmp_path:
 
 def test_no_latency_table_is_made_of_an_emulated_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TACO_CACHE", str(tmp_path))
-    monkeypatch.setattr(profile_job, "REPEATS", 1)  # how steady this machine is is not asked
     asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--device", URL + "&emulated"]
     refused = CliRunner().invoke(cli.app, asked)
     assert isinstance(refused.exception, MeasurementError)

@@ -21,7 +21,7 @@ import onnx
 from torch import nn
 
 from taco.device.probe import probe
-from taco.device.trt_units import DENSE, SMALL_SPREAD
+from taco.device.trt_units import DENSE, REPEATS, SMALL_SPREAD
 from taco.errors import MeasurementError
 from taco.exporters.graph import OPSET, export_proto, write_proto
 from taco.exporters.opsets import NATIVE
@@ -209,13 +209,14 @@ class Profiler:
         return gains(result)
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
-        """Time until every interval is small, or the time is up, or there are rounds enough.
+        """Time until every interval is small, or the time is up, or it has been repeated often enough.
 
-        Agents go on by themselves; a timer that cannot is asked again.
+        Agents go on by themselves up to `most_rounds`; a timer that cannot is asked again.
         """
         result = self.timer(models)
-        while spread(result) > SMALL_SPREAD and result.rounds < self.most_rounds and not result.stopped_early:
-            if self.clock() - begin > self.max_seconds:
+        for _ in range(REPEATS - 1):
+            enough = spread(result) <= SMALL_SPREAD or result.rounds >= self.most_rounds
+            if enough or self.clock() - begin > self.max_seconds:
                 break
             result = pooled(result, self.timer(models))
         return result
