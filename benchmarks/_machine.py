@@ -13,5 +13,6 @@ def machine(beside: str = "") -> dict[str, str]:
     found = probe()
     named = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "timm"))
     cores = f"{found.get('cores_physical')} cores"
-    computing = ", ".join(part for part in (found.get("processor"), cores, beside) if part)
+    isa = " ".join(found.get("isa") or ())
+    computing = ", ".join(part for part in (found.get("processor"), cores, isa, beside) if part)
     return {"machine": f"{computing}; {named}", "load": f"{os.getloadavg()[0]:.1f}"}

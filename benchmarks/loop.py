@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._animals import DATA, imagenet_indices
+from benchmarks._machine import machine
 from benchmarks._page import save
 from taco import api
 from taco.errors import BudgetInfeasibleError
@@ -69,7 +70,8 @@ def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tupl
         told = _told(api.export(options).report, speedup)
     except BudgetInfeasibleError as error:
         told = {"infeasible": error.what, "todo": error.todo}
-    return {"model": model, "target": target, "speedup": speedup, "seconds": time.monotonic() - begin, **told}
+    asked_for = {"model": model, "target": target, "speedup": speedup}
+    return {**asked_for, **machine(), "seconds": time.monotonic() - begin, **told}
 
 
 def _earlier(results: Path, model: str, target: str, out: Path) -> Path | None:

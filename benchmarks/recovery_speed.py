@@ -1,11 +1,11 @@
 """One step of recovery against a straightforward loop: float32, NCHW, the teacher inside, the same losses, interleaved.
 
-`python -m benchmarks.recovery_speed [--batch N] [--size PIXELS] [--rounds N] [--steps N]`. Both sides compute the same
-loss on the same views: mean over blocks of relative feature errors, the last feature map's, and the divergence of
-logits. The student is the teacher with `--ratio` of its inner widths, as recovery meets it. What makes ours fast: the
-stored teacher, channels_last, BatchNorm inside the weights, 1 x 1 convolutions as matrix products, large maps averaged
-down before they are compared, memory that stays with the process between steps (`taco.heap`), and bfloat16 where this
-processor has it and it is faster.
+`python -m benchmarks.recovery_speed [--batch N] [--size PIXELS] [--rounds N] [--steps N] [--float32]`. Both sides
+compute the same loss on the same views: mean over blocks of relative feature errors, the last feature map's, and the
+divergence of logits. The student is the teacher with `--ratio` of its inner widths, as recovery meets it. What makes
+ours fast: the stored teacher, channels_last, BatchNorm inside the weights, 1 x 1 convolutions as matrix products,
+large maps averaged down before they are compared, memory that stays with the process between steps (`taco.heap`), and
+bfloat16 where this processor has it and it is faster.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8, help="a turn; recovery takes hundreds in a row")
     parser.add_argument("--ratio", type=float, default=0.5, help="of the inner widths; 1 is a dense student")
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--float32", action="store_true", help="train in float32 even where bfloat16 is faster")
     parser.add_argument("--compute", default="cpu", help="auto, cpu, cuda or cuda:N, for both sides")
     given = parser.parse_args(arguments)
     device = choose_device(given.compute)
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ends = block_ends(teacher, preprocessing.input_size)
     asked = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last)
     bank = ask_teacher(asked, pixels, preprocessing, ends=ends)
-    faster = is_faster(asked, preprocessing.input_size)
+    faster = not given.float32 and is_faster(asked, preprocessing.input_size)
     student = teacher if given.ratio == 1 else cut(teacher, given.ratio, pixels[:8], preprocessing)
     ours = Trainer(student, bank, RecoveryOptions(batch=given.batch, bfloat16=faster, device=device), steps=1000)
     plain = Straightforward(moved(teacher, device), moved(student, device), ends)

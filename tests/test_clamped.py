@@ -37,10 +37,18 @@ def test_other_activations_are_left_alone() -> None:
     assert bounds_of(nn.Identity()) is None
 
 
-def test_autocast_is_kept() -> None:
-    x, w, b = torch.randn(3, 4), torch.randn(2, 4, requires_grad=True), torch.zeros(2)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = clamped_product(x, w, b, (0.0, 6.0))
-    assert y.dtype == torch.bfloat16
-    y.float().sum().backward()
-    assert w.grad is not None
+def test_bfloat16_is_as_near_to_float32_as_torchs_two_operations() -> None:
+    torch.manual_seed(2)
+    made, found = [torch.randn(shape) for shape in ((64, 32), (16, 32), (16,))], []
+    toward = torch.randn(64, 16)
+    for together, enabled in ((False, False), (False, True), (True, True)):
+        x, w, b = (tensor.clone().requires_grad_(requires_grad=True) for tensor in made)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = clamped_product(x, w, b, (-0.5, 6.0)) if together else F.linear(x, w, b).clamp(-0.5, 6.0)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        (y.float() * toward).sum().backward()
+        assert x.grad is not None
+        assert x.grad.dtype == torch.float32
+        found.append([y.detach().float(), x.grad, w.grad, b.grad])
+    for plain, theirs, ours in zip(*found, strict=True):
+        assert 0 < (ours - plain).norm() <= 1.2 * (theirs - plain).norm()

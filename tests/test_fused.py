@@ -48,6 +48,37 @@ def test_values_features_and_gradients_are_those_of_the_plain_model(name: str) -
         assert (grads[1][key] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, key
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "tf_efficientnet_lite0"])
+def test_in_bfloat16_the_fused_form_is_as_near_to_float32_as_the_plain_one(name: str) -> None:
+    plain, x = model(name), picture()
+    faster = fused(plain, SIZE)
+    grads = []
+    for one, enabled in ((plain, False), (plain, True), (faster, True)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = one(x)
+        logits.float().square().sum().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in plain.parameters() if p.grad is not None]))
+        plain.zero_grad(set_to_none=True)
+    errors = [float((half - grads[0]).norm() / grads[0].norm()) for half in grads[1:]]
+    assert 0 < errors[1] < max(2 * errors[0], 0.02)
+
+
+def test_depthwise_kernels_are_computed_in_float32_under_autocast() -> None:
+    kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def note(module: nn.Module, _args: object, output: torch.Tensor) -> None:
+        assert isinstance(module, FusedConv)
+        kinds[module.conv.groups > 1].add(output.dtype)
+
+    faster = fused(model("tf_efficientnet_lite0"), SIZE)
+    for module in faster.modules():
+        if isinstance(module, FusedConv):
+            module.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        faster(picture())
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+
+
 def test_parameters_and_buffers_are_shared_and_the_given_model_is_unchanged() -> None:
     plain = model("test_efficientnet")
     names = [name for name, _ in plain.named_modules()]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from taco.compute import CPU, device_of, finished
+from taco.recovery.fused import trained_form
 
 _ROUNDS = 3
 #: Pictures at a time: as few as a processor needs to be busy; a GPU takes recovery's own batch.
@@ -29,7 +30,9 @@ def autocast(device: torch.device = CPU, *, enabled: bool = True) -> torch.autoc
 
 
 def is_faster(model: nn.Module, input_size: tuple[int, int, int]) -> bool:
-    """Time forward and backward passes of a copy in both kinds of arithmetic, in turn; the best of each decides.
+    """Time passes, forward and backward, of what recovery would train, in both kinds of arithmetic, in turn.
+
+    The best time of each decides.
 
     A device without bfloat16 arithmetic only emulates it: there the answer is no, without a measurement.
 
@@ -40,7 +43,8 @@ def is_faster(model: nn.Module, input_size: tuple[int, int, int]) -> bool:
     device = device_of(model)
     if not has_bfloat16(device):
         return False
-    trial = copy.deepcopy(model).to(memory_format=torch.channels_last).eval().requires_grad_(True)
+    own = copy.deepcopy(model).to(memory_format=torch.channels_last).eval().requires_grad_(True)
+    trial = trained_form(own, input_size)
     x = torch.zeros(_BATCH[device.type], *input_size, device=device).contiguous(memory_format=torch.channels_last)
     taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(_ROUNDS):

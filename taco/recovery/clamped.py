@@ -33,8 +33,11 @@ def clamped_product(
         bias: (out,).
         bounds: Least and largest value.
     """
-    if bias is None or torch.is_autocast_enabled("cpu"):  # autocast does not reach into a gradient of ours
+    if bias is None:
         return F.linear(x, weight, bias).clamp(*bounds)
+    if torch.is_autocast_enabled("cpu"):  # autocast does not reach into a gradient of ours
+        kind = torch.get_autocast_dtype("cpu")
+        x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
     found: torch.Tensor = _ClampedProduct.apply(x, weight, bias, *bounds)
     return found
 

@@ -16,6 +16,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
+from taco.compute import device_of
 from taco.recovery.clamped import bounds_of, clamped_product
 from taco.recovery.padded import padded_same
 
@@ -46,6 +47,13 @@ class FusedConv(nn.Module):
                 return F.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
             y = clamped_product(rows.flatten(0, 2), weight.flatten(1), bias, self.bounds)
             return y.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+        if conv.groups > 1 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):  # bfloat16 gradients of depthwise kernels take twice as long
+                return self._convolved(x.float(), weight, bias)
+        return self._convolved(x, weight, bias)
+
+    def _convolved(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        conv = self.conv
         if isinstance(conv, Conv2dSame):
             return F.conv2d(padded_same(x, conv), weight, bias, conv.stride, (0, 0), conv.dilation, conv.groups)
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -57,6 +65,16 @@ class FusedConv(nn.Module):
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
         return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
+
+
+def trained_form(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """Return the form of a model that recovery computes with: on a processor the fused one, elsewhere itself.
+
+    Args:
+        model: Eval mode, channels_last, where it trains.
+        input_size: (channels, height, width).
+    """
+    return fused(model, input_size) if device_of(model).type == "cpu" else model
 
 
 def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:

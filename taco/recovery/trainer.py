@@ -19,7 +19,7 @@ from taco.compute import CPU
 from taco.model import classifier_of
 from taco.recovery.bfloat16 import autocast
 from taco.recovery.distillation import Losses, Maps, distillation_loss
-from taco.recovery.fused import fused
+from taco.recovery.fused import trained_form
 from taco.recovery.teacher_bank import Index, TeacherBank
 
 _WARM_UP = 20
@@ -77,8 +77,7 @@ class Trainer:
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4, fused=True)
-        on_cpu = options.device.type == "cpu"  # what `fused` does is for processors; it shares all parameters
-        self._computing = fused(self.student, bank.preprocessing.input_size) if on_cpu else self.student
+        self._computing = trained_form(self.student, bank.preprocessing.input_size)  # shares all parameters
         self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
 
     @property
