@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, Level
 from taco.latency.limits import Space
-from taco.latency.rounds import BAND, MOST_ROUNDS, Line, Round, best_round, latency_rounds, narrower
+from taco.latency.rounds import (
+    AIM,
+    BAND,
+    MOST_ROUNDS,
+    Known,
+    Line,
+    Round,
+    best_round,
+    latency_rounds,
+    least_loss,
+    narrower,
+)
 
 Device = Callable[[Choice], float]
 
@@ -31,7 +42,9 @@ def make_options(units: int = 12, count: int = 16, exponent: float = 1.0) -> dic
 def ran(options: dict[str, list[Level]], device: Device, speedup: float) -> tuple[list[Round], float, float]:
     dense_ms = device(Choice({name: levels[0] for name, levels in options.items()}))
     budget_ms = dense_ms / speedup
-    return list(latency_rounds(Space(options), dense_ms, budget_ms, 1.0, lambda c, _: device(c))), budget_ms, dense_ms
+    known = Known(((sum(levels[0].ms for levels in options.values()), dense_ms),), 1.0)
+    rounds = list(latency_rounds(known, budget_ms, least_loss(Space(options)), lambda c, _: device(c)))
+    return rounds, budget_ms, dense_ms
 
 
 @settings(max_examples=60)
@@ -110,6 +123,61 @@ def test_of_several_good_rounds_the_slowest_is_taken() -> None:
     line, choice = Line(0.0, 1.0), Choice({})
     rounds = [Round(choice, 0.0, ms, line) for ms in (7.0, 11.0, 9.0, 4.0)]
     assert best_round(rounds, 10.0, 20.0).measured_ms == 9.0
+
+
+@settings(max_examples=60)
+@given(st.floats(0.5, 2.0), st.floats(0, 6), st.floats(0.8, 1.5), st.sampled_from([1.5, 2.0, 3.0]))
+def test_with_whole_models_known_the_first_round_is_nearly_right(
+    scale: float, base: float, bend: float, speedup: float
+) -> None:
+    options = make_options()
+    total = sum(levels[0].ms for levels in options.values())
+    least = sum(levels[-1].ms for levels in options.values())
+
+    def whole(table_ms: float) -> float:
+        return base + scale * total * (table_ms / total) ** bend
+
+    budget_ms = whole(total) / speedup
+    if whole(least) > budget_ms:
+        return
+    known = Known(tuple((share * total, whole(share * total)) for share in (1.0, 0.6, 0.35, 0.15)), 1.0)
+    rounds = list(latency_rounds(known, budget_ms, least_loss(Space(options)), lambda c, _: whole(c.table_ms)))
+    assert rounds[0].predicted_ms == pytest.approx(rounds[0].measured_ms, rel=0.06)
+    assert BAND * budget_ms <= best_round(rounds, budget_ms, whole(total)).measured_ms <= budget_ms
+    assert len(rounds) <= 3
+
+
+def test_known_whole_models_bracket_a_time_and_reach_beyond_the_last() -> None:
+    known = Known(((10.0, 20.0), (4.0, 8.0), (2.0, 5.0)), 1.0)
+    assert known.line(12.0).predict(7.0) == pytest.approx(14.0)
+    assert known.line(6.5).predict(3.0) == pytest.approx(6.5)
+    assert known.line(1.0).predict(1.0) == pytest.approx(3.5)
+    assert known.line(30.0).predict(10.0) == pytest.approx(20.0)
+    early = known.corrected([(3.0, 6.0)], 6.5)
+    assert (early.predict(3.0), early.scale) == (pytest.approx(6.0), pytest.approx(1.5))
+    late = known.corrected([(3.0, 9.0)], 6.5)
+    assert (late.predict(3.0), late.scale) == (pytest.approx(9.0), pytest.approx(0.8 * 1.5))
+    slow = known.corrected([(3.0, 9.0), (2.0, 8.1)], 6.5)
+    assert slow.scale == pytest.approx(0.6 * 1.5), "the last step gained 0.9 where 1.5 was expected"
+    assert known.corrected([(3.0, 9.0), (2.0, 8.9)], 6.5).scale == pytest.approx(0.5 * 1.5)
+    assert Known(((10.0, 20.0), (10.0, 5.0)), 1.0).line(6.0).scale == 1.0, "no slope without a difference"
+    assert Known(((10.0, 20.0), (5.0, 21.0)), 1.0).line(AIM * 15).scale == pytest.approx(0.1), "no slope upwards"
+
+
+def test_where_half_of_every_gain_comes_true_three_rounds_are_enough() -> None:
+    options = make_options()
+    total = sum(levels[0].ms for levels in options.values())
+    known = Known(tuple((share * total, 1.0 + share * total) for share in (1.0, 0.6, 0.35, 0.15)), 1.0)
+
+    def device(choice: Choice) -> float:
+        aimed = 1.0 + choice.table_ms
+        return aimed + 0.12 * (total - choice.table_ms) / total * total * 0.3
+
+    budget_ms = (1.0 + total) / 2.0
+    rounds = list(latency_rounds(known, budget_ms, least_loss(Space(options)), lambda c, _: device(c)))
+    assert rounds[0].measured_ms > budget_ms
+    assert BAND * budget_ms <= rounds[-1].measured_ms <= budget_ms
+    assert len(rounds) <= 3
 
 
 def test_narrower_choices_are_faster_one_after_another() -> None:

@@ -105,7 +105,7 @@ def test_times_are_those_of_the_device(exports: None, tmp_path: Path) -> None:
     device = Device()
     table = make_profiler(device).profile(tmp_path, PlainProgress())
     assert set(table.units) == {u.name for u in FOUND.units}
-    assert len(device.runs) == 3
+    assert len(device.runs) == 4
     assert all("dense" in run for run in device.runs), "every run has the dense model as its measure"
     assert table.dense_ms == pytest.approx(weights(tmp_path / "dense.onnx") / 1e4)
     name, unit = next(iter(table.units.items()))
@@ -118,7 +118,14 @@ def test_times_are_those_of_the_device(exports: None, tmp_path: Path) -> None:
     assert not table.stopped_early
     assert table.skipped == {}
     assert [(gain.pattern, gain.percent) for gain in table.zeros] == [("2:4", 0), ("80 %", 0)], "as many weights"
-    assert name in table.units
+    for number, whole in enumerate(table.wholes):
+        assert whole.p50_ms == pytest.approx(weights(tmp_path / f"whole-{number}.onnx") / 1e4)
+        assert whole.widths.keys() == table.units.keys()
+        assert (whole.n, whole.spread) == (33, pytest.approx(0))
+    times = [table.dense_ms, *(whole.p50_ms for whole in table.wholes)]
+    assert len(times) == 4
+    assert times == sorted(times, reverse=True)
+    assert [whole.widths[name] for whole in table.wholes] == [32, 16, 16], "0.6, 0.35 and 0.15 of 64: the nearest timed"
 
 
 def test_a_machine_that_halves_its_speed_between_and_within_runs_changes_nothing(exports: None, tmp_path: Path) -> None:
@@ -173,7 +180,7 @@ def test_what_a_time_limit_left_out_is_timed_by_the_next_run(
     assert short.table.unfinished
     slower = Device(factor=lambda _: 2.0)
     more = profile_job.profile_or_load(make_profiler(slower), tmp_path / "b", PlainProgress())
-    assert (len(device.runs), len(slower.runs)) == (1, 2), "what is there is not timed again"
+    assert (len(device.runs), len(slower.runs)) == (1, 3), "what is there is not timed again"
     assert not more.already_there
     assert (more.table.unfinished, more.table.skipped) == (False, {})
     assert list(more.table.units) == list(whole.units)
@@ -237,10 +244,10 @@ def test_the_table_is_taken_from_the_cache(exports: None, tmp_path: Path, monkey
     device = Device()
     first = profile_job.profile_or_load(make_profiler(device), tmp_path / "a", PlainProgress())
     again = profile_job.profile_or_load(make_profiler(device), tmp_path / "b", PlainProgress())
-    assert (first.already_there, again.already_there, len(device.runs)) == (False, True, 3)
+    assert (first.already_there, again.already_there, len(device.runs)) == (False, True, 4)
     assert again.table == first.table
     assert profile_job.profile_or_load(make_profiler(device), tmp_path / "c", PlainProgress(), again=True).table.units
-    assert len(device.runs) == 6
+    assert len(device.runs) == 8
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -258,7 +265,7 @@ def test_profile_prints_the_table_and_finds_it_again(
     assert "blocks.1.0.conv_pwl" in run.output
     again = CliRunner().invoke(app, ["profile", "--target", "host-cpu", "--model", "test_efficientnet", "-q"])
     assert again.exit_code == 0
-    assert len(device.runs) == 3
+    assert len(device.runs) == 4
     shown = CliRunner().invoke(app, ["profile", "show", again.stdout.strip(), "--json"])
     assert LatencyTable.model_validate_json(shown.stdout).units
     assert CliRunner().invoke(app, ["profile", "show", "--json"]).stdout == shown.stdout

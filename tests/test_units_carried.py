@@ -78,7 +78,7 @@ def carry(target: Target, folder: Path) -> Path:
         patch.setattr(profiling, "resized", unlike)
         count = carry_units("tiny", target, folder, PlainProgress())
     files = len(list((folder / UNITS).glob("*.onnx")))
-    models = 1 + sum(map(len, profiler().widths.values())) + len(ZEROS)
+    models = 1 + sum(map(len, profiler().widths.values())) + len(ZEROS) + len(profiler().whole_widths)
     assert (count, files) == (models, models * (2 if target.precision == "int8" else 1))
     return folder
 
@@ -121,6 +121,8 @@ def test_what_came_back_is_a_measured_table_of_that_device(timed: Path) -> None:
         assert times[0] < table.dense_ms
     assert table.skipped == {}
     assert [gain.pattern for gain in table.zeros] == ["2:4", "80 %"]
+    assert [dict(whole.widths) for whole in table.wholes] == list(profiler().whole_widths.values())
+    assert table.dense_ms > table.wholes[0].p50_ms > table.wholes[-1].p50_ms
     assert (table.key.runtime, table.key.runtime_version, table.key.precision) == ("trt", "10.3.0", "fp16")
     assert table.stand_in
     assert not table.unfinished
@@ -153,12 +155,12 @@ def test_the_table_is_the_one_that_the_device_would_have_if_it_were_attached(
 
 def test_a_second_run_times_only_what_is_of_another_state(copied: Path, trtexec: Path) -> None:
     here, said = Surroundings(str(trtexec)), list[str]()
-    assert time_units(str(copied), here, said.append) == {"timed": 0, "known": 3, "failed": {}}
+    assert time_units(str(copied), here, said.append) == {"timed": 0, "known": 4, "failed": {}}
     path = copied / UNITS / ANSWERS / f"{ZEROS_SWEEP}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "power_mode": "15W"}))
     with pytest.raises(MeasurementError, match=r"not of one device in one state: power_mode is .*15W"):
         collect_units(copied)
-    assert time_units(str(copied), here, said.append) == {"timed": 1, "known": 2, "failed": {}}
+    assert time_units(str(copied), here, said.append) == {"timed": 1, "known": 3, "failed": {}}
     assert len(collect_units(copied).units) == 2
 
 
@@ -168,7 +170,7 @@ def test_a_block_that_cannot_be_built_is_left_out_and_told(
     asked = read_units(str(copied))
     broken = next(name for name in asked.sweeps if name != ZEROS_SWEEP)
     (copied / UNITS / ANSWERS / f"{broken}.json").unlink()
-    with pytest.raises(MeasurementError, match="1 of 3 measurements have not been taken"):
+    with pytest.raises(MeasurementError, match="1 of 4 measurements have not been taken"):
         collect_units(copied)
     real = trt_units.built
 
@@ -179,7 +181,7 @@ def test_a_block_that_cannot_be_built_is_left_out_and_told(
 
     monkeypatch.setattr(trt_units, "built", built)
     found = time_units(str(copied), Surroundings(str(trtexec)), lambda _: None)
-    assert found == {"timed": 0, "known": 2, "failed": {broken: "building it failed: TensorRT found no kernel for x"}}
+    assert found == {"timed": 0, "known": 3, "failed": {broken: "building it failed: TensorRT found no kernel for x"}}
     table = collect_units(copied)
     units = json.loads((copied / UNITS / LIST).read_text())["units"]
     assert table.skipped == {n: found["failed"][broken] for n, u in units.items() if u["signature"] == broken}
@@ -191,10 +193,11 @@ def test_a_block_that_cannot_be_built_is_left_out_and_told(
     [
         (lambda listed, unit: listed["sweeps"].pop(unit["signature"]), r"has no width \d+"),
         (lambda listed, unit: unit["widths"].append(12345), "has no width 12345"),
+        (lambda listed, _: listed["sweeps"]["wholes"].pop("whole-0"), "sweep 'wholes' has no whole-0"),
         (lambda listed, unit: listed["sweeps"][unit["signature"]].pop("dense"), "has no 'dense' to compare with"),
         (lambda listed, unit: listed.update(rounds="many"), "rounds: "),
     ],
-    ids=["sweep", "width", "dense", "rounds"],
+    ids=["sweep", "width", "wholes", "dense", "rounds"],
 )
 def test_a_damaged_list_is_named(copied: Path, damage: Callable[[Any, Any], object], told: str) -> None:
     listed = json.loads((copied / UNITS / LIST).read_text())

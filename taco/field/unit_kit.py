@@ -14,7 +14,7 @@ from taco.attached.agent_pack import pack_agent
 from taco.device.trt_units import DENSE, LIST, SCHEMA_VERSION, UNITS
 from taco.errors import InputError, MeasurementError
 from taco.exporters.editions import edition_for
-from taco.field.unit_list import ZEROS_SWEEP, CarriedModel, CarriedUnit, UnitList
+from taco.field.unit_list import WHOLES_SWEEP, ZEROS_SWEEP, CarriedModel, CarriedUnit, UnitList
 from taco.files import sha256_of, write_atomically
 from taco.progress import Progress
 from taco.search.micromodels import Unheld
@@ -87,6 +87,9 @@ class _Carrier:
                 advance(1)
         zeros = export_zeros(exported, self.scratch)
         sweeps[ZEROS_SWEEP] = {DENSE: dense, **{p: self._model(f, f.stem) for p, f in zeros.items()}}
+        if profiler.whole_widths:
+            whole = profiler.export_wholes(self.scratch)
+            sweeps[WHOLES_SWEEP] = {DENSE: dense, **{n: self._model(f, n) for n, f in whole.items()}}
         kinds = {u.name: u.kind for u in profiler.found.unit_by_unit}
         held = {name: holder for name, holder in profiler.holders.items() if not isinstance(holder, Unheld)}
         return UnitList(
@@ -102,6 +105,7 @@ class _Carrier:
             },
             skipped={n: h.reason for n, h in profiler.holders.items() if isinstance(h, Unheld)},
             sweeps=sweeps,
+            wholes={name: dict(widths) for name, widths in profiler.whole_widths.items()},
             files={path.name: sha256_of(path) for path in sorted(self.files.iterdir())},
             rounds=ENGINE_ROUNDS,
             round_s=ENGINE_ROUND_MS / 1000,

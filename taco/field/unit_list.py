@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from taco.device.trt_units import DENSE
 from taco.targets.loading import Precision
 
-#: The sweep of the dense model with zeros in its weights; every other one is called by the signature of a unit.
+#: The sweep of the dense model with zeros in its weights; those of units are called by their signatures.
 ZEROS_SWEEP = "zeros"
+#: The sweep of whole models with narrower units.
+WHOLES_SWEEP = "wholes"
 
 
 class _Frozen(BaseModel):
@@ -47,6 +49,7 @@ class UnitList(_Frozen):
     units: dict[str, CarriedUnit]
     skipped: dict[str, str] = Field(description="units that cannot be timed by themselves, and why")
     sweeps: dict[str, dict[str, CarriedModel]]
+    wholes: dict[str, dict[str, int]] = Field(default={}, description="whole model -> unit -> width")
     files: dict[str, str] = Field(description="name -> SHA-256")
     rounds: int
     round_s: float
@@ -57,6 +60,8 @@ class UnitList(_Frozen):
         for name, models in self.sweeps.items():
             if DENSE not in models:
                 raise ValueError(f"sweep {name!r} has no {DENSE!r} to compare with")
+        if lacking := set(self.wholes) - set(self.sweeps.get(WHOLES_SWEEP, {})):
+            raise ValueError(f"sweep {WHOLES_SWEEP!r} has no {', '.join(sorted(lacking))}")
         for name, unit in self.units.items():
             lacking = {str(width) for width in unit.widths} - set(self.sweeps.get(unit.signature, {}))
             if lacking:

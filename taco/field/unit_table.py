@@ -17,12 +17,14 @@ from pydantic import BaseModel, Field, ValidationError
 from taco.attached.trt_device import SweepAnswer, engine_machine, sweep_result
 from taco.device.trt_units import ANSWERS, DENSE, LIST, SMALL_SPREAD, UNITS
 from taco.errors import InputError, MeasurementError
-from taco.field.unit_list import ZEROS_SWEEP, UnitList
+from taco.field.unit_list import WHOLES_SWEEP, ZEROS_SWEEP, UnitList
 from taco.latency.table import LatencyTable, TableKey, UnitCells, device_words
-from taco.timing.cells import cell, gains, spread
+from taco.timing.cells import cell, gains, spread, wholes
 from taco.timing.measure import understood
 from taco.timing.timings import BenchResult
 
+#: Sweeps of whole models: they are no cells.
+_OF_WHOLES = (ZEROS_SWEEP, WHOLES_SWEEP)
 _RUN = "Run it there: python3 agent.pyz jetson (a second run goes on where it stopped), and copy the folder back"
 
 
@@ -60,6 +62,7 @@ def collect_units(folder: Path) -> LatencyTable:
     timed = {name: unit for name, unit in asked.units.items() if unit.signature in results}
     if not timed:
         raise MeasurementError(f"{folder}: no unit could be timed there: {next(iter(failed.values()), 'none is held')}")
+    complete = WHOLES_SWEEP in results and len(timed) == len(asked.units)
     return LatencyTable(
         key=TableKey(
             device=device,
@@ -73,7 +76,7 @@ def collect_units(folder: Path) -> LatencyTable:
         ),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=sum(answer.seconds for answer in answers.values()),
-        stopped_early=any(spread(result) > SMALL_SPREAD for n, result in results.items() if n != ZEROS_SWEEP),
+        stopped_early=any(spread(result) > SMALL_SPREAD for n, result in results.items() if n not in _OF_WHOLES),
         dense_ms=dense_ms,
         dense_n=len(samples),
         units={
@@ -90,6 +93,7 @@ def collect_units(folder: Path) -> LatencyTable:
             **{n: failed[unit.signature] for n, unit in asked.units.items() if unit.signature in failed},
         },
         zeros=gains(results[ZEROS_SWEEP]) if ZEROS_SWEEP in results else (),
+        wholes=wholes(results[WHOLES_SWEEP], asked.wholes, dense_ms) if complete else (),
     )
 
 

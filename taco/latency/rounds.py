@@ -1,15 +1,17 @@
 """The feedback loop: allocate, measure the whole model, correct the prediction, allocate again (METHOD.md 7).
 
 Blocks timed by themselves do not sum up to the whole model: the stem, the head and what a runtime does between blocks
-are missing, and units of one block share its time. So the whole is predicted by a straight line, base + scale x sum,
-which every measurement of a whole model corrects.
+are missing, units of one block share its time, and narrow layers gain more in a whole model, whose weights no longer
+fit a cache, than by themselves. So the whole is predicted by a straight line, base + scale x sum: at first through
+whole models that were timed with the profile, then corrected by every measurement of the loop.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +27,13 @@ BAND = 0.95
 AIM = 0.98
 #: Beyond these a slope is an accident of two measurements that lie close together.
 _SLOPES = (0.1, 10.0)
+
+
+#: How much of a gain by the table comes true in a whole model: at least and at most, where a round was too slow
+#: (benchmarks.loop, four targets: 0.24 to 0.78).
+_COMES_TRUE = (0.5, 0.8)
+#: Most milliseconds by the table, and the widths of what was tried already -> a choice, or None where all is tried.
+Chooser = Callable[[float, Collection[Mapping[str, int]]], Choice | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +68,53 @@ class Line:
         x, y = x - x[0], y - y[0]  # the dense model is surest: the slope is that of lines through it
         energy = float(x @ x)
         slope = float(x @ y) / energy if energy > 0 else scale
-        return Line.through(*points[-1], min(max(slope, _SLOPES[0] * scale), _SLOPES[1] * scale))
+        return Line.through(*points[-1], _slope_near(slope, scale))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Known:
+    """Whole models whose time is known before the first round.
+
+    Attributes:
+        wholes: (sum by the table, whole model), milliseconds; the dense model first, and others that were timed.
+        scale: Slope where these do not tell one.
+    """
+
+    wholes: tuple[tuple[float, float], ...]
+    scale: float
+
+    def line(self, whole_ms: float) -> Line:
+        """Return the line through the two whole models on both sides of a time, or through the two nearest to it."""
+        points = sorted(self.wholes, reverse=True)
+        pairs = list(itertools.pairwise(points))
+        if not pairs:
+            return Line.through(*self.wholes[0], self.scale)
+        wide, narrow = next((pair for pair in pairs if pair[1][1] <= whole_ms), pairs[-1])
+        width = wide[0] - narrow[0]
+        slope = (wide[1] - narrow[1]) / width if width > 0 else self.scale
+        nearest = min((wide, narrow), key=lambda point: abs(point[1] - whole_ms))
+        return Line.through(*nearest, _slope_near(slope, self.scale))
+
+    def corrected(self, rounds: Sequence[tuple[float, float]], whole_ms: float) -> Line:
+        """Return the line through the last round; without known models its slope is that of all rounds.
+
+        With them it is theirs. A choice takes the levels whose times by the table are low, by chance too: less of that
+        comes true in the whole model. So after a round that was too slow the slope is taken to be lower, and as low as
+        the last step was where that gained less.
+
+        Args:
+            rounds: (sum by the table, whole model) of every round, milliseconds.
+            whole_ms: What is aimed at.
+        """
+        if len(self.wholes) == 1:
+            return Line.fit([*self.wholes, *rounds], self.scale)
+        slope, (table_ms, last_ms) = self.line(whole_ms).scale, rounds[-1]
+        if last_ms > whole_ms:
+            came_true = _COMES_TRUE[1]
+            if len(rounds) > 1 and (less := rounds[-2][0] - table_ms) > 0:
+                came_true = min(came_true, max(_COMES_TRUE[0], (rounds[-2][1] - last_ms) / (slope * less)))
+            slope *= came_true
+        return Line.through(table_ms, last_ms, slope)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,36 +135,44 @@ class Round:
 
 
 def latency_rounds(
-    space: Space, dense_ms: float, budget_ms: float, scale: float, measure: Callable[[Choice, float], float]
+    known: Known, budget_ms: float, choose: Chooser, measure: Callable[[Choice, float], float]
 ) -> Iterator[Round]:
     """Yield rounds until one lies within the band, nothing new would be tried, or `MOST_ROUNDS` are done.
 
     Args:
-        space: What may be chosen.
-        dense_ms: The dense model, measured end to end.
+        known: Whole models whose time is known.
         budget_ms: What the compressed one may take.
-        scale: First guess of how the table's milliseconds compare with `dense_ms`'s.
+        choose: What to try next.
         measure: Choice and its predicted time -> milliseconds of the whole model.
 
     Raises:
         LimitError: A limit beside the budget cannot be held.
     """
-    whole = dense(space.options)
-    points = [(whole.table_ms, dense_ms)]
-    line, tried = Line.through(*points[0], scale), {tuple(whole.widths.items())}
+    line, points = known.line(AIM * budget_ms), list[tuple[float, float]]()
+    tried: list[Mapping[str, int]] = []
     for _ in range(MOST_ROUNDS):
-        choice = within(space, line, AIM * budget_ms)
-        key = tuple(choice.widths.items())
-        if key in tried:
+        choice = choose(line.invert(AIM * budget_ms), tried)
+        if choice is None:
             return
-        tried.add(key)
+        tried.append(choice.widths)
         predicted = line.predict(choice.table_ms)
         measured = measure(choice, predicted)
         points.append((choice.table_ms, measured))
-        line = Line.fit(points, scale)
+        line = known.corrected(points, AIM * budget_ms)
         yield Round(choice, predicted, measured, line)
         if BAND * budget_ms <= measured <= budget_ms:
             return
+
+
+def least_loss(space: Space) -> Chooser:
+    """Return what chooses by the sum of losses alone; the dense model is no choice."""
+    all_dense = dense(space.options).widths
+
+    def choose(table_ms: float, tried: Collection[Mapping[str, int]]) -> Choice | None:
+        choice = best_within(space, table_ms)
+        return None if choice.widths in (all_dense, *tried) else choice
+
+    return choose
 
 
 def refined_rounds(
@@ -146,8 +209,13 @@ def refined_rounds(
 
 def within(space: Space, line: Line, aim_ms: float) -> Choice:
     """Return the best choice that is predicted to take at most `aim_ms`; where there is none, the fastest of all."""
+    return best_within(space, line.invert(aim_ms))
+
+
+def best_within(space: Space, table_ms: float) -> Choice:
+    """Return the best choice within a time by the table; where there is none, the fastest of all."""
     try:
-        return space.choose(line.invert(aim_ms))
+        return space.choose(table_ms)
     except LimitError:
         raise
     except BudgetInfeasibleError:
@@ -198,3 +266,7 @@ def narrower(space: Space, chosen: Round, line: Line, count: int) -> list[Choice
             seen.add(tuple(choice.widths.items()))
             found.append(choice)
     return found
+
+
+def _slope_near(slope: float, scale: float) -> float:
+    return min(max(slope, _SLOPES[0] * scale), _SLOPES[1] * scale)

@@ -96,6 +96,15 @@ class ZerosGain(_Frozen):
     high: float
 
 
+class WholeModel(_Frozen):
+    """A whole model with every timed unit cut: what the sums of cells are compared with before anything is chosen."""
+
+    widths: dict[str, int] = Field(description="unit -> channels kept; units that are not named are dense")
+    p50_ms: float = Field(gt=0, description="p50 of the dense model times the median of the rounds' ratios")
+    n: int = Field(ge=1, description="timed runs")
+    spread: float = Field(ge=0, description="width of the 95 % interval of p50_ms, as a share of it")
+
+
 class TableKey(_Frozen):
     """What a table belongs to; a difference in anything here makes it another table."""
 
@@ -132,6 +141,7 @@ class LatencyTable(_Frozen):
     units: dict[str, UnitCells]
     skipped: dict[str, str] = Field(description="units that were not timed, and why")
     zeros: tuple[ZerosGain, ...] = Field(default=(), description="empty where the time limit came first")
+    wholes: tuple[WholeModel, ...] = Field(default=(), description="likewise; earlier versions timed none")
 
     @property
     def unfinished(self) -> bool:

@@ -31,13 +31,14 @@ from taco.search.latency_search import (
     LatencySearcher,
     Offered,
     Options,
+    known_wholes,
     levels_as_json,
     profile_as_json,
-    with_or_without,
 )
 from taco.search.limiting import Searched, within_limits
 from taco.search.profiling import Profiler
 from taco.search.unit_losses import allocation_of
+from taco.search.with_or_without import with_or_without
 
 
 def estimated_by(options: ExportOptions) -> dict[str, str] | None:
@@ -107,8 +108,7 @@ class Estimator:
         loop = self.loop(table.dense_ms)
         offered = loop.offered(progress, table)
         space = offered.space
-        dense_ms, line = _line(space.options, table, report)
-        budget_ms = dense_ms / budget.speedup if budget.speedup is not None else float(budget.latency_ms or dense_ms)
+        dense_ms, budget_ms, line = _line(space.options, table, report, budget)
         found, blocks = self._searched(loop, offered, line, (dense_ms, budget_ms))
         choice = found.choices[0]
         return {
@@ -166,7 +166,7 @@ class Estimator:
 
         if enough and not loop.limiter.asked:
             return Searched((dense(options),), ()), None
-        found, _, blocks = with_or_without(search, drops, loop.harm, offered.probed)
+        found, blocks = with_or_without(search, drops, loop.harm, offered.probed)
         return found, blocks
 
     def _came_back(self, folder: Path, table: LatencyTable) -> Report:
@@ -203,15 +203,18 @@ def reachable(asked: ExportOptions, fastest_ms: float, dense_ms: float) -> str:
     return f"--latency-ms {math.ceil(1000 * fastest_ms) / 1000:g} or more"
 
 
-def _line(options: Options, table: LatencyTable, report: Report | None) -> tuple[float, Line]:
-    """Return the dense model's time and the line that predicts, milliseconds."""
-    at_dense = dense(options).table_ms
-    if report is None or report.latency_ms is None or report.speedup is None:
-        return table.dense_ms, Line.through(at_dense, table.dense_ms, 1.0)
-    dense_ms = report.latency_ms.dense.p50
+def _line(options: Options, table: LatencyTable, report: Report | None, budget: Budget) -> tuple[float, float, Line]:
+    """Return the dense model's time, the budget, and the line that predicts, milliseconds."""
+    there = None if report is None or report.latency_ms is None else report.latency_ms
+    dense_ms = table.dense_ms if there is None else there.dense.p50
+    budget_ms = dense_ms / budget.speedup if budget.speedup is not None else float(budget.latency_ms or dense_ms)
+    known = known_wholes(table, options, dense_ms)
+    if report is None or there is None or report.speedup is None:
+        return dense_ms, budget_ms, known.line(AIM * budget_ms)
     at_kept = _at(options, table, {layer.unit: layer.kept for layer in report.layers})
-    points = [(at_dense, dense_ms), (at_kept, dense_ms / report.speedup)]
-    return dense_ms, Line.fit(points if at_kept < at_dense else points[:1], dense_ms / table.dense_ms)
+    if at_kept >= dense(options).table_ms:
+        return dense_ms, budget_ms, known.line(AIM * budget_ms)
+    return dense_ms, budget_ms, known.corrected([(at_kept, dense_ms / report.speedup)], AIM * budget_ms)
 
 
 def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float:

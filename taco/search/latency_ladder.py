@@ -18,9 +18,10 @@ from taco.latency.levelsearch import Sought
 from taco.latency.limits import Space
 from taco.progress import Progress
 from taco.search.ladder import Ladder, Rung
-from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json, with_or_without
+from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json
 from taco.search.limiting import Searched
 from taco.search.unit_losses import allocation_of
+from taco.search.with_or_without import with_or_without
 
 #: Steps from the dense model to the fastest of all, evenly in the logarithm of the table's time.
 _RUNGS = 48
@@ -58,7 +59,7 @@ def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: P
     def choose(blocks: Drops) -> Searched:
         return Searched((Space(options, blocks).choose(table_ms),), ())
 
-    found, _, blocks = with_or_without(choose, drops, loop.harm, offered.probed)
+    found, blocks = with_or_without(choose, drops, loop.harm, offered.probed)
     choice = found.choices[0]
     if loop.how.search == "dp":
         return Settled(choice, None, blocks)

@@ -1,9 +1,8 @@
 """Find the width of every unit by its own time and loss on this device: profile, allocate, measure, correct, repeat.
 
-Blocks that may be left out compete with widths, in the same currency of losses. Where some are taken, the search is
-made without them too, and the select pictures decide: losses of neighbouring blocks do not add up as those of widths.
-Where whole models are searched, that begins with what this loop has found, in each of the two. And one ratio for all
-units is compared with the result, at equal time: where it does less harm, there was nothing to gain by units.
+Blocks that may be left out compete with widths, in the same currency of losses. Every round measures the way to spend
+its time that does least harm on the select pictures: with blocks left out, by widths alone, or with one ratio for all
+units (`taco.search.least_harm`). Where whole models are searched, that begins with what this loop has found.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ import dataclasses
 import logging
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taco.allocation.remembered import Remembered
-from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import Choice, Drop, Drops, Level, levels_of
+from taco.latency.levels import Choice, Drop, Level, dense, levels_of
 from taco.latency.levelsearch import Searching, Sought, search_levels
 from taco.latency.limits import Space
 from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
-from taco.latency.rounds import AIM, Round, best_round, latency_rounds, narrower, refined_rounds
+from taco.latency.rounds import Known, best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
+from taco.search.least_harm import LeastHarm, OneRatio
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.one_ratio import widest_of_one_ratio
 from taco.search.probes import Probed, Prober
@@ -96,21 +95,23 @@ class LatencySearcher:
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
         """
-        table, (options, drops) = offered.table, (offered.space.options, offered.space.drops)
+        space = Space(offered.space.options, offered.space.drops)
+        last: list[LeastHarm] = []
 
-        def search(blocks: Drops) -> Searched:
-            return within_limits(
-                self.limiter, Space(options, blocks), lambda space: self._attempt(speedup, table, space, advance)
-            )
+        def attempt(limited: Space) -> Searched:
+            last.append(LeastHarm(limited, self.harm, self._one_ratio(offered)))
+            return self._attempt(speedup, offered.table, last[-1], advance)
 
-        found, rounds, blocks = with_or_without(search, drops, self.harm, offered.probed)
-        choices, more, spread = self._or_one_ratio(found, offered, speedup, advance)
+        found = within_limits(self.limiter, space, attempt)
+        blocks, spread = last[-1].told(
+            found.compared or found.choices[0], {n: offered.probed.dropped[n] for n in space.drops}
+        )
         return {
-            "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in choices],
-            "choices": [levels_as_json(offered.space, c) for c in choices],
+            "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
+            "choices": [levels_as_json(offered.space, c) for c in found.choices],
             "budget_ms": self.dense_ms / speedup,
-            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in (*rounds, *more)],
-            "profile": profile_as_json(table, options),
+            "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in found.rounds],
+            "profile": profile_as_json(offered.table, space.options),
             "currency": dataclasses.asdict(offered.chosen),
             "blocks": blocks,
             "limits": [dataclasses.asdict(h) for h in found.held],
@@ -118,42 +119,27 @@ class LatencySearcher:
             "search": self.told(found.sought),
         }
 
-    def _or_one_ratio(
-        self, found: Searched, offered: Offered, speedup: float, advance: Advance
-    ) -> tuple[tuple[Choice, ...], tuple[Round, ...], dict[str, float]]:
-        """Put one ratio for all units in front of what was found where that is as fast and does less harm.
+    def _one_ratio(self, offered: Offered) -> OneRatio | None:
+        """Return one ratio for all units as a way to spend a time.
 
         With limits beside the budget, which one ratio need not hold, and where whole models are searched, it is not
         looked at.
-
-        Returns:
-            The choice and faster ones, the round that was made for it, and the harms that were compared.
         """
-        budget_ms, line = self.dense_ms / speedup, found.rounds[-1].line
         if self.limiter.asked or self.how.search != "dp":
-            return found.choices, (), {}
-        choice = widest_of_one_ratio(
-            self.searcher,
-            offered.table,
-            offered.space.options,
-            lambda name, width: offered.losses[name].at(width, offered.chosen.currency),
-            lambda table_ms: line.predict(table_ms) <= AIM * budget_ms,
-        )
-        if choice is None or choice.widths == found.choices[0].widths:
-            return found.choices, (), {}
-        harms = {"unit by unit": self.harm(found.choices[0]), "one ratio": self.harm(choice)}
-        if harms["one ratio"] >= harms["unit by unit"]:
-            return found.choices, (), harms
-        measured_ms = self.dense_ms / self._ratio(choice, speedup)
-        advance(1)
-        log.info("one ratio does less harm: measured %.3f ms, asked %.3f ms", measured_ms, budget_ms)
-        last = Round(choice, line.predict(choice.table_ms), measured_ms, line)
-        if measured_ms > budget_ms:
-            return found.choices, (last,), {"unit by unit": harms["unit by unit"]}
-        return (choice, *found.choices[1:]), (last,), harms
+            return None
 
-    def _attempt(self, speedup: float, table: LatencyTable, space: Space, advance: Advance) -> Searched:
-        budget_ms = self.dense_ms / speedup
+        def lost(name: str, width: int) -> float:
+            return offered.losses[name].at(width, offered.chosen.currency)
+
+        def within_time(table_ms: float) -> Choice | None:
+            return widest_of_one_ratio(
+                self.searcher, offered.table, offered.space.options, lost, lambda ms: ms <= table_ms
+            )
+
+        return within_time
+
+    def _attempt(self, speedup: float, table: LatencyTable, choose: LeastHarm, advance: Advance) -> Searched:
+        budget_ms, space = self.dense_ms / speedup, choose.space
 
         def measure(choice: Choice, predicted_ms: float) -> float:
             measured = self.dense_ms / self._ratio(choice, speedup)
@@ -161,14 +147,16 @@ class LatencySearcher:
             advance(1)
             return measured
 
-        rounds = list(latency_rounds(space, self.dense_ms, budget_ms, self.dense_ms / table.dense_ms, measure))
+        known = known_wholes(table, space.options, self.dense_ms)
+        rounds = list(latency_rounds(known, budget_ms, choose, measure))
         best = best_round(rounds, budget_ms, self.dense_ms, self._price)
-        found: Sought | None = None
+        chosen, found = best.choice, None
+        own = space if choose.left_out(chosen) else dataclasses.replace(space, drops={})
         if self.how.search != "dp":
             sought: list[Sought] = []
 
             def search(table_ms: float) -> Choice:
-                sought.append(self.search(space, table_ms))
+                sought.append(self.search(own, table_ms))
                 return sought[-1].choice
 
             searched = list(refined_rounds(best, budget_ms, search, measure))
@@ -176,8 +164,8 @@ class LatencySearcher:
             taken = [r for r in searched if r.measured_ms <= budget_ms]
             best = taken[-1] if taken else best
             found = next((one for one in reversed(sought) if one.choice.widths == best.choice.widths), None)
-        spare = narrower(space, best, rounds[-1].line, _SPARE)
-        return Searched((best.choice, *spare), tuple(rounds), sought=found)
+        spare = narrower(own, best, rounds[-1].line, _SPARE)
+        return Searched((best.choice, *spare), tuple(rounds), sought=found, compared=chosen)
 
     def offered(self, progress: Progress, given: LatencyTable | None = None) -> Offered:
         """Return what may be chosen: of this run, of the cache, or measured and probed now.
@@ -298,36 +286,22 @@ class LatencySearcher:
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 
 
-def with_or_without(
-    search: Callable[[Drops], Searched], drops: Drops, harm: Callable[[Choice], float], probed: Probed
-) -> tuple[Searched, Sequence[Round], dict[str, Any] | None]:
-    """Search with blocks that may be left out, and where some are, without.
+def known_wholes(table: LatencyTable, options: Options, dense_ms: float) -> Known:
+    """Return the whole models that were timed with a table, as far as they cut what may be cut.
 
     Args:
-        search: Blocks that may be left out -> what is found.
-        drops: All of them.
-        harm: Choice -> change of the answers.
-        probed: What leaving out each block alone did.
-
-    Returns:
-        The less harmful, all rounds, and what the report tells of blocks; None where none could be left out.
-
-    Raises:
-        BudgetInfeasibleError: Neither holds the budget.
+        table: Times.
+        options: Unit -> levels.
+        dense_ms: The dense model, measured now.
     """
-    first = search(drops)
-    taken = [name for name in drops if first.choices[0].widths.get(name) == 0]
-    told: dict[str, Any] = {"offered": {n: probed.dropped[n] for n in drops}, "taken": taken}
-    if not taken:
-        return first, first.rounds, told if drops else None
-    told["harm_with"] = own = harm(first.choices[0])
-    try:
-        second = search({})
-    except BudgetInfeasibleError:  # only without some blocks it is fast enough
-        return first, first.rounds, told
-    told["harm_without"] = other = harm(second.choices[0])
-    rounds = (*first.rounds, *second.rounds)
-    return (first, rounds, told) if own <= other else (second, rounds, {**told, "taken": []})
+    scale = dense_ms / table.dense_ms
+    found = [(dense(options).table_ms, dense_ms)]
+    for whole in table.wholes:
+        if whole.widths.keys() == options.keys():
+            found.append(
+                (math.fsum(table.units[n].at(w).p50_ms for n, w in whole.widths.items()), scale * whole.p50_ms)
+            )
+    return Known(tuple(found), scale)
 
 
 def levels_as_json(space: Space, choice: Choice) -> list[dict[str, Any]]:

@@ -61,12 +61,14 @@ class Searched:
         rounds: All that were made.
         held: What the choice uses of everything that is limited.
         sought: What a search of whole models found; None where the choice has the least sum of losses.
+        compared: What the rounds ended with, before whole models were searched; None without rounds.
     """
 
     choices: tuple[Choice, ...]
     rounds: tuple[Round, ...]
     held: tuple[Held, ...] = ()
     sought: Sought | None = None
+    compared: Choice | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

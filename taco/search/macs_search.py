@@ -18,7 +18,7 @@ from taco.latency.levels import MOST_LEVELS, Choice, Drop, Drops, Level
 from taco.latency.levels import dense as all_dense
 from taco.latency.limits import Space
 from taco.latency.losses import Currency, UnitLoss, exchange_rate
-from taco.latency.rounds import Line, Round, latency_rounds
+from taco.latency.rounds import Known, Line, Round, latency_rounds, least_loss
 from taco.progress import Advance
 from taco.search.budget import Budget
 from taco.search.limiting import Limiter, Searched, within_limits
@@ -77,7 +77,8 @@ class MacsSearcher:
 
         def attempt(space: Space) -> Searched:
             if share < 1:
-                rounds = list(latency_rounds(space, dense / _MILLION, share * dense / _MILLION, 1.0, count))
+                known = Known(((all_dense(space.options).table_ms, dense / _MILLION),), 1.0)
+                rounds = list(latency_rounds(known, share * dense / _MILLION, least_loss(space), count))
             else:
                 choice = space.choose(all_dense(options).table_ms)
                 rounds = [Round(choice, choice.table_ms, count(choice, choice.table_ms), Line(0.0, 1.0))]

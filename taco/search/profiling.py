@@ -31,9 +31,9 @@ from taco.exporters.zeroed import ZEROS, zeroed
 from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
 from taco.progress import Progress
 from taco.rundir import content_key
-from taco.search.micromodels import Holder, Unheld, find_holders, widths_of
+from taco.search.micromodels import Holder, Unheld, cut_whole, find_holders, whole_widths, widths_of
 from taco.targets.loading import Target
-from taco.timing.cells import cell, gains, spread
+from taco.timing.cells import cell, gains, spread, wholes
 from taco.timing.timings import BenchResult, pooled
 from taco.units import UnitMap, steps_of
 
@@ -89,6 +89,16 @@ class Profiler:
         units = self.found.unit_by_unit
         steps = steps_of(units, self.target.channel_multiple)
         return {u.name: widths_of(u, steps[u.name]) for u in units}
+
+    @functools.cached_property
+    def timeable(self) -> tuple[str, ...]:
+        """The units that can be timed."""
+        return tuple(name for name, holder in self.holders.items() if isinstance(holder, Holder))
+
+    @functools.cached_property
+    def whole_widths(self) -> Mapping[str, Mapping[str, int]]:
+        """The whole models that are timed: name -> unit -> width."""
+        return whole_widths({name: self.widths[name] for name in self.timeable})
 
     @functools.cached_property
     def architecture(self) -> str:
@@ -164,6 +174,8 @@ class Profiler:
             dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
         units = known | self._cells(results, dense_ms)
         zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
+        timed = {name: units[name] for name in self.holders if name in units}
+        whole = self._wholes(folder, progress, dense, begin) if len(timed) == len(self.timeable) else None
         return LatencyTable(
             key=key,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -171,13 +183,14 @@ class Profiler:
             stopped_early=not settled,
             dense_ms=dense_ms,
             dense_n=dense_n,
-            units={name: units[name] for name in self.holders if name in units},
+            units=timed,
             skipped={
                 name: holder.reason if isinstance(holder, Unheld) else TIME_LIMIT
                 for name, holder in self.holders.items()
                 if name not in units
             },
             zeros=zeros,
+            wholes=wholes(whole, self.whole_widths, dense_ms) if whole is not None else (),
         )
 
     def _time_all(
@@ -207,6 +220,13 @@ class Profiler:
         with progress.step("time the dense model with zeros in its weights"):
             result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, begin)
         return gains(result)
+
+    def _wholes(self, folder: Path, progress: Progress, dense: Path, begin: float) -> BenchResult | None:
+        """Time whole models with all units narrower; None where there is no time or nothing narrower."""
+        if self.clock() - begin > self.max_seconds or not self.whole_widths:
+            return None
+        with progress.step("time whole models of smaller widths"):
+            return self._settle({DENSE: dense, **self.export_wholes(folder)}, begin)
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough.
@@ -250,6 +270,15 @@ class Profiler:
         for width, proto in self._protos(name, holder):
             files[str(width)] = folder / f"{width}.onnx"
             self._write(proto, holder.reads, files[str(width)])
+        return files
+
+    def export_wholes(self, folder: Path) -> dict[str, Path]:
+        """Write whole models with all units narrower; returns name -> file."""
+        files = {}
+        for name, widths in self.whole_widths.items():
+            smaller = cut_whole(self.model, self.found.unit_by_unit, widths)
+            files[name] = folder / f"{name}.onnx"
+            self._write(self._exported(smaller, self.input_size), self.input_size, files[name])
         return files
 
     def _protos(self, name: str, holder: Holder) -> Iterator[tuple[int, onnx.ModelProto]]:

@@ -7,8 +7,10 @@ No torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from taco.device.trt_units import DENSE
-from taco.latency.table import Cell, ZerosGain
+from taco.latency.table import Cell, WholeModel, ZerosGain
 from taco.timing.timings import BenchResult, Ratio
 
 
@@ -35,6 +37,23 @@ def cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
         spread=(ratio.high - ratio.low) / ratio.value,
         source="measured",
     )
+
+
+def wholes(result: BenchResult, widths: Mapping[str, Mapping[str, int]], dense_ms: float) -> tuple[WholeModel, ...]:
+    """Return what whole models with narrower units take.
+
+    Args:
+        result: Times of the dense model and of these.
+        widths: Their names -> unit -> width.
+        dense_ms: p50 of the dense model over all runs, milliseconds.
+    """
+    found = []
+    for name, kept in widths.items():
+        ratio = _ratio(result, name)
+        apart = (ratio.high - ratio.low) / ratio.value
+        whole = WholeModel(widths=dict(kept), p50_ms=dense_ms * ratio.value, n=result.models[name].n, spread=apart)
+        found.append(whole)
+    return tuple(found)
 
 
 def gains(result: BenchResult) -> tuple[ZerosGain, ...]:

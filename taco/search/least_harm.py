@@ -1,0 +1,94 @@
+"""What a round of the loop measures: of the ways to spend one time by the table, the one that does least harm.
+
+The ways are the least sum of losses with blocks left out, the same by widths alone, and one ratio for all units. Sums
+of losses do not tell which is best (those of neighbouring blocks do not add up as those of widths); the select pictures
+do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from taco.errors import BudgetInfeasibleError
+from taco.latency.levels import Choice, dense
+from taco.latency.limits import Space
+from taco.latency.rounds import best_within
+
+WITH_BLOCKS, ALONE, ONE_RATIO = "with blocks left out", "by widths alone", "one ratio"
+
+#: Most milliseconds by the table -> one ratio for all units; None where none fits.
+OneRatio = Callable[[float], Choice | None]
+
+
+@dataclasses.dataclass(eq=False)
+class LeastHarm:
+    """Chooses, and remembers what it compared.
+
+    Attributes:
+        space: What may be chosen unit by unit.
+        harm: Choice -> how far it changes the answers, nats; asked only where there is something to compare.
+        one_ratio: Another way; None looks at it not at all.
+    """
+
+    space: Space
+    harm: Callable[[Choice], float]
+    one_ratio: OneRatio | None = None
+    _compared: list[dict[str, tuple[Choice, float]]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, table_ms: float, tried: Collection[Mapping[str, int]]) -> Choice | None:
+        """Return the way that does least harm within a time, of those not tried before; None where all were.
+
+        Raises:
+            LimitError: A limit beside the budget cannot be held.
+        """
+        nothing = dense(self.space.options).widths
+        ways = {name: c for name, c in self._ways(table_ms).items() if c.widths != nothing}
+        if not any(choice.widths not in tried for choice in ways.values()):
+            return None
+        if len(ways) == 1:
+            return next(iter(ways.values()))
+        harms = {name: (choice, self.harm(choice)) for name, choice in ways.items()}
+        self._compared.append(harms)
+        fresh = [(harm, choice) for choice, harm in harms.values() if choice.widths not in tried]
+        return min(fresh, key=lambda pair: pair[0])[1]
+
+    def harms(self, choice: Choice) -> dict[str, float]:
+        """Return what a choice was compared with when it was made: way -> harm; empty where it was the only one."""
+        for harms in self._compared:
+            if any(other.widths == choice.widths for other, _ in harms.values()):
+                return {name: harm for name, (_, harm) in harms.items()}
+        return {}
+
+    def told(self, choice: Choice, offered: Mapping[str, float]) -> tuple[dict[str, Any] | None, dict[str, float]]:
+        """Return what the report tells: of blocks (None where none could be left out), and of one ratio.
+
+        Args:
+            choice: What was taken.
+            offered: Blocks that could be left out -> change of the answers when each alone is.
+        """
+        harms = self.harms(choice)
+        blocks: dict[str, Any] = {"offered": dict(offered), "taken": self.left_out(choice)}
+        if WITH_BLOCKS in harms:
+            blocks |= {"harm_with": harms[WITH_BLOCKS], "harm_without": harms.get(ALONE)}
+        by_units = [harms[name] for name in (WITH_BLOCKS, ALONE) if name in harms]
+        spread = {"unit by unit": min(by_units), ONE_RATIO: harms[ONE_RATIO]} if ONE_RATIO in harms else {}
+        return (blocks if offered else None), spread
+
+    def left_out(self, choice: Choice) -> list[str]:
+        """Return the blocks that a choice leaves out."""
+        return [name for name in self.space.drops if name in choice.levels]
+
+    def _ways(self, table_ms: float) -> dict[str, Choice]:
+        first = best_within(self.space, table_ms)
+        ways = {ALONE: first}
+        if self.left_out(first):
+            ways = {WITH_BLOCKS: first}
+            with contextlib.suppress(BudgetInfeasibleError):  # it may be fast enough only without some blocks
+                ways[ALONE] = dataclasses.replace(self.space, drops={}).choose(table_ms)
+        single = None if self.one_ratio is None else self.one_ratio(table_ms)
+        if single is not None and all(single.widths != choice.widths for choice in ways.values()):
+            ways[ONE_RATIO] = single
+        return ways
