@@ -41,7 +41,8 @@ Cell = Mapping[str, Any]
 def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]]) -> None:
     """Run every cell that is missing."""
     results.mkdir(parents=True, exist_ok=True)
-    class_map = results / "map.json"
+    class_map = results / "runs" / "map.json"
+    class_map.parent.mkdir(parents=True, exist_ok=True)
     known = imagenet_indices(data)
     class_map.write_text(json.dumps(known))
     for model, target, speedup in cells:
@@ -60,7 +61,7 @@ def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tupl
         {
             "task": data, "target": target, "model": model, "speedup": speedup, "allocation": "latency",
             "classes": classes, "shots": SHOTS, "max_images": PICTURES, "recover_minutes": 0.0, "out": out,
-            "class_map": None if random else results / "map.json", "head": "fit" if random else "auto",
+            "class_map": None if random else results / "runs" / "map.json", "head": "fit" if random else "auto",
             "random_weights": random, "from_run": _earlier(results, model, target, out),
         }
     )  # fmt: skip
