@@ -35,6 +35,9 @@ CLASSES, SHOTS, PICTURES = 5, 8, 40
 #: Done means: inside the band after at most so many rounds.
 BAND, ROUNDS = 0.95, 3
 
+#: A run that ends so was feasible by its own rounds: it counts as a miss.
+_UNCONFIRMED = "was reached in the search but not confirmed"
+
 Cell = Mapping[str, Any]
 
 
@@ -70,7 +73,7 @@ def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tupl
     try:
         told = _told(api.export(options).report, speedup)
     except BudgetInfeasibleError as error:
-        told = {"infeasible": error.what, "todo": error.todo}
+        told = {"missed" if _UNCONFIRMED in error.what else "infeasible": error.what, "todo": error.todo}
     asked_for = {"model": model, "target": target, "speedup": speedup}
     return {**asked_for, **machine(), "seconds": time.monotonic() - begin, **told}
 
@@ -111,8 +114,8 @@ def table(cells: Sequence[Cell]) -> str:
     ]
     for cell in cells:
         head = f"| {cell['model']} | {cell['target']} | {cell['speedup']:g}x |"
-        if "infeasible" in cell:
-            lines.append(f"{head} {cell['infeasible']} | - | - |")
+        if (ended := _ended(cell)) is not None:
+            lines.append(f"{head} {ended} | - | - |")
             continue
         note = "" if ("int8" in cell["target"]) == (cell["precision"] == "int8") else " (INT8 did not pay: fp32)"
         rounds = "; ".join(f"{r['predicted_ms']:.2f} / {r['measured_ms']:.2f}" for r in cell["rounds"])
@@ -122,13 +125,14 @@ def table(cells: Sequence[Cell]) -> str:
 
 def verdict(cells: Sequence[Cell]) -> str:
     """Return in words how many runs hit the band, and the errors of the first and the last prediction."""
-    reached = [cell for cell in cells if "infeasible" not in cell]
+    reached = [cell for cell in cells if _ended(cell) is None]
+    feasible = [cell for cell in cells if "infeasible" not in cell]
     if not reached:
         return "No cell was feasible."
     hit = [cell for cell in reached if BAND <= cell["share"] <= 1 and len(cell["rounds"]) <= ROUNDS]
     first, last = (statistics.median(_error(cell["rounds"][at]) for cell in reached) for at in (0, -1))
     return (
-        f"{len(hit)} of {len(reached)} feasible runs ended within {BAND:.0%} to 100% of the budget after at most "
+        f"{len(hit)} of {len(feasible)} feasible runs ended within {BAND:.0%} to 100% of the budget after at most "
         f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
     )
 
@@ -137,9 +141,14 @@ def _error(one: Mapping[str, float]) -> float:
     return abs(one["predicted_ms"] - one["measured_ms"]) / one["measured_ms"]
 
 
+def _ended(cell: Cell) -> str | None:
+    """Return why a run shipped nothing; None where it did."""
+    return cell.get("infeasible", cell.get("missed"))
+
+
 def _words(cell: Cell) -> str:
-    if "infeasible" in cell:
-        return str(cell["infeasible"])
+    if (ended := _ended(cell)) is not None:
+        return ended
     return f"{100 * cell['share']:.1f} % of the budget, {len(cell['rounds'])} rounds, {cell['seconds']:.0f} s"
 
 

@@ -196,7 +196,8 @@ class _Job:
         cutter = self.ground.cutter()
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
             cut = cutter.cut(Allocation(**candidate))
-            dense, compressed, bench = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked)
+            finished = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked, found.usual_ms)
+            dense, compressed, bench = finished
             decided = asked is not None or self.plan.budget.estimated
             if decided and self.delivery.target.precision != precision:
                 self._found_again()

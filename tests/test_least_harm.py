@@ -53,6 +53,11 @@ def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> 
         tried.append(choice.widths)
         found.append(way(choice))
     assert found == [WITH_BLOCKS, ONE_RATIO, ALONE]
+    second, last = (
+        Choice({name: Level(w, 0.0, 0.0, "measured") for name, w in widths.items()}) for widths in tried[1:]
+    )
+    assert choose.harms(second) == {ALONE: 0.3, ONE_RATIO: 0.2}, "what was tried before is no rival"
+    assert choose.harms(last) == {}, "it was the only one left"
 
 
 def test_harm_is_asked_only_where_there_is_something_to_compare() -> None:

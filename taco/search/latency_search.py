@@ -89,8 +89,9 @@ class LatencySearcher:
             advance: Called with 1 after every round.
 
         Returns:
-            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `budget_ms`, `rounds`, `profile`,
-            `currency`, `blocks`, `limits`, `spread` and `search` for the report.
+            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `usual_ms`, the dense model in the
+            profile's many runs; `budget_ms`, `rounds`, `profile`, `currency`, `blocks`, `limits`, `spread` and
+            `search` for the report.
 
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
@@ -110,6 +111,7 @@ class LatencySearcher:
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
             "choices": [levels_as_json(offered.space, c) for c in found.choices],
             "budget_ms": self.dense_ms / speedup,
+            "usual_ms": offered.table.dense_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in found.rounds],
             "profile": profile_as_json(offered.table, space.options),
             "currency": dataclasses.asdict(offered.chosen),
@@ -142,7 +144,7 @@ class LatencySearcher:
         budget_ms, space = self.dense_ms / speedup, choose.space
 
         def measure(choice: Choice, predicted_ms: float) -> float:
-            measured = self.dense_ms / self._ratio(choice, speedup)
+            measured = self.dense_ms / self._ratio(choice, speedup, table.dense_ms)
             log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, budget_ms)
             advance(1)
             return measured
@@ -275,13 +277,13 @@ class LatencySearcher:
             f"before recovery it names {cut} of {len(self.prober.labels)} select pictures right, the dense one {dense}"
         )
 
-    def _ratio(self, choice: Choice, threshold: float) -> float:
+    def _ratio(self, choice: Choice, threshold: float, usual_ms: float) -> float:
         """Return the measured speed-up of a choice; measured once, and stored for a run that goes on after a kill."""
         allocation, searcher = allocation_of(self.searcher, choice), self.searcher
         depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
-            return searcher.time(allocation, threshold).value
+            return searcher.time(allocation, threshold, usual_ms).value
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 

@@ -44,21 +44,18 @@ class LeastHarm:
         Raises:
             LimitError: A limit beside the budget cannot be held.
         """
-        nothing = dense(self.space.options).widths
-        ways = {name: c for name, c in self._ways(table_ms).items() if c.widths != nothing}
-        if not any(choice.widths not in tried for choice in ways.values()):
-            return None
-        if len(ways) == 1:
-            return next(iter(ways.values()))
+        known = (dense(self.space.options).widths, *tried)
+        ways = {name: choice for name, choice in self._ways(table_ms).items() if choice.widths not in known}
+        if len(ways) < 2:
+            return next(iter(ways.values()), None)
         harms = {name: (choice, self.harm(choice)) for name, choice in ways.items()}
         self._compared.append(harms)
-        fresh = [(harm, choice) for choice, harm in harms.values() if choice.widths not in tried]
-        return min(fresh, key=lambda pair: pair[0])[1]
+        return min(harms.values(), key=lambda pair: pair[1])[0]
 
     def harms(self, choice: Choice) -> dict[str, float]:
-        """Return what a choice was compared with when it was made: way -> harm; empty where it was the only one."""
+        """Return what a choice was compared with when it was taken: way -> harm; empty where it was the only one."""
         for harms in self._compared:
-            if any(other.widths == choice.widths for other, _ in harms.values()):
+            if min(harms.values(), key=lambda pair: pair[1])[0].widths == choice.widths:
                 return {name: harm for name, (_, harm) in harms.items()}
         return {}
 
@@ -74,7 +71,8 @@ class LeastHarm:
         if WITH_BLOCKS in harms:
             blocks |= {"harm_with": harms[WITH_BLOCKS], "harm_without": harms.get(ALONE)}
         by_units = [harms[name] for name in (WITH_BLOCKS, ALONE) if name in harms]
-        spread = {"unit by unit": min(by_units), ONE_RATIO: harms[ONE_RATIO]} if ONE_RATIO in harms else {}
+        compared = by_units and ONE_RATIO in harms
+        spread = {"unit by unit": min(by_units), ONE_RATIO: harms[ONE_RATIO]} if compared else {}
         return (blocks if offered else None), spread
 
     def left_out(self, choice: Choice) -> list[str]:

@@ -45,6 +45,12 @@ class Found:
         allocation = Allocation(kept / max(1, sum(dense.values())), widths)
         return cls({"candidates": [dataclasses.asdict(allocation)]}, None)
 
+    @property
+    def usual_ms(self) -> float | None:
+        """What the dense model took in the runs of the profile; None where no clock decided unit by unit."""
+        usual_ms = self.values.get("usual_ms")
+        return None if usual_ms is None else float(usual_ms)
+
     def loop(self, number: int) -> dict[str, Any] | None:
         """Return what the report tells of a search unit by unit when candidate `number` was taken; None without one."""
         if "currency" not in self.values:

@@ -102,7 +102,12 @@ class Delivery:
         return pair.plain
 
     def finish(
-        self, module: nn.Module, key: Key, dense: Pair, asked: float | None = None
+        self,
+        module: nn.Module,
+        key: Key,
+        dense: Pair,
+        asked: float | None = None,
+        usual_ms: float | None = None,
     ) -> tuple[Pair, Pair, BenchResult | None]:
         """Export a compressed module and time it; INT8 is given up for both models where it does not pay here.
 
@@ -111,9 +116,10 @@ class Delivery:
             key: What it depends on.
             dense: The dense specialist's files.
             asked: Speed-up whose verdict should be sure; None where none was asked.
+            usual_ms: What the dense model usually takes here, milliseconds; see `Bench.as_usual`.
         """
         compressed = self.export("model", module, key)
-        bench = self.time(dense, compressed, asked)
+        bench = self.time(dense, compressed, asked, usual_ms)
         ratio = bench.speedup(floats_name(compressed), "compressed") if bench and self.converter.int8 else None
         why = given_up(compressed, "compressed", ratio)
         if why is None:
@@ -145,7 +151,9 @@ class Delivery:
         self._or_plain(compressed, GivenUp(why, "compressed", ratio, compressed.shipped))
         return True
 
-    def time(self, dense: Pair, compressed: Pair, asked: float | None) -> BenchResult | None:
+    def time(
+        self, dense: Pair, compressed: Pair, asked: float | None, usual_ms: float | None = None
+    ) -> BenchResult | None:
         """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
         if not self.bench.measurable:
             return None
@@ -155,20 +163,20 @@ class Delivery:
         def compute() -> Any:
             where = "this machine" if self.device is None else self.device.name
             with self.progress.step(f"time dense and compressed on {where}"):
-                return _BENCH.dump_python(self._timed(models, asked), mode="json")
+                return _BENCH.dump_python(self._timed(models, asked, usual_ms), mode="json")
 
         depends = {**hashes, "target": self.bench.key()}
         return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))
 
-    def _timed(self, models: Mapping[str, Path], asked: float | None) -> BenchResult:
+    def _timed(self, models: Mapping[str, Path], asked: float | None, usual_ms: float | None) -> BenchResult:
         """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
         if self.device is None:
-            return self.bench.settle(models, asked)
+            return self.bench.settle(models, asked, usual_ms=usual_ms)
         told = self.bench.conditions(models, IDLE_S)
         if asked is None:
             return told
         return dataclasses.replace(
-            pooled(self.bench.settle(models, asked), told),
+            pooled(self.bench.settle(models, asked, usual_ms=usual_ms), told),
             focus=told.focus,
             idle_ms=told.idle_ms,
             unstable=told.unstable,

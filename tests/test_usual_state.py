@@ -1,0 +1,69 @@
+"""A machine that is not as fast as usual is waited for; what counts is decided by the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from taco.search import bench as bench_module
+from taco.search.bench import Bench
+from taco.targets.loading import load_target
+from taco.timing.timings import BenchResult, ModelTiming
+
+MODELS = {"dense": Path("d.onnx"), "compressed": Path("c.onnx")}
+
+
+def measured(dense_ms: float, compressed_ms: float) -> BenchResult:
+    times = {"dense": dense_ms, "compressed": compressed_ms}
+    timings = {n: ModelTiming(((ms,) * 3,) * 8, "CPU", "fake", "0", 1.0, {}) for n, ms in times.items()}
+    return BenchResult(timings, 1, 8, stopped_early=False, measured_on={})
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """What the next runs take, dense and compressed; used up one by one."""
+    left: list[tuple[float, float]] = []
+
+    def time(_bench: Bench, _models: Mapping[str, Path], _rounds: int | None = None) -> BenchResult:
+        return measured(*left.pop(0))
+
+    monkeypatch.setattr(Bench, "time", time)
+    monkeypatch.setattr(bench_module, "_PAUSE_S", 0.0)
+    return left
+
+
+def bench(tmp_path: Path) -> Bench:
+    return Bench(load_target("host-cpu"), 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("takes", "counts", "left"),
+    [
+        ([(2.05, 1.0), (9.0, 9.0)], 2.05, 1),
+        ([(2.6, 1.3), (1.95, 1.0), (9.0, 9.0)], 1.95, 1),
+        ([(2.6, 1.3), (2.5, 1.4), (2.7, 1.1), (9.0, 9.0)], 2.5, 1),
+        ([(1.5, 0.5), (2.4, 1.0), (2.3, 2.0), (9.0, 9.0)], 2.3, 1),
+    ],
+    ids=["as before", "back at once", "never back", "faster and slower"],
+)
+def test_the_run_counts_that_is_nearest_to_the_usual_time_of_the_dense_model(
+    takes: list[tuple[float, float]], counts: float, left: int, tmp_path: Path, runs: list[tuple[float, float]]
+) -> None:
+    runs += takes
+    assert bench(tmp_path).as_usual(MODELS, None, 2.0).models["dense"].p50_ms == counts
+    assert len(runs) == left
+
+
+def test_without_a_usual_time_the_first_run_counts(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
+    runs += [(5.0, 1.0), (2.0, 1.0)]
+    assert bench(tmp_path).settle(MODELS, None).models["dense"].p50_ms == 5.0
+    assert len(runs) == 1
+
+
+def test_a_verdict_is_asked_in_the_usual_state(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
+    runs += [(2.6, 0.6), (2.0, 1.0), (9.0, 9.0)]
+    result = bench(tmp_path).settle(MODELS, 2.0, usual_ms=2.0)
+    assert result.speedup("dense", "compressed").value == pytest.approx(2.0)
+    assert len(runs) == 1
