@@ -23,6 +23,9 @@ MOST_ROUNDS = 5
 MOST_REFINED = 3
 #: A result counts from this share of the budget on; what is faster has lost more than it had to.
 BAND = 0.95
+#: Two measurements of one model differ by about as much: so near to an end of the band another round is made, where
+#: fewer than `_FEW` were.
+_EDGE, _FEW = 0.007, 3
 #: Allocations aim a little below the budget, so that an error of the prediction does not exceed it.
 AIM = 0.98
 #: Beyond these a slope is an accident of two measurements that lie close together.
@@ -160,7 +163,8 @@ def latency_rounds(
         points.append((choice.table_ms, measured))
         line = known.corrected(points, AIM * budget_ms)
         yield Round(choice, predicted, measured, line)
-        if BAND * budget_ms <= measured <= budget_ms:
+        edge = _EDGE if len(points) < _FEW else 0.0
+        if (BAND + edge) * budget_ms <= measured <= (1 - edge) * budget_ms:
             return
 
 

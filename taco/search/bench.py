@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _REPEATS = 4
 #: Runs, at most, until the machine is in its usual state; what counts as the same (quiet runs differ by up to 5 %, a
 #: neighbour on the same cores made it 22 to 37 %); and what lies between them, seconds.
-_STATES, _SAME_STATE, _PAUSE_S = 3, 0.1, 5.0
+_STATES, _SAME_STATE, _PAUSE_S = 3, 0.08, 5.0
 #: A target's time limit is meant for a run of so many models.
 _USUAL_MODELS = 4
 

@@ -89,9 +89,8 @@ class LatencySearcher:
             advance: Called with 1 after every round.
 
         Returns:
-            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `usual_ms`, the dense model in the
-            profile's many runs; `budget_ms`, `rounds`, `profile`, `currency`, `blocks`, `limits`, `spread` and
-            `search` for the report.
+            `candidates` as from `Searcher.find`; `choices`, the same unit by unit; `usual_ms`; `budget_ms`, `rounds`,
+            `profile`, `currency`, `blocks`, `limits`, `spread` and `search` for the report.
 
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
@@ -111,7 +110,7 @@ class LatencySearcher:
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
             "choices": [levels_as_json(offered.space, c) for c in found.choices],
             "budget_ms": self.dense_ms / speedup,
-            "usual_ms": offered.table.dense_ms,
+            "usual_ms": self.usual_ms(offered.table),
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in found.rounds],
             "profile": profile_as_json(offered.table, space.options),
             "currency": dataclasses.asdict(offered.chosen),
@@ -120,6 +119,10 @@ class LatencySearcher:
             "spread": spread,
             "search": self.told(found.sought),
         }
+
+    def usual_ms(self, table: LatencyTable) -> float:
+        """Return what the dense model takes on this machine when nothing slows it: see `Bench.as_usual`."""
+        return min(self.dense_ms, table.dense_ms)
 
     def _one_ratio(self, offered: Offered) -> OneRatio | None:
         """Return one ratio for all units as a way to spend a time.
@@ -144,7 +147,7 @@ class LatencySearcher:
         budget_ms, space = self.dense_ms / speedup, choose.space
 
         def measure(choice: Choice, predicted_ms: float) -> float:
-            measured = self.dense_ms / self._ratio(choice, speedup, table.dense_ms)
+            measured = self.dense_ms / self._ratio(choice, speedup, self.usual_ms(table))
             log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, budget_ms)
             advance(1)
             return measured
