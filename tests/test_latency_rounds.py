@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from taco.latency.rounds import (
     Known,
     Line,
     Round,
+    Within,
     best_round,
     latency_rounds,
     least_loss,
@@ -178,6 +180,35 @@ def test_where_half_of_every_gain_comes_true_three_rounds_are_enough() -> None:
     assert rounds[0].measured_ms > budget_ms
     assert BAND * budget_ms <= rounds[-1].measured_ms <= budget_ms
     assert len(rounds) <= 3
+
+
+def test_ways_that_gain_differently_do_not_lead_each_other_astray() -> None:
+    """Two ways take turns as the least harmful; one takes a fifth more than predicted, the other a fifth less."""
+    options = make_options()
+    total = sum(levels[0].ms for levels in options.values())
+    known = Known(((total, 1.0 + total), (0.3 * total, 1.0 + 0.3 * total)), 1.0)
+    turns = itertools.cycle(["more", "less"])
+    other = {
+        name: [dataclasses.replace(level, loss=level.loss * (12 - int(name)) ** 2) for level in levels]
+        for name, levels in options.items()
+    }
+    spaces = {"more": Space(options), "less": Space(other)}
+    made: dict[tuple[tuple[str, int], ...], str] = {}
+
+    def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
+        way = next(turns)
+        choice = spaces[way].choose(within(way))
+        made[tuple(choice.widths.items())] = way
+        return None if choice.widths in tried else (way, choice)
+
+    def device(choice: Choice, _: float) -> float:
+        factor = {"more": 1.2, "less": 0.8}[made[tuple(choice.widths.items())]]
+        return factor * (1.0 + choice.table_ms)
+
+    budget_ms = (1.0 + total) / 2
+    rounds = list(latency_rounds(known, budget_ms, choose, device))
+    assert BAND * budget_ms <= rounds[-1].measured_ms <= budget_ms
+    assert len(rounds) <= 4, "a way knows what its own first round took"
 
 
 def test_narrower_choices_are_faster_one_after_another() -> None:

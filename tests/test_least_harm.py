@@ -30,12 +30,17 @@ def chooser(harms: Mapping[str, float], drops: Mapping[str, Drop] = DROPS) -> Le
     return LeastHarm(Space(OPTIONS, drops), lambda choice: harms[way(choice)], lambda _: ONE)
 
 
+def taken(choose: LeastHarm, table_ms: float) -> Choice:
+    found = choose(lambda _: table_ms, [])
+    assert found is not None
+    return found[1]
+
+
 @pytest.mark.parametrize("best", [WITH_BLOCKS, ALONE, ONE_RATIO])
 def test_the_least_harm_decides_and_is_told(best: str) -> None:
     harms = {name: 0.1 if name == best else 0.2 + 0.1 * len(name) for name in (WITH_BLOCKS, ALONE, ONE_RATIO)}
     choose = chooser(harms)
-    choice = choose(5.0, [])
-    assert choice is not None
+    choice = taken(choose, 5.0)
     assert way(choice) == best
     assert choice.table_ms <= 5.0
     blocks, spread = choose.told(choice, {"block": 0.05})
@@ -49,9 +54,10 @@ def test_the_least_harm_decides_and_is_told(best: str) -> None:
 def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> None:
     choose, tried = chooser({WITH_BLOCKS: 0.1, ALONE: 0.3, ONE_RATIO: 0.2}), []
     found = []
-    while (choice := choose(5.0, tried)) is not None:
-        tried.append(choice.widths)
-        found.append(way(choice))
+    while (one := choose(lambda _: 5.0, tried)) is not None:
+        tried.append(one[1].widths)
+        found.append(way(one[1]))
+        assert one[0] == found[-1]
     assert found == [WITH_BLOCKS, ONE_RATIO, ALONE]
     second, last = (
         Choice({name: Level(w, 0.0, 0.0, "measured") for name, w in widths.items()}) for widths in tried[1:]
@@ -62,16 +68,14 @@ def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> 
 
 def test_harm_is_asked_only_where_there_is_something_to_compare() -> None:
     choose = LeastHarm(Space(OPTIONS), lambda _: pytest.fail("nothing to compare"))
-    choice = choose(5.0, [])
-    assert choice is not None
+    choice = taken(choose, 5.0)
     assert choose.told(choice, {}) == (None, {})
-    assert choose(5.0, [choice.widths]) is None
+    assert choose(lambda _: 5.0, [choice.widths]) is None
 
 
 def test_where_only_fewer_blocks_are_fast_enough_widths_alone_are_no_way() -> None:
     choose = LeastHarm(Space(OPTIONS, DROPS), lambda _: pytest.fail("nothing to compare"))
-    choice = choose(1.0, [])
-    assert choice is not None
+    choice = taken(choose, 1.0)
     assert way(choice) == WITH_BLOCKS
     blocks, spread = choose.told(choice, {"block": 0.05})
     assert blocks == {"offered": {"block": 0.05}, "taken": ["block"]}
@@ -79,4 +83,21 @@ def test_where_only_fewer_blocks_are_fast_enough_widths_alone_are_no_way() -> No
 
 
 def test_the_dense_model_is_no_choice() -> None:
-    assert LeastHarm(Space(OPTIONS), lambda _: 0.0)(100.0, []) is None
+    assert LeastHarm(Space(OPTIONS), lambda _: 0.0)(lambda _: 100.0, []) is None
+
+
+def test_every_way_has_a_time_of_its_own() -> None:
+    times = {WITH_BLOCKS: 6.5, ALONE: 5.0, ONE_RATIO: 4.0}
+    asked: list[float] = []
+
+    def one_ratio(table_ms: float) -> Choice:
+        asked.append(table_ms)
+        return ONE
+
+    harms = {WITH_BLOCKS: 0.3, ALONE: 0.2, ONE_RATIO: 0.4}
+    choose = LeastHarm(Space(OPTIONS, DROPS), lambda choice: harms[way(choice)], one_ratio)
+    found = choose(lambda name: times[name], [])
+    assert found is not None
+    assert (found[0], way(found[1])) == (ALONE, ALONE)
+    assert 4.0 < found[1].table_ms <= 5.0
+    assert asked == [4.0]

@@ -28,6 +28,7 @@ BAND = 0.95
 _EDGE, _FEW = 0.007, 3
 #: Allocations aim a little below the budget, so that an error of the prediction does not exceed it.
 AIM = 0.98
+_ONLY = "the only way"
 #: Beyond these a slope is an accident of two measurements that lie close together.
 _SLOPES = (0.1, 10.0)
 
@@ -35,8 +36,10 @@ _SLOPES = (0.1, 10.0)
 #: How much of a gain by the table comes true in a whole model: at least and at most, where a round was too slow
 #: (benchmarks.loop, four targets: 0.24 to 0.78).
 _COMES_TRUE = (0.5, 0.8)
-#: Most milliseconds by the table, and the widths of what was tried already -> a choice, or None where all is tried.
-Chooser = Callable[[float, Collection[Mapping[str, int]]], Choice | None]
+#: Way of spending the time -> most milliseconds by the table.
+Within = Callable[[str], float]
+#: That, and the widths of what was tried already -> a way and a choice, or None where all is tried.
+Chooser = Callable[[Within, Collection[Mapping[str, int]]], tuple[str, Choice] | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,6 +145,9 @@ def latency_rounds(
 ) -> Iterator[Round]:
     """Yield rounds until one lies within the band, nothing new would be tried, or `MOST_ROUNDS` are done.
 
+    Every way of spending the time has a line of its own: with blocks left out a whole model gains more than the table
+    says, where it gains less by widths alone, and what one way took says little of another.
+
     Args:
         known: Whole models whose time is known.
         budget_ms: What the compressed one may take.
@@ -151,19 +157,23 @@ def latency_rounds(
     Raises:
         LimitError: A limit beside the budget cannot be held.
     """
-    line, points = known.line(AIM * budget_ms), list[tuple[float, float]]()
+    aim_ms, points = AIM * budget_ms, dict[str, list[tuple[float, float]]]()
     tried: list[Mapping[str, int]] = []
-    for _ in range(MOST_ROUNDS):
-        choice = choose(line.invert(AIM * budget_ms), tried)
-        if choice is None:
+
+    def line(way: str) -> Line:
+        return known.corrected(points[way], aim_ms) if way in points else known.line(aim_ms)
+
+    for number in range(1, MOST_ROUNDS + 1):
+        found = choose(lambda way: line(way).invert(aim_ms), tried)
+        if found is None:
             return
+        way, choice = found
         tried.append(choice.widths)
-        predicted = line.predict(choice.table_ms)
+        predicted = line(way).predict(choice.table_ms)
         measured = measure(choice, predicted)
-        points.append((choice.table_ms, measured))
-        line = known.corrected(points, AIM * budget_ms)
-        yield Round(choice, predicted, measured, line)
-        edge = _EDGE if len(points) < _FEW else 0.0
+        points.setdefault(way, []).append((choice.table_ms, measured))
+        yield Round(choice, predicted, measured, line(way))
+        edge = _EDGE if number < _FEW else 0.0
         if (BAND + edge) * budget_ms <= measured <= (1 - edge) * budget_ms:
             return
 
@@ -172,9 +182,9 @@ def least_loss(space: Space) -> Chooser:
     """Return what chooses by the sum of losses alone; the dense model is no choice."""
     all_dense = dense(space.options).widths
 
-    def choose(table_ms: float, tried: Collection[Mapping[str, int]]) -> Choice | None:
-        choice = best_within(space, table_ms)
-        return None if choice.widths in (all_dense, *tried) else choice
+    def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
+        choice = best_within(space, within(_ONLY))
+        return None if choice.widths in (all_dense, *tried) else (_ONLY, choice)
 
     return choose
 

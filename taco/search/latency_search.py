@@ -169,7 +169,7 @@ class LatencySearcher:
             taken = [r for r in searched if r.measured_ms <= budget_ms]
             best = taken[-1] if taken else best
             found = next((one for one in reversed(sought) if one.choice.widths == best.choice.widths), None)
-        spare = narrower(own, best, rounds[-1].line, _SPARE)
+        spare = narrower(own, best, best.line, _SPARE)
         return Searched((best.choice, *spare), tuple(rounds), sought=found, compared=chosen)
 
     def offered(self, progress: Progress, given: LatencyTable | None = None) -> Offered:

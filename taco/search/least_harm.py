@@ -15,7 +15,7 @@ from typing import Any
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, dense
 from taco.latency.limits import Space
-from taco.latency.rounds import best_within
+from taco.latency.rounds import Within, best_within
 
 WITH_BLOCKS, ALONE, ONE_RATIO = "with blocks left out", "by widths alone", "one ratio"
 
@@ -38,19 +38,20 @@ class LeastHarm:
     one_ratio: OneRatio | None = None
     _compared: list[dict[str, tuple[Choice, float]]] = dataclasses.field(default_factory=list)
 
-    def __call__(self, table_ms: float, tried: Collection[Mapping[str, int]]) -> Choice | None:
+    def __call__(self, within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
         """Return the way that does least harm within a time, of those not tried before; None where all were.
 
         Raises:
             LimitError: A limit beside the budget cannot be held.
         """
         known = (dense(self.space.options).widths, *tried)
-        ways = {name: choice for name, choice in self._ways(table_ms).items() if choice.widths not in known}
+        ways = {name: choice for name, choice in self._ways(within).items() if choice.widths not in known}
         if len(ways) < 2:
-            return next(iter(ways.values()), None)
+            return next(iter(ways.items()), None)
         harms = {name: (choice, self.harm(choice)) for name, choice in ways.items()}
         self._compared.append(harms)
-        return min(harms.values(), key=lambda pair: pair[1])[0]
+        best = min(harms, key=lambda name: harms[name][1])
+        return best, ways[best]
 
     def harms(self, choice: Choice) -> dict[str, float]:
         """Return what a choice was compared with when it was taken: way -> harm; empty where it was the only one."""
@@ -79,14 +80,15 @@ class LeastHarm:
         """Return the blocks that a choice leaves out."""
         return [name for name in self.space.drops if name in choice.levels]
 
-    def _ways(self, table_ms: float) -> dict[str, Choice]:
-        first = best_within(self.space, table_ms)
-        ways = {ALONE: first}
-        if self.left_out(first):
-            ways = {WITH_BLOCKS: first}
+    def _ways(self, within: Within) -> dict[str, Choice]:
+        ways, alone = dict[str, Choice](), dataclasses.replace(self.space, drops={})
+        if self.space.drops and self.left_out(first := best_within(self.space, within(WITH_BLOCKS))):
+            ways[WITH_BLOCKS] = first
             with contextlib.suppress(BudgetInfeasibleError):  # it may be fast enough only without some blocks
-                ways[ALONE] = dataclasses.replace(self.space, drops={}).choose(table_ms)
-        single = None if self.one_ratio is None else self.one_ratio(table_ms)
+                ways[ALONE] = alone.choose(within(ALONE))
+        else:
+            ways[ALONE] = best_within(alone, within(ALONE))
+        single = None if self.one_ratio is None else self.one_ratio(within(ONE_RATIO))
         if single is not None and all(single.widths != choice.widths for choice in ways.values()):
             ways[ONE_RATIO] = single
         return ways
