@@ -42,6 +42,15 @@ def test_the_profile_and_what_was_not_timed_are_told() -> None:
     assert "Not timed, and so left dense: stem.conv: runs twice." in told
 
 
+def test_blocks_that_take_more_by_themselves_than_in_the_whole_are_told_so() -> None:
+    profile = make_loop().profile
+    assert profile is not None
+    assert "% lies in no timed block." in words(profile=profile.model_copy(update={"unattributed_percent": 7.5}))
+    told = words(profile=profile.model_copy(update={"unattributed_percent": -4.5}))
+    assert "Blocks timed one by one take 4.5 % more than the whole dense model" in told
+    assert "no timed block" not in told
+
+
 def test_what_buys_no_time_is_said_in_words() -> None:
     told = words()
     assert "no time on this device, because a wider one takes no longer; not used: blocks.0.1.conv_pwl: 80, 48." in told

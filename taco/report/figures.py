@@ -129,8 +129,8 @@ class Bars:
 
 
 def width_bars(report: Report) -> str:
-    """Channels kept of each unit; with names while there is room for them."""
-    units = report.layers
+    """Channels kept of each unit, 0 in a block that was left out; with names while there is room for them."""
+    units = [unit for unit in report.layers if unit.kind != "block"]
     return draw_bars(
         Bars(
             names=[unit.unit for unit in units],

@@ -112,10 +112,16 @@ def _rounds(report: Report, budget_ms: float) -> Iterator[Block]:
 
 
 def _profile(profile: ProfileSection) -> Iterator[Block]:
+    apart = profile.unattributed_percent
+    blocks = f"Of the dense model's time, {wording.percent(apart)} lies in no timed block."
+    if apart < 0:
+        blocks = (
+            f"Blocks timed one by one take {wording.percent(-apart)} more than the whole dense model, because each run "
+            "of a block has a cost of its own; the prediction corrects that."
+        )
     yield Note(
         f"{wording.counted(profile.cells, 'cell')} of the latency table were timed on {profile.device} in "
-        f"{wording.duration(profile.seconds)}. Of the dense model's time, "
-        f"{wording.percent(profile.unattributed_percent)} lies in no timed block."
+        f"{wording.duration(profile.seconds)}. {blocks}"
     )
     if profile.skipped:
         named = "; ".join(f"{unit}: {reason}" for unit, reason in profile.skipped.items())

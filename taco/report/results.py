@@ -71,11 +71,15 @@ def widths_section(report: Report) -> Section:
     """Width kept of each unit."""
     blocks: list[Block] = [Note(f"Chosen by: {report.chosen_by}. Width ratio: {report.width_ratio:.3g}.")]
     if report.layers:
+        ordered = sorted(report.layers, key=lambda layer: layer.kind == "block")  # numbered as in the picture
         rows = tuple(
             (f"{number}. {layer.unit}", layer.kind, str(layer.dense), str(layer.kept), _share(layer.kept, layer.dense))
-            for number, layer in enumerate(report.layers, start=1)
+            for number, layer in enumerate(ordered, start=1)
         )
-        caption = "Channels of each unit in the order of the network; the whole bar is the dense width."
+        caption = (
+            "Channels of each unit in the order of the network; the whole bar is the dense width. Within a block that "
+            "was left out none is kept."
+        )
         blocks.append(Picture(partial(figures.width_bars, report), caption))
         table = Table(
             ("unit", "kind", "dense", "kept", "share"),
