@@ -67,7 +67,7 @@ def test_int8_is_realised_layer_by_layer(small: Path) -> None:
     small.write_bytes(made.SerializeToString())
     realised = OvSession(str(small), 1).describe()["realised"]
     in_int8 = sum(n for kind, n in realised.items() if kind.endswith((" u8", " i8")))
-    assert in_int8 == facts.quantised >= 4, "no layer is called INT8 that is none"
+    assert in_int8 == facts.quantised >= 3, "no layer is called INT8 that is none; with AVX-512 two go back"
     assert facts.saved_in == "ms"
     profile = _Backend(ON_CPU).profile(small, Graph(proto))
     assert {name for name, layer in profile.items() if layer.int8} == set(LAYERS) - {p.layer for p in facts.put_back}

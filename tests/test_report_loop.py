@@ -47,7 +47,7 @@ def test_blocks_that_take_more_by_themselves_than_in_the_whole_are_told_so() -> 
     assert profile is not None
     assert "% lies in no timed block." in words(profile=profile.model_copy(update={"unattributed_percent": 7.5}))
     told = words(profile=profile.model_copy(update={"unattributed_percent": -4.5}))
-    assert "Blocks timed one by one take 4.5 % more than the whole dense model" in told
+    assert "Blocks timed one by one take 4.5\N{NO-BREAK SPACE}% more than the whole dense model" in told
     assert "no timed block" not in told
 
 
