@@ -214,7 +214,11 @@ def _line(options: Options, table: LatencyTable, report: Report | None, budget: 
     at_kept = _at(options, table, {layer.unit: layer.kept for layer in report.layers})
     if at_kept >= dense(options).table_ms:
         return dense_ms, budget_ms, known.line(AIM * budget_ms)
-    return dense_ms, budget_ms, known.corrected([(at_kept, dense_ms / report.speedup)], AIM * budget_ms)
+    came_back = (
+        at_kept,
+        dense_ms / report.speedup,
+    )  # of this very device and kind of choice: it and dense tell the slope
+    return dense_ms, budget_ms, Line.fit([known.wholes[0], came_back], known.scale)
 
 
 def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float:
