@@ -67,3 +67,24 @@ def test_a_verdict_is_asked_in_the_usual_state(tmp_path: Path, runs: list[tuple[
     result = bench(tmp_path).settle(MODELS, 2.0, usual_ms=2.0)
     assert result.speedup("dense", "compressed").value == pytest.approx(2.0)
     assert len(runs) == 1
+
+
+def test_a_state_that_was_waited_for_in_vain_is_not_waited_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that is not sure is asked four times, each once more only where the first wait paid."""
+    rounds = ((2.6, 2.8, 2.6, 2.8, 2.6, 2.8, 2.6, 2.8), (1.35,) * 8)
+    taken: list[int] = []
+
+    def time(_bench: Bench, _models: Mapping[str, Path], _rounds: int | None = None) -> BenchResult:
+        taken.append(1)
+        timings = {
+            name: ModelTiming(tuple((ms,) * 3 for ms in each), "CPU", "fake", "0", 1.0, {})
+            for name, each in zip(MODELS, rounds, strict=True)
+        }
+        return BenchResult(timings, 1, 8, stopped_early=False, measured_on={})
+
+    monkeypatch.setattr(Bench, "time", time)
+    monkeypatch.setattr(bench_module, "_PAUSE_S", 0.0)
+    bench(tmp_path).settle(MODELS, 2.0, usual_ms=1.0)
+    assert len(taken) == 3 + 3
