@@ -44,7 +44,7 @@ Cell = Mapping[str, Any]
 def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]]) -> None:
     """Run every cell that is missing."""
     results.mkdir(parents=True, exist_ok=True)
-    class_map = results / "runs" / "map.json"
+    class_map = _class_map(results)
     class_map.parent.mkdir(parents=True, exist_ok=True)
     known = imagenet_indices(data)
     class_map.write_text(json.dumps(known))
@@ -64,7 +64,7 @@ def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tupl
         {
             "task": data, "target": target, "model": model, "speedup": speedup, "allocation": "latency",
             "classes": classes, "shots": SHOTS, "max_images": PICTURES, "recover_minutes": 0.0, "out": out,
-            "class_map": None if random else results / "runs" / "map.json", "head": "fit" if random else "auto",
+            "class_map": None if random else _class_map(results), "head": "fit" if random else "auto",
             "random_weights": random, "from_run": _earlier(results, model, target, out),
         }
     )  # fmt: skip
@@ -76,6 +76,10 @@ def _run(results: Path, data: Path, asked: tuple[str, str, float], classes: tupl
         told = {"missed" if _UNCONFIRMED in error.what else "infeasible": error.what, "todo": error.todo}
     asked_for = {"model": model, "target": target, "speedup": speedup}
     return {**asked_for, **machine(), "seconds": time.monotonic() - begin, **told}
+
+
+def _class_map(results: Path) -> Path:
+    return results / "runs" / "map.json"
 
 
 def _earlier(results: Path, model: str, target: str, out: Path) -> Path | None:

@@ -41,6 +41,15 @@ def make_options(units: int = 12, count: int = 16, exponent: float = 1.0) -> dic
     }
 
 
+def bent(
+    scale: float, base: float, bend: float
+) -> tuple[dict[str, list[Level]], float, float, Callable[[float], float]]:
+    """Return options, their most and their least sum by the table, and the whole model's time at a sum."""
+    options = make_options()
+    total, least = (sum(levels[at].ms for levels in options.values()) for at in (0, -1))
+    return options, total, least, lambda table_ms: base + scale * total * (table_ms / total) ** bend
+
+
 def ran(options: dict[str, list[Level]], device: Device, speedup: float) -> tuple[list[Round], float, float]:
     dense_ms = device(Choice({name: levels[0] for name, levels in options.items()}))
     budget_ms = dense_ms / speedup
@@ -54,16 +63,10 @@ def ran(options: dict[str, list[Level]], device: Device, speedup: float) -> tupl
 def test_it_lands_in_the_band_whatever_the_table_is_wrong_by(
     scale: float, base: float, bend: float, speedup: float
 ) -> None:
-    options = make_options()
-    total = sum(levels[0].ms for levels in options.values())
-    least = sum(levels[-1].ms for levels in options.values())
-
-    def device(choice: Choice) -> float:
-        return base + scale * total * (choice.table_ms / total) ** bend
-
-    if base + scale * total * (least / total) ** bend > (base + scale * total) / speedup:
+    options, total, least, whole = bent(scale, base, bend)
+    if whole(least) > whole(total) / speedup:
         return
-    rounds, budget_ms, dense_ms = ran(options, device, speedup)
+    rounds, budget_ms, dense_ms = ran(options, lambda choice: whole(choice.table_ms), speedup)
     best = best_round(rounds, budget_ms, dense_ms)
     assert BAND * budget_ms <= best.measured_ms <= budget_ms
     assert len(rounds) <= MOST_ROUNDS
@@ -132,13 +135,7 @@ def test_of_several_good_rounds_the_slowest_is_taken() -> None:
 def test_with_whole_models_known_the_first_round_is_nearly_right(
     scale: float, base: float, bend: float, speedup: float
 ) -> None:
-    options = make_options()
-    total = sum(levels[0].ms for levels in options.values())
-    least = sum(levels[-1].ms for levels in options.values())
-
-    def whole(table_ms: float) -> float:
-        return base + scale * total * (table_ms / total) ** bend
-
+    options, total, least, whole = bent(scale, base, bend)
     budget_ms = whole(total) / speedup
     if whole(least) > budget_ms:
         return
@@ -166,16 +163,14 @@ def test_known_whole_models_bracket_a_time_and_reach_beyond_the_last() -> None:
     assert Known(((10.0, 20.0), (5.0, 21.0)), 1.0).line(AIM * 15).scale == pytest.approx(0.1), "no slope upwards"
 
 
-def test_where_half_of_every_gain_comes_true_three_rounds_are_enough() -> None:
-    options = make_options()
-    total = sum(levels[0].ms for levels in options.values())
-    known = Known(tuple((share * total, 1.0 + share * total) for share in (1.0, 0.6, 0.35, 0.15)), 1.0)
+def test_where_seven_tenths_of_every_gain_come_true_three_rounds_are_enough() -> None:
+    options, total, _, whole = bent(1.0, 1.0, 1.0)
+    known = Known(tuple((share * total, whole(share * total)) for share in (1.0, 0.6, 0.35, 0.15)), 1.0)
 
     def device(choice: Choice) -> float:
-        aimed = 1.0 + choice.table_ms
-        return aimed + 0.12 * (total - choice.table_ms) / total * total * 0.3
+        return whole(total) - 0.7 * (whole(total) - whole(choice.table_ms))
 
-    budget_ms = (1.0 + total) / 2.0
+    budget_ms = whole(total) / 2.0
     rounds = list(latency_rounds(known, budget_ms, least_loss(Space(options)), lambda c, _: device(c)))
     assert rounds[0].measured_ms > budget_ms
     assert BAND * budget_ms <= rounds[-1].measured_ms <= budget_ms

@@ -43,7 +43,7 @@ def test_the_least_harm_decides_and_is_told(best: str) -> None:
     choice = taken(choose, 5.0)
     assert way(choice) == best
     assert choice.table_ms <= 5.0
-    blocks, spread = choose.told(choice, {"block": 0.05})
+    blocks, spread = choose.told(choice, {"block": 0.05}).values()
     assert blocks == {
         "offered": {"block": 0.05}, "taken": ["block"] if best == WITH_BLOCKS else [],
         "harm_with": harms[WITH_BLOCKS], "harm_without": harms[ALONE],
@@ -69,7 +69,7 @@ def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> 
 def test_harm_is_asked_only_where_there_is_something_to_compare() -> None:
     choose = LeastHarm(Space(OPTIONS), lambda _: pytest.fail("nothing to compare"))
     choice = taken(choose, 5.0)
-    assert choose.told(choice, {}) == (None, {})
+    assert choose.told(choice, {}) == {"blocks": None, "spread": {}}
     assert choose(lambda _: 5.0, [choice.widths]) is None
 
 
@@ -77,7 +77,7 @@ def test_where_only_fewer_blocks_are_fast_enough_widths_alone_are_no_way() -> No
     choose = LeastHarm(Space(OPTIONS, DROPS), lambda _: pytest.fail("nothing to compare"))
     choice = taken(choose, 1.0)
     assert way(choice) == WITH_BLOCKS
-    blocks, spread = choose.told(choice, {"block": 0.05})
+    blocks, spread = choose.told(choice, {"block": 0.05}).values()
     assert blocks == {"offered": {"block": 0.05}, "taken": ["block"]}
     assert spread == {}
 

@@ -209,16 +209,11 @@ def _line(options: Options, table: LatencyTable, report: Report | None, budget: 
     dense_ms = table.dense_ms if there is None else there.dense.p50
     budget_ms = dense_ms / budget.speedup if budget.speedup is not None else float(budget.latency_ms or dense_ms)
     known = known_wholes(table, options, dense_ms)
-    if report is None or there is None or report.speedup is None:
-        return dense_ms, budget_ms, known.line(AIM * budget_ms)
-    at_kept = _at(options, table, {layer.unit: layer.kept for layer in report.layers})
-    if at_kept >= dense(options).table_ms:
-        return dense_ms, budget_ms, known.line(AIM * budget_ms)
-    came_back = (
-        at_kept,
-        dense_ms / report.speedup,
-    )  # of this very device and kind of choice: it and dense tell the slope
-    return dense_ms, budget_ms, Line.fit([known.wholes[0], came_back], known.scale)
+    if report is not None and there is not None and report.speedup is not None:
+        at_kept = _at(options, table, {layer.unit: layer.kept for layer in report.layers})
+        if at_kept < dense(options).table_ms:  # of this device and kind of choice: with dense it tells the slope
+            return dense_ms, budget_ms, Line.fit([known.wholes[0], (at_kept, dense_ms / report.speedup)], known.scale)
+    return dense_ms, budget_ms, known.line(AIM * budget_ms)
 
 
 def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float:

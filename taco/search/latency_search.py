@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from taco.allocation.remembered import Remembered
@@ -95,34 +95,28 @@ class LatencySearcher:
         Raises:
             BudgetInfeasibleError: No round is fast enough; says how fast the fastest is, and how accurate.
         """
-        space = Space(offered.space.options, offered.space.drops)
-        last: list[LeastHarm] = []
+        space, usual_ms = offered.space, min(self.dense_ms, offered.table.dense_ms)
 
-        def attempt(limited: Space) -> Searched:
-            last.append(LeastHarm(limited, self.harm, self._one_ratio(offered)))
-            return self._attempt(speedup, offered.table, last[-1], advance)
+        def measure(choice: Choice, predicted_ms: float) -> float:
+            measured = self.dense_ms / self._ratio(choice, speedup, usual_ms)
+            asked_ms = self.dense_ms / speedup
+            log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, asked_ms)
+            advance(1)
+            return measured
 
-        found = within_limits(self.limiter, space, attempt)
-        blocks, spread = last[-1].told(
-            found.compared or found.choices[0], {n: offered.probed.dropped[n] for n in space.drops}
-        )
+        found = within_limits(self.limiter, space, lambda limited: self._attempt(speedup, offered, limited, measure))
         return {
             "candidates": [dataclasses.asdict(allocation_of(self.searcher, c)) for c in found.choices],
-            "choices": [levels_as_json(offered.space, c) for c in found.choices],
+            "choices": [levels_as_json(space, c) for c in found.choices],
             "budget_ms": self.dense_ms / speedup,
-            "usual_ms": self.usual_ms(offered.table),
+            "usual_ms": usual_ms,
             "rounds": [{"predicted_ms": r.predicted_ms, "measured_ms": r.measured_ms} for r in found.rounds],
             "profile": profile_as_json(offered.table, space.options),
             "currency": dataclasses.asdict(offered.chosen),
-            "blocks": blocks,
             "limits": [dataclasses.asdict(h) for h in found.held],
-            "spread": spread,
+            **found.compared,
             "search": self.told(found.sought),
         }
-
-    def usual_ms(self, table: LatencyTable) -> float:
-        """Return what the dense model takes on this machine when nothing slows it: see `Bench.as_usual`."""
-        return min(self.dense_ms, table.dense_ms)
 
     def _one_ratio(self, offered: Offered) -> OneRatio | None:
         """Return one ratio for all units as a way to spend a time.
@@ -143,20 +137,16 @@ class LatencySearcher:
 
         return within_time
 
-    def _attempt(self, speedup: float, table: LatencyTable, choose: LeastHarm, advance: Advance) -> Searched:
-        budget_ms, space = self.dense_ms / speedup, choose.space
-
-        def measure(choice: Choice, predicted_ms: float) -> float:
-            measured = self.dense_ms / self._ratio(choice, speedup, self.usual_ms(table))
-            log.info("predicted %.3f ms, measured %.3f ms, asked %.3f ms", predicted_ms, measured, budget_ms)
-            advance(1)
-            return measured
-
-        known = known_wholes(table, space.options, self.dense_ms)
+    def _attempt(
+        self, speedup: float, offered: Offered, space: Space, measure: Callable[[Choice, float], float]
+    ) -> Searched:
+        budget_ms, choose = self.dense_ms / speedup, LeastHarm(space, self.harm, self._one_ratio(offered))
+        known = known_wholes(offered.table, space.options, self.dense_ms)
         rounds = list(latency_rounds(known, budget_ms, choose, measure))
         best = best_round(rounds, budget_ms, self.dense_ms, self._price)
-        chosen, found = best.choice, None
-        own = space if choose.left_out(chosen) else dataclasses.replace(space, drops={})
+        compared = choose.told(best.choice, {name: offered.probed.dropped[name] for name in space.drops})
+        own = space if choose.left_out(best.choice) else dataclasses.replace(space, drops={})
+        found: Sought | None = None
         if self.how.search != "dp":
             sought: list[Sought] = []
 
@@ -170,7 +160,7 @@ class LatencySearcher:
             best = taken[-1] if taken else best
             found = next((one for one in reversed(sought) if one.choice.widths == best.choice.widths), None)
         spare = narrower(own, best, best.line, _SPARE)
-        return Searched((best.choice, *spare), tuple(rounds), sought=found, compared=chosen)
+        return Searched((best.choice, *spare), tuple(rounds), sought=found, compared=compared)
 
     def offered(self, progress: Progress, given: LatencyTable | None = None) -> Offered:
         """Return what may be chosen: of this run, of the cache, or measured and probed now.

@@ -60,8 +60,8 @@ class LeastHarm:
                 return {name: harm for name, (_, harm) in harms.items()}
         return {}
 
-    def told(self, choice: Choice, offered: Mapping[str, float]) -> tuple[dict[str, Any] | None, dict[str, float]]:
-        """Return what the report tells: of blocks (None where none could be left out), and of one ratio.
+    def told(self, choice: Choice, offered: Mapping[str, float]) -> dict[str, Any]:
+        """Return what the report tells: `blocks` (None where none could be left out), and `spread`, of one ratio.
 
         Args:
             choice: What was taken.
@@ -74,7 +74,7 @@ class LeastHarm:
         by_units = [harms[name] for name in (WITH_BLOCKS, ALONE) if name in harms]
         compared = by_units and ONE_RATIO in harms
         spread = {"unit by unit": min(by_units), ONE_RATIO: harms[ONE_RATIO]} if compared else {}
-        return (blocks if offered else None), spread
+        return {"blocks": blocks if offered else None, "spread": spread}
 
     def left_out(self, choice: Choice) -> list[str]:
         """Return the blocks that a choice leaves out."""

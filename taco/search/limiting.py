@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from taco.allocate import Allocation
 from taco.compress import stitch
@@ -61,14 +62,14 @@ class Searched:
         rounds: All that were made.
         held: What the choice uses of everything that is limited.
         sought: What a search of whole models found; None where the choice has the least sum of losses.
-        compared: What the rounds ended with, before whole models were searched; None without rounds.
+        compared: `blocks` and `spread` for the report, of the choice that the rounds ended with; empty without rounds.
     """
 
     choices: tuple[Choice, ...]
     rounds: tuple[Round, ...]
     held: tuple[Held, ...] = ()
     sought: Sought | None = None
-    compared: Choice | None = None
+    compared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

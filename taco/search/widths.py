@@ -47,7 +47,7 @@ class Found:
 
     @property
     def usual_ms(self) -> float | None:
-        """What the dense model took in the runs of the profile; None where no clock decided unit by unit."""
+        """What the dense model usually takes, see `Bench.as_usual`; None where no clock decided unit by unit."""
         usual_ms = self.values.get("usual_ms")
         return None if usual_ms is None else float(usual_ms)
 

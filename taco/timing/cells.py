@@ -16,8 +16,7 @@ from taco.timing.timings import BenchResult, Ratio
 
 def spread(result: BenchResult) -> float:
     """Return the widest interval, as a share of its median."""
-    ratios = [_ratio(result, name) for name in result.models if name != DENSE]
-    return max((r.high - r.low) / r.value for r in ratios)
+    return max(_width(_ratio(result, name)) for name in result.models if name != DENSE)
 
 
 def cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
@@ -34,7 +33,7 @@ def cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
         min_ms=timing.min_ms,
         p50_ms=dense_ms * ratio.value,
         n=timing.n,
-        spread=(ratio.high - ratio.low) / ratio.value,
+        spread=_width(ratio),
         source="measured",
     )
 
@@ -50,9 +49,8 @@ def wholes(result: BenchResult, widths: Mapping[str, Mapping[str, int]], dense_m
     found = []
     for name, kept in widths.items():
         ratio = _ratio(result, name)
-        apart = (ratio.high - ratio.low) / ratio.value
-        whole = WholeModel(widths=dict(kept), p50_ms=dense_ms * ratio.value, n=result.models[name].n, spread=apart)
-        found.append(whole)
+        n, p50_ms = result.models[name].n, dense_ms * ratio.value
+        found.append(WholeModel(widths=dict(kept), p50_ms=p50_ms, n=n, spread=_width(ratio)))
     return tuple(found)
 
 
@@ -64,6 +62,11 @@ def gains(result: BenchResult) -> tuple[ZerosGain, ...]:
 def _ratio(result: BenchResult, name: str) -> Ratio:
     """Return the time of a micro-model as a share of the dense model's."""
     return result.speedup(name, DENSE)
+
+
+def _width(ratio: Ratio) -> float:
+    """Return the width of a ratio's interval, as a share of it."""
+    return (ratio.high - ratio.low) / ratio.value
 
 
 def _gain(pattern: str, ratio: Ratio) -> ZerosGain:
