@@ -133,6 +133,16 @@ class Contest:
         chosen = distribute(losses, macs, share * self.macs - fixed)
         return {name: widths[name][index] for name, index in chosen.items()}
 
+    @functools.cached_property
+    def _gradients(self) -> list[torch.Tensor]:
+        """Gradients of the dense model's parameters on the fit pictures."""
+        model, fit = copy.deepcopy(self.dense), self.setting.material.task.fit
+        model.requires_grad_(requires_grad=True)
+        labels = torch.tensor([p.label_index for p in fit])
+        for batch, expected in zip(self.setting.material.batches(fit), labels.split(32), strict=True):
+            F.cross_entropy(model(batch), expected, reduction="sum").backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
     def _theirs(self, share: float, *, taylor: bool, everywhere: bool) -> nn.Module:
         """Return what torch-pruning's pruner makes of all layers but the classifier, its ratio found by bisection."""
         low, high, best = 0.0, 1.0, None
@@ -157,10 +167,8 @@ class Contest:
             round_to=MULTIPLE, ignored_layers=[model.get_classifier()],  # type: ignore[operator]
         )  # fmt: skip
         if taylor:
-            fit = self.setting.material.task.fit
-            labels = torch.tensor([p.label_index for p in fit])
-            for batch, expected in zip(self.setting.material.batches(fit), labels.split(32), strict=True):
-                F.cross_entropy(model(batch), expected, reduction="sum").backward()
+            for parameter, gradient in zip(model.parameters(), self._gradients, strict=True):
+                parameter.grad = gradient.clone()
         pruner.step()
         model.zero_grad(set_to_none=True)
         return model.requires_grad_(requires_grad=False).eval()

@@ -208,6 +208,32 @@ def test_ways_that_gain_differently_do_not_lead_each_other_astray() -> None:
     assert off[3] < off[1]
 
 
+def test_a_way_that_was_not_tried_is_taken_to_be_as_far_off_as_the_others() -> None:
+    """Every way in turn, and all models take an eighth more than the known ones say."""
+    options = make_options()
+    total = sum(levels[0].ms for levels in options.values())
+    known = Known(((total, 1.0 + total), (0.3 * total, 1.0 + 0.3 * total)), 1.0)
+    ways = iter("abcd")
+
+    def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
+        way = next(ways)
+        return way, Space(options).choose(within(way))
+
+    rounds = list(latency_rounds(known, (1.0 + total) / 2, choose, lambda c, _: 1.125 * (1.0 + c.table_ms)))
+    assert rounds[0].measured_ms == pytest.approx(1.125 * rounds[0].predicted_ms)
+    assert rounds[1].measured_ms == pytest.approx(rounds[1].predicted_ms), "another way knows it too"
+    assert BAND * (1.0 + total) / 2 <= rounds[1].measured_ms <= (1.0 + total) / 2
+    assert len(rounds) == 2
+
+
+def test_after_three_rounds_one_at_the_edge_of_the_band_will_do() -> None:
+    options, answers = make_options(), iter([10.9, 9.95, 10.4, 9.0])
+    total = sum(levels[0].ms for levels in options.values())
+    known = Known(((total, 20.0), (0.2 * total, 4.0)), 1.0)
+    rounds = list(latency_rounds(known, 10.0, least_loss(Space(options)), lambda *_: next(answers)))
+    assert [r.measured_ms for r in rounds] == [10.9, 9.95, 10.4], "not sure enough in the second, good enough after it"
+
+
 def test_narrower_choices_are_faster_one_after_another() -> None:
     options = make_options()
     rounds, *_ = ran(options, lambda c: 1.5 + c.table_ms, 2.0)

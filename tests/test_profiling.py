@@ -189,6 +189,40 @@ def test_what_a_time_limit_left_out_is_timed_by_the_next_run(
     assert profile_job.profile_or_load(make_profiler(slower), tmp_path / "c", PlainProgress()).already_there
 
 
+def test_whole_models_lack_blocks_that_hold_timed_units(exports: None, tmp_path: Path) -> None:
+    family = SMALL[2]
+    model, found = build(family), units_of(family)
+    profiler = make_profiler(Device(), model=model, found=found, input_size=family.input_size, name=family.model)
+    blocks = [unit.name for unit in found.of("block")]
+    assert len(blocks) > 1
+    files, plans = profiler.export_wholes(tmp_path), profiler.whole_widths
+    gone = {name: [n for n, width in plan.items() if not width] for name, plan in plans.items()}
+    assert [left for left in gone.values() if left] == [blocks[::2], blocks[::2], blocks]
+    for name, plan in plans.items():
+        assert not [n for n in plan if any(n.startswith(f"{block}.") for block in gone[name])], "nor are their units"
+    without = next(name for name, left in gone.items() if left)
+    assert all(width in (0, profiler.widths[n][0]) for n, width in plans[without].items() if width), "dense beside them"
+    lost = sum(p.numel() for block in gone[without] for p in model.get_submodule(block).parameters())
+    dense = weights(profiler.export_dense(tmp_path, PlainProgress()))
+    assert dense - weights(files[without]) == pytest.approx(lost, rel=0.01)
+
+
+def test_a_table_of_an_earlier_version_gets_the_whole_models_it_lacks(
+    exports: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    made = make_profiler(Device()).profile(tmp_path / "first", PlainProgress())
+    save_cached(tmp_path / "cache" / "latency", made.model_copy(update={"wholes": (), "stopped_early": True}))
+    device, longer = Device(), Device()
+    more = profile_job.profile_or_load(
+        make_profiler(device, whole_timer=longer.time), tmp_path / "more", PlainProgress()
+    )
+    assert (len(device.runs), len(longer.runs)) == (0, 1), "by its own protocol, and nothing else again"
+    assert more.table.wholes == made.wholes
+    assert more.table.units == made.units
+    assert more.table.stopped_early, "its intervals are as wide as they were"
+
+
 def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     key = make_profiler(Device()).key()
     assert key == make_profiler(Device()).key()

@@ -49,7 +49,7 @@ class Drop:
         dense_ms: What the block takes.
         source: Where `dense_ms` comes from.
         left_ms: What still counts when it is gone: the table holds the block's time once for every unit in it, and
-            leaving it out saves it once.
+            leaving it out saves a share of it, once (`taco.latency.wholes.saved_share`).
     """
 
     units: tuple[str, ...]

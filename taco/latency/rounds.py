@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ MOST_REFINED = 3
 #: A result counts from this share of the budget on; what is faster has lost more than it had to.
 BAND = 0.95
 #: Two measurements of one model differ by about as much: so near to an end of the band another round is made, where
-#: fewer than `_FEW` were.
+#: fewer than `_FEW` were; after so many any that lies in the band will do.
 _EDGE, _FEW = 0.007, 3
 #: Allocations aim a little below the budget, so that an error of the prediction does not exceed it.
 AIM = 0.98
@@ -145,8 +146,8 @@ def latency_rounds(
 ) -> Iterator[Round]:
     """Yield rounds until one lies within the band, nothing new would be tried, or `MOST_ROUNDS` are done.
 
-    Every way of spending the time has a line of its own: with blocks left out a whole model gains more than the table
-    says, where it gains less by widths alone, and what one way took says little of another.
+    Every way of spending the time has a line of its own, through what it took. Until then it is taken to be as far off
+    as those that were measured: at first all are off alike, by what the known whole models do not tell.
 
     Args:
         known: Whole models whose time is known.
@@ -157,11 +158,18 @@ def latency_rounds(
     Raises:
         LimitError: A limit beside the budget cannot be held.
     """
-    aim_ms, points = AIM * budget_ms, dict[str, list[tuple[float, float]]]()
+    aim_ms, points, off = AIM * budget_ms, dict[str, list[tuple[float, float]]](), dict[str, float]()
     tried: list[Mapping[str, int]] = []
+    taken: list[float] = []
+
+    def factor() -> float:
+        return statistics.geometric_mean(off.values()) if off else 1.0
 
     def line(way: str) -> Line:
-        return known.corrected(points[way], aim_ms) if way in points else known.line(aim_ms)
+        if way in points:
+            return known.corrected(points[way], aim_ms)
+        untried = known.line(aim_ms / factor())
+        return Line(factor() * untried.base_ms, factor() * untried.scale)
 
     for number in range(1, MOST_ROUNDS + 1):
         found = choose(lambda way: line(way).invert(aim_ms), tried)
@@ -171,10 +179,13 @@ def latency_rounds(
         tried.append(choice.widths)
         predicted = line(way).predict(choice.table_ms)
         measured = measure(choice, predicted)
+        if way not in off:
+            off[way] = factor() * measured / predicted
         points.setdefault(way, []).append((choice.table_ms, measured))
         yield Round(choice, predicted, measured, line(way))
-        edge = _EDGE if number < _FEW else 0.0
-        if (BAND + edge) * budget_ms <= measured <= (1 - edge) * budget_ms:
+        taken.append(measured)
+        edge, last = (_EDGE, taken[-1:]) if number < _FEW else (0.0, taken)
+        if any((BAND + edge) * budget_ms <= ms <= (1 - edge) * budget_ms for ms in last):
             return
 
 

@@ -99,10 +99,15 @@ class ZerosGain(_Frozen):
 class WholeModel(_Frozen):
     """A whole model with every timed unit cut: what the sums of cells are compared with before anything is chosen."""
 
-    widths: dict[str, int] = Field(description="unit -> channels kept; units that are not named are dense")
+    widths: dict[str, int] = Field(description="unit -> channels kept; block that is left out, with its units -> 0")
     p50_ms: float = Field(gt=0, description="p50 of the dense model times the median of the rounds' ratios")
     n: int = Field(ge=1, description="timed runs")
     spread: float = Field(ge=0, description="width of the 95 % interval of p50_ms, as a share of it")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The blocks that it lacks."""
+        return tuple(name for name, width in self.widths.items() if not width)
 
 
 class TableKey(_Frozen):

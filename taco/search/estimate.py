@@ -22,6 +22,7 @@ from taco.latency.levels import Drops, dense
 from taco.latency.limits import Space
 from taco.latency.rounds import AIM, Line, within
 from taco.latency.table import LatencyTable, read_table
+from taco.latency.wholes import known_wholes, saved_share
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.report.read import read_report
@@ -31,7 +32,6 @@ from taco.search.latency_search import (
     LatencySearcher,
     Offered,
     Options,
-    known_wholes,
     levels_as_json,
     profile_as_json,
 )
@@ -217,7 +217,7 @@ def _line(options: Options, table: LatencyTable, report: Report | None, budget: 
 
 
 def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float:
-    """Return what the table says of widths, as `Choice.table_ms` counts: a block that is left out saves its time once.
+    """Return what the table says of widths, as `Choice.table_ms` counts: of a block that is left out what stays.
 
     Args:
         options: Unit -> levels; only these count.
@@ -230,7 +230,8 @@ def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float
             total += table.units[name].at(kept[name]).p50_ms
         else:
             gone.setdefault(table.units[name].holder, []).append(levels[0].ms)
-    return total + sum(sum(times) - statistics.fmean(times) for times in gone.values())
+    share = saved_share(table, options)
+    return total + sum(math.fsum(times) - share * statistics.fmean(times) for times in gone.values())
 
 
 def _device(table: LatencyTable) -> str:

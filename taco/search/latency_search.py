@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from taco.allocation.remembered import Remembered
-from taco.latency.levels import Choice, Drop, Level, dense, levels_of
+from taco.latency.levels import Choice, Drop, Level, levels_of
 from taco.latency.levelsearch import Searching, Sought, search_levels
 from taco.latency.limits import Space
 from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
-from taco.latency.rounds import Known, best_round, latency_rounds, narrower, refined_rounds
+from taco.latency.rounds import best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
+from taco.latency.wholes import known_wholes, saved_share
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
@@ -249,12 +250,13 @@ class LatencySearcher:
         found: dict[str, Drop] = {}
         if rate is None:
             return found
+        share = saved_share(table, options)
         for block, harm in probed.dropped.items():
             units = tuple(name for name in options if table.units[name].holder == block)
             if units:
                 dense = [options[name][0] for name in units]
                 whole_ms = statistics.fmean(level.ms for level in dense)
-                left_ms = sum(level.ms for level in dense) - whole_ms
+                left_ms = math.fsum(level.ms for level in dense) - share * whole_ms
                 found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left_ms)
         return found
 
@@ -279,24 +281,6 @@ class LatencySearcher:
             return searcher.time(allocation, threshold, usual_ms).value
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
-
-
-def known_wholes(table: LatencyTable, options: Options, dense_ms: float) -> Known:
-    """Return the whole models that were timed with a table, as far as they cut what may be cut.
-
-    Args:
-        table: Times.
-        options: Unit -> levels.
-        dense_ms: The dense model, measured now.
-    """
-    scale = dense_ms / table.dense_ms
-    found = [(dense(options).table_ms, dense_ms)]
-    for whole in table.wholes:
-        if whole.widths.keys() == options.keys():
-            found.append(
-                (math.fsum(table.units[n].at(w).p50_ms for n, w in whole.widths.items()), scale * whole.p50_ms)
-            )
-    return Known(tuple(found), scale)
 
 
 def levels_as_json(space: Space, choice: Choice) -> list[dict[str, Any]]:

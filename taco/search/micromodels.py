@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from taco.compress import first_leave, stitch
+from taco.compress import droppable, first_leave, stitch
 from taco.units import Unit, UnitMap, common_home
 
 WIDTHS = 8
 #: Whole models that are timed beside the units, by the share of every unit's width: about 1.5, 2.5 and 5 times as fast.
 WHOLE_SHARES = (0.6, 0.35, 0.15)
+#: More of them lack blocks: the share of the other units' widths, and of how many blocks one goes.
+_WITHOUT_BLOCKS = ((1.0, 2), (0.35, 2), (0.6, 1))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,23 +86,38 @@ def widths_of(unit: Unit, step: int, count: int = WIDTHS) -> tuple[int, ...]:
     return (unit.width, *(step * n for n in sorted(atoms, reverse=True)))
 
 
-def whole_widths(widths: Mapping[str, Sequence[int]]) -> dict[str, dict[str, int]]:
+def whole_widths(
+    widths: Mapping[str, Sequence[int]], blocks: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, int]]:
     """Return what whole models are timed: name -> unit -> the timed width nearest to its share of the dense one.
 
     Args:
         widths: Unit that can be timed -> its widths, the dense one first.
+        blocks: Block that may be left out -> the units that it holds, in forward order; they have 0 where they are.
     """
     found: dict[str, dict[str, int]] = {}
-    for share in WHOLE_SHARES:
+
+    def add(share: float, gone: Collection[str]) -> None:
+        within = {name for block in gone for name in blocks[block]}
         kept = {name: min(own, key=lambda width: abs(width - share * own[0])) for name, own in widths.items()}
-        if kept not in found.values() and any(width < widths[name][0] for name, width in kept.items()):
+        kept = {name: width for name, width in kept.items() if name not in within} | dict.fromkeys(gone, 0)
+        smaller = gone or any(width < widths[name][0] for name, width in kept.items())
+        if smaller and kept not in found.values():
             found[f"whole-{len(found)}"] = kept
+
+    for share in WHOLE_SHARES:
+        add(share, ())
+    for share, every in _WITHOUT_BLOCKS if blocks else ():
+        add(share, tuple(blocks)[::every])
     return found
 
 
 def cut_whole(model: nn.Module, units: Iterable[Unit], widths: Mapping[str, int]) -> nn.Module:
-    """Return a model with several units cut; it stays as it is. The weights are good for timing only."""
-    chosen = {unit.name: first_leave(unit) for unit in units if unit.name in widths}
+    """Return a model with several units cut, or blocks left out, which have width 0; it stays as it is.
+
+    The weights are good for timing only.
+    """
+    chosen = {u.name: droppable(u) if u.kind == "block" else first_leave(u) for u in units if u.name in widths}
     return stitch(model, chosen, widths, compensate=False)
 
 

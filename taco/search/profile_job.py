@@ -82,7 +82,7 @@ def limit_s(target: Target) -> float:
 def profile_or_load(
     profiler: Profiler, folder: Path, progress: Progress, dense: Path | None = None, *, again: bool = False
 ) -> Profile:
-    """Return the table of a profiler's key from the cache, or make it; one that a time limit cut short is gone on with.
+    """Return the table of a profiler's key from the cache, or make it; one that lacks something is gone on with.
 
     Args:
         profiler: What to time.
@@ -96,7 +96,7 @@ def profile_or_load(
     """
     cache, key = cache_folder(), profiler.key()
     table = None if again else load_cached(cache, key)
-    if table is not None and not table.unfinished:
+    if table is not None and not profiler.lacks(table):
         return Profile(table, cached_path(cache, key), already_there=True)
     table = profiler.profile(folder, progress, dense, table)
     if table.stopped_early:
@@ -146,6 +146,7 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         InputError: There is no such model.
     """
     target, device = place.target, place.device
+    bench = Bench(target, place.threads, scratch, device)
     generalist = load_generalist(model, random_weights=True)
     input_size = generalist.preprocessing.input_size
     return Profiler(
@@ -156,7 +157,8 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         target=target,
         threads=place.threads,
         exporter=load_exporter(target.runtime),
-        timer=cells_bench(Bench(target, place.threads, scratch, device)).time,
+        timer=cells_bench(bench).time,
+        whole_timer=bench.time,
         machine=None if device is None else device.machine(target.runtime),
         max_seconds=max_seconds or limit_s(target),
         most_rounds=most_rounds_of(target),

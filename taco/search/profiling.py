@@ -59,6 +59,8 @@ class Profiler:
         threads: Threads of the timed models; None is every physical core.
         exporter: Of the target's runtime.
         timer: Times models.
+        whole_timer: Times whole models as the loop does, with longer rounds: what a model takes in its first runs after
+            others is no part of it. None is `timer`.
         machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
         max_seconds: No unit is begun after that, and no measurement is repeated.
         most_rounds: A measurement that has as many rounds is not repeated.
@@ -73,6 +75,7 @@ class Profiler:
     threads: int | None
     exporter: Exporter
     timer: Timer
+    whole_timer: Timer | None = None
     machine: Mapping[str, Any] | None = None
     max_seconds: float = 600.0
     most_rounds: int = 33
@@ -98,7 +101,12 @@ class Profiler:
     @functools.cached_property
     def whole_widths(self) -> Mapping[str, Mapping[str, int]]:
         """The whole models that are timed: name -> unit -> width."""
-        return whole_widths({name: self.widths[name] for name in self.timeable})
+        held: dict[str, list[str]] = {}
+        for name, holder in self.holders.items():
+            if isinstance(holder, Holder):
+                held.setdefault(holder.name, []).append(name)
+        blocks = {u.name: held[u.name] for u in self.found.of("block") if u.name in held}
+        return whole_widths({name: self.widths[name] for name in self.timeable}, blocks)
 
     @functools.cached_property
     def architecture(self) -> str:
@@ -140,6 +148,11 @@ class Profiler:
     def _threads(self, machine: Mapping[str, Any]) -> int:
         return self.threads or self.target.threads or int(machine["cores_physical"])
 
+    def lacks(self, table: LatencyTable) -> bool:
+        """Whether a time limit cut a table short, or an earlier version timed other whole models with it."""
+        has = [dict(whole.widths) for whole in table.wholes]
+        return table.unfinished or has != [dict(widths) for widths in self.whole_widths.values()]
+
     def profile(
         self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None
     ) -> LatencyTable:
@@ -149,8 +162,8 @@ class Profiler:
             folder: For files that need not survive; the caller removes it.
             progress: Told about every different unit.
             dense: The exported dense model; None exports it.
-            earlier: A table of the same key that a time limit cut short: only what it lacks is timed. Its dense time
-                stays the measure, so that old and new cells compare.
+            earlier: A table of the same key that lacks something: only that is timed. Its dense time stays the
+                measure, so that old and new cells compare.
 
         Raises:
             MeasurementError: Nothing can be timed here, or a measurement failed.
@@ -176,11 +189,12 @@ class Profiler:
         zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
         timed = {name: units[name] for name in self.holders if name in units}
         whole = self._wholes(folder, progress, dense, begin) if len(timed) == len(self.timeable) else None
+        unsure = not settled if results or earlier is None else earlier.stopped_early
         return LatencyTable(
             key=key,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             seconds=seconds + self.clock() - begin,
-            stopped_early=not settled,
+            stopped_early=unsure,
             dense_ms=dense_ms,
             dense_n=dense_n,
             units=timed,
@@ -222,11 +236,11 @@ class Profiler:
         return gains(result)
 
     def _wholes(self, folder: Path, progress: Progress, dense: Path, begin: float) -> BenchResult | None:
-        """Time whole models with all units narrower; None where there is no time or nothing narrower."""
+        """Time whole models that are smaller; None where there is no time or nothing smaller."""
         if self.clock() - begin > self.max_seconds or not self.whole_widths:
             return None
-        with progress.step("time whole models of smaller widths"):
-            return self._settle({DENSE: dense, **self.export_wholes(folder)}, begin)
+        with progress.step("time smaller whole models"):
+            return (self.whole_timer or self.timer)({DENSE: dense, **self.export_wholes(folder)})
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough.
@@ -273,10 +287,10 @@ class Profiler:
         return files
 
     def export_wholes(self, folder: Path) -> dict[str, Path]:
-        """Write whole models with all units narrower; returns name -> file."""
+        """Write whole models with all units narrower, or blocks left out; returns name -> file."""
         files = {}
         for name, widths in self.whole_widths.items():
-            smaller = cut_whole(self.model, self.found.unit_by_unit, widths)
+            smaller = cut_whole(self.model, self.found.units, widths)
             files[name] = folder / f"{name}.onnx"
             self._write(self._exported(smaller, self.input_size), self.input_size, files[name])
         return files

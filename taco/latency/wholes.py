@@ -1,0 +1,69 @@
+"""What whole models that were timed with a table tell: what a sum of cells is worth, and a block that is left out."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from taco.latency.levels import Level, dense
+from taco.latency.rounds import Known
+from taco.latency.table import LatencyTable, WholeModel
+
+#: Less than that of a block's time is an accident of its whole models.
+_LEAST_SAVED = 0.2
+
+
+def known_wholes(table: LatencyTable, options: Mapping[str, Sequence[Level]], dense_ms: float) -> Known:
+    """Return the whole models of smaller widths that were timed with a table, as far as they cut what may be cut.
+
+    Args:
+        table: Times.
+        options: Unit -> levels.
+        dense_ms: The dense model, measured now.
+    """
+    scale = dense_ms / table.dense_ms
+    found = [(dense(options).table_ms, dense_ms)]
+    for whole in table.wholes:
+        if whole.widths.keys() == options.keys():
+            found.append((_sum(table, whole), scale * whole.p50_ms))
+    return Known(tuple(found), scale)
+
+
+def saved_share(table: LatencyTable, options: Mapping[str, Sequence[Level]]) -> float:
+    """Return which share of its time by the table a block saves that is left out, where widths save all of theirs.
+
+    A block that is timed by itself also reads its input and writes its output, and is started; none of that goes away
+    with it (OpenVINO: 0.6 in INT8, 0.75 in fp32; ONNX Runtime: 0.95). Least squares over the whole models that were
+    timed without some blocks; 1 where there is none.
+
+    Args:
+        table: Times.
+        options: Unit -> levels.
+    """
+    known, total = known_wholes(table, options, table.dense_ms), dense(options).table_ms
+    by_table, saved = list[float](), list[float]()
+    for whole in table.wholes:
+        gone = {name for name in options if table.units[name].holder in whole.left_out}
+        if gone and options.keys() - gone == whole.widths.keys() - set(whole.left_out):
+            stays = math.fsum(options[name][0].ms for name in gone)
+            worth = known.line(whole.p50_ms).invert(whole.p50_ms)
+            by_table.append(blocks_ms(table, options, gone))
+            saved.append(min(total, _sum(table, whole) + stays) - worth)
+    energy = float(np.dot(by_table, by_table))
+    return min(1.0, max(_LEAST_SAVED, float(np.dot(by_table, saved)) / energy)) if energy > 0 else 1.0
+
+
+def blocks_ms(table: LatencyTable, options: Mapping[str, Sequence[Level]], units: set[str]) -> float:
+    """Return what the dense blocks that hold some units take together; the units of one block share its time."""
+    blocks: dict[str, list[float]] = {}
+    for name in units:
+        blocks.setdefault(table.units[name].holder, []).append(options[name][0].ms)
+    return math.fsum(map(statistics.fmean, blocks.values()))
+
+
+def _sum(table: LatencyTable, whole: WholeModel) -> float:
+    """Return what the table says of the units that a whole model has."""
+    return math.fsum(table.units[n].at(w).p50_ms for n, w in whole.widths.items() if n not in whole.left_out)
