@@ -43,10 +43,10 @@ def bench(tmp_path: Path) -> Bench:
     [
         ([(2.05, 1.0), (9.0, 9.0)], 2.05, 1),
         ([(2.6, 1.3), (1.95, 1.0), (9.0, 9.0)], 1.95, 1),
-        ([(2.6, 1.3), (2.5, 1.4), (2.7, 1.1), (9.0, 9.0)], 2.5, 1),
+        ([*[(2.6, 1.3)] * 5, (1.95, 1.0), (9.0, 9.0)], 1.95, 1),
         ([(1.5, 0.5), (9.0, 9.0)], 1.5, 1),
     ],
-    ids=["as before", "back at once", "never back", "faster"],
+    ids=["as before", "back at once", "back after a while", "faster"],
 )
 def test_the_run_counts_in_which_the_dense_model_is_fastest(
     takes: list[tuple[float, float]], counts: float, left: int, tmp_path: Path, runs: list[tuple[float, float]]
@@ -79,22 +79,12 @@ def test_a_verdict_is_asked_in_the_usual_state(tmp_path: Path, runs: list[tuple[
     assert len(runs) == 1
 
 
-def test_a_state_that_was_waited_for_in_vain_is_not_waited_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A verdict that is not sure is asked four times, each once more only where the first wait paid."""
-    rounds = ((2.6, 2.8, 2.6, 2.8, 2.6, 2.8, 2.6, 2.8), (1.35,) * 8)
-    taken: list[int] = []
-
-    def time(_bench: Bench, _models: Mapping[str, Path], _rounds: int | None = None) -> BenchResult:
-        taken.append(1)
-        timings = {
-            name: ModelTiming(tuple((ms,) * 3 for ms in each), "CPU", "fake", "0", 1.0, {})
-            for name, each in zip(MODELS, rounds, strict=True)
-        }
-        return BenchResult(timings, 1, 8, stopped_early=False, measured_on={})
-
-    monkeypatch.setattr(Bench, "time", time)
-    monkeypatch.setattr(bench_module, "_PAUSE_S", 0.0)
-    bench(tmp_path).settle(MODELS, 2.0, usual_ms=1.0)
-    assert len(taken) == 3 + 3
+def test_all_waiting_of_a_job_is_limited(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
+    most, where = bench_module._WAITS, bench(tmp_path)
+    runs += [(2.6, 1.3)] * most + [(2.5, 1.4)]
+    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 2.5, "the fastest of all"
+    assert not runs
+    runs += [(3.0, 1.3), (9.0, 9.0)]
+    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 3.0, "nothing is waited for any more"
+    assert len(runs) == 1
+    assert bench(tmp_path).state.waits == most, "another job waits again"

@@ -20,9 +20,9 @@ from taco.transport import LocalTransport
 log = logging.getLogger(__name__)
 
 _REPEATS = 4
-#: Runs, at most, until the machine is in its usual state; what counts as the same (quiet runs differ by up to 5 %, a
-#: neighbour on the same cores made it 22 to 37 %); and what lies between them, seconds.
-_STATES, _SAME_STATE, _PAUSE_S = 3, 0.08, 5.0
+#: What counts as the machine's usual state (quiet runs differ by up to 5 %, a neighbour on the same cores made it 22 to
+#: 42 %, for ten seconds to two minutes at a time); seconds until it is looked at again; and how often in one job.
+_SAME_STATE, _PAUSE_S, _WAITS = 0.08, 5.0, 30
 #: A target's time limit is meant for a run of so many models.
 _USUAL_MODELS = 4
 
@@ -30,6 +30,19 @@ _USUAL_MODELS = 4
 def measurable(target: Target, device: Device | None) -> bool:
     """Whether times can be taken: on this machine, or on a real device that is attached."""
     return target.local if device is None else device.emulated is None
+
+
+@dataclasses.dataclass(slots=True)
+class State:
+    """What a job knows of the machine's state.
+
+    Attributes:
+        quickest: Dense model -> the least p50 that `Bench.as_usual` has seen of it, milliseconds.
+        waits: How often it may still be waited for.
+    """
+
+    quickest: dict[Path, float] = dataclasses.field(default_factory=dict)
+    waits: int = _WAITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +56,7 @@ class Bench:
         device: What is attached; None is this machine.
         steady: See `taco.timing.measure.MeasureOptions`.
         most_rounds: Likewise.
-        quickest: Dense model -> the least p50 that `as_usual` has seen of it, milliseconds.
+        state: Of the machine, as far as this job has seen it.
     """
 
     target: Target
@@ -52,7 +65,7 @@ class Bench:
     device: Device | None = None
     steady: float = 0.0
     most_rounds: int = 1
-    quickest: dict[Path, float] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    state: State = dataclasses.field(default_factory=State, compare=False, repr=False)
 
     @property
     def measurable(self) -> bool:
@@ -128,8 +141,6 @@ class Bench:
             usual_ms: What the dense model usually takes here, see `as_usual`.
         """
         result = self.as_usual(models, rounds, usual_ms)
-        if usual_ms is not None and self._disturbed(models, result, usual_ms):
-            usual_ms = None  # it was waited for in vain: what else is asked is answered in the state that is
         for _ in range(_REPEATS - 1):
             ratio = result.speedup("dense", "compressed")
             if threshold is None or ratio.low >= threshold or ratio.high < threshold:
@@ -143,7 +154,8 @@ class Bench:
 
         Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Of all runs the
         one counts in which the dense model was fastest; the other models' times decide nothing. A machine that is
-        faster than usual was disturbed until now: that is what is usual from then on.
+        faster than usual was disturbed until now: that is what is usual from then on. All waiting of a job is limited:
+        where it was in vain, what is asked is answered in the state that is.
 
         Args:
             models: Name -> file, `dense` among them.
@@ -151,24 +163,23 @@ class Bench:
             usual_ms: p50 of the dense model in many earlier runs; None takes the first run.
         """
         found = [self._seen(models, self.time(models, rounds))]
-        for _ in range(_STATES - 1):
-            if usual_ms is None or not self._disturbed(models, found[-1], usual_ms):
-                break
+        while usual_ms is not None and self.state.waits > 0 and self._disturbed(models, found[-1], usual_ms):
             log.info(
-                "the dense model took %.3g ms, usually %.3g ms: the machine is in another state; measuring again",
+                "the dense model took %.3g ms, usually %.3g ms: something slows this machine; measuring again",
                 *(found[-1].models["dense"].p50_ms, self._usual(models, usual_ms)),
             )
+            self.state.waits -= 1
             time.sleep(_PAUSE_S)
             found.append(self._seen(models, self.time(models, rounds)))
         return min(found, key=lambda result: result.models["dense"].p50_ms)
 
     def _usual(self, models: Mapping[str, Path], usual_ms: float) -> float:
-        return min(usual_ms, self.quickest.get(models["dense"], usual_ms))
+        return min(usual_ms, self.state.quickest.get(models["dense"], usual_ms))
 
     def _disturbed(self, models: Mapping[str, Path], result: BenchResult, usual_ms: float) -> bool:
         return result.models["dense"].p50_ms > (1 + _SAME_STATE) * self._usual(models, usual_ms)
 
     def _seen(self, models: Mapping[str, Path], result: BenchResult) -> BenchResult:
-        took = result.models["dense"].p50_ms
-        self.quickest[models["dense"]] = min(took, self.quickest.get(models["dense"], took))
+        took, quickest = result.models["dense"].p50_ms, self.state.quickest
+        quickest[models["dense"]] = min(took, quickest.get(models["dense"], took))
         return result

@@ -59,8 +59,8 @@ class Profiler:
         threads: Threads of the timed models; None is every physical core.
         exporter: Of the target's runtime.
         timer: Times models.
-        whole_timer: Times whole models as the loop does, with longer rounds: what a model takes in its first runs after
-            others is no part of it. None is `timer`.
+        whole_timer: Times whole models as the loop does, with longer rounds, because what a model takes in its first
+            runs after others is no part of it, and while the dense model takes what it usually does. None is `timer`.
         machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
         max_seconds: No unit is begun after that, and no measurement is repeated.
         most_rounds: A measurement that has as many rounds is not repeated.
@@ -75,7 +75,7 @@ class Profiler:
     threads: int | None
     exporter: Exporter
     timer: Timer
-    whole_timer: Timer | None = None
+    whole_timer: Callable[[Mapping[str, Path], float], BenchResult] | None = None
     machine: Mapping[str, Any] | None = None
     max_seconds: float = 600.0
     most_rounds: int = 33
@@ -188,7 +188,9 @@ class Profiler:
         units = known | self._cells(results, dense_ms)
         zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
         timed = {name: units[name] for name in self.holders if name in units}
-        whole = self._wholes(folder, progress, dense, begin) if len(timed) == len(self.timeable) else None
+        usual_ms = min([dense_ms, *(result.models[DENSE].p50_ms for result in results.values())])
+        complete = len(timed) == len(self.timeable)
+        whole = self._wholes(folder, progress, dense, begin, usual_ms) if complete else None
         unsure = not settled if results or earlier is None else earlier.stopped_early
         return LatencyTable(
             key=key,
@@ -235,12 +237,15 @@ class Profiler:
             result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, begin)
         return gains(result)
 
-    def _wholes(self, folder: Path, progress: Progress, dense: Path, begin: float) -> BenchResult | None:
+    def _wholes(
+        self, folder: Path, progress: Progress, dense: Path, begin: float, usual_ms: float
+    ) -> BenchResult | None:
         """Time whole models that are smaller; None where there is no time or nothing smaller."""
         if self.clock() - begin > self.max_seconds or not self.whole_widths:
             return None
         with progress.step("time smaller whole models"):
-            return (self.whole_timer or self.timer)({DENSE: dense, **self.export_wholes(folder)})
+            models = {DENSE: dense, **self.export_wholes(folder)}
+            return self.timer(models) if self.whole_timer is None else self.whole_timer(models, usual_ms)
 
     def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
         """Time until every interval is small, or the time is up, or it has been repeated often enough.
