@@ -43,20 +43,20 @@ def saved_share(table: LatencyTable, options: Mapping[str, Sequence[Level]]) -> 
         table: Times.
         options: Unit -> levels.
     """
-    known, total = known_wholes(table, options, table.dense_ms), dense(options).table_ms
+    known = known_wholes(table, options, table.dense_ms)
     by_table, saved = list[float](), list[float]()
     for whole in table.wholes:
         gone = {name for name in options if table.units[name].holder in whole.left_out}
         if gone and options.keys() - gone == whole.widths.keys() - set(whole.left_out):
             stays = math.fsum(options[name][0].ms for name in gone)
             worth = known.line(whole.p50_ms).invert(whole.p50_ms)
-            by_table.append(blocks_ms(table, options, gone))
-            saved.append(min(total, _sum(table, whole) + stays) - worth)
+            by_table.append(_blocks_ms(table, options, gone))
+            saved.append(_sum(table, whole) + stays - worth)
     energy = float(np.dot(by_table, by_table))
     return min(1.0, max(_LEAST_SAVED, float(np.dot(by_table, saved)) / energy)) if energy > 0 else 1.0
 
 
-def blocks_ms(table: LatencyTable, options: Mapping[str, Sequence[Level]], units: set[str]) -> float:
+def _blocks_ms(table: LatencyTable, options: Mapping[str, Sequence[Level]], units: set[str]) -> float:
     """Return what the dense blocks that hold some units take together; the units of one block share its time."""
     blocks: dict[str, list[float]] = {}
     for name in units:
