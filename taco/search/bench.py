@@ -23,7 +23,7 @@ _REPEATS = 4
 #: What counts as the machine's usual state (the fastest of quiet runs lies up to 9 % below the others, a neighbour on
 #: the same cores slowed it by 22 to 42 %, for ten seconds to minutes); seconds until it is looked at again; and how
 #: often in one job.
-_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 30
+_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 8
 #: A target's time limit is meant for a run of so many models.
 _USUAL_MODELS = 4
 
