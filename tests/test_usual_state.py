@@ -52,18 +52,18 @@ def test_the_run_counts_in_which_the_dense_model_is_fastest(
     takes: list[tuple[float, float]], counts: float, left: int, tmp_path: Path, runs: list[tuple[float, float]]
 ) -> None:
     runs += takes
-    assert bench(tmp_path).as_usual(MODELS, None, 2.0).models["dense"].p50_ms == counts
+    assert bench(tmp_path).as_usual(MODELS, 2.0).models["dense"].p50_ms == counts
     assert len(runs) == left
 
 
 def test_faster_than_usual_is_usual_from_then_on(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
     runs += [(1.5, 0.5), (2.0, 0.8), (1.55, 0.5), (9.0, 9.0)]
     where = bench(tmp_path)
-    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 1.5
-    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 1.55, "2 ms were the disturbed ones"
+    assert where.as_usual(MODELS, 2.0).models["dense"].p50_ms == 1.5
+    assert where.as_usual(MODELS, 2.0).models["dense"].p50_ms == 1.55, "2 ms were the disturbed ones"
     other = {"dense": Path("other.onnx"), "compressed": Path("c.onnx")}
     runs.insert(0, (2.0, 1.0))
-    assert where.as_usual(other, None, 2.0).models["dense"].p50_ms == 2.0, "of another dense model it says nothing"
+    assert where.as_usual(other, 2.0).models["dense"].p50_ms == 2.0, "of another dense model it says nothing"
 
 
 def test_without_a_usual_time_the_first_run_counts(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
@@ -82,9 +82,9 @@ def test_a_verdict_is_asked_in_the_usual_state(tmp_path: Path, runs: list[tuple[
 def test_all_waiting_of_a_job_is_limited(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
     most, where = bench_module._WAITS, bench(tmp_path)
     runs += [(2.6, 1.3)] * most + [(2.5, 1.4)]
-    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 2.5, "the fastest of all"
+    assert where.as_usual(MODELS, 2.0).models["dense"].p50_ms == 2.5, "the fastest of all"
     assert not runs
     runs += [(3.0, 1.3), (9.0, 9.0)]
-    assert where.as_usual(MODELS, None, 2.0).models["dense"].p50_ms == 3.0, "nothing is waited for any more"
+    assert where.as_usual(MODELS, 2.0).models["dense"].p50_ms == 3.0, "nothing is waited for any more"
     assert len(runs) == 1
     assert bench(tmp_path).state.waits == most, "another job waits again"

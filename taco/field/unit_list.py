@@ -11,7 +11,7 @@ from taco.targets.loading import Precision
 
 #: The sweep of the dense model with zeros in its weights; those of units are called by their signatures.
 ZEROS_SWEEP = "zeros"
-#: The sweep of whole models with narrower units.
+#: The sweep of smaller whole models.
 WHOLES_SWEEP = "wholes"
 
 
@@ -49,7 +49,9 @@ class UnitList(_Frozen):
     units: dict[str, CarriedUnit]
     skipped: dict[str, str] = Field(description="units that cannot be timed by themselves, and why")
     sweeps: dict[str, dict[str, CarriedModel]]
-    wholes: dict[str, dict[str, int]] = Field(default={}, description="whole model -> unit -> width")
+    wholes: dict[str, dict[str, int]] = Field(
+        default={}, description="whole model -> unit -> width; block that is left out -> 0"
+    )
     files: dict[str, str] = Field(description="name -> SHA-256")
     rounds: int
     round_s: float

@@ -56,6 +56,16 @@ def saved_share(table: LatencyTable, options: Mapping[str, Sequence[Level]]) -> 
     return min(1.0, max(_LEAST_SAVED, float(np.dot(by_table, saved)) / energy)) if energy > 0 else 1.0
 
 
+def left_ms(dense_ms: Sequence[float], share: float) -> float:
+    """Return what a block still counts that is left out, whose units' levels each hold its time.
+
+    Args:
+        dense_ms: Of the dense level of every unit in it.
+        share: See `saved_share`.
+    """
+    return math.fsum(dense_ms) - share * statistics.fmean(dense_ms)
+
+
 def _blocks_ms(table: LatencyTable, options: Mapping[str, Sequence[Level]], units: set[str]) -> float:
     """Return what the dense blocks that hold some units take together; the units of one block share its time."""
     blocks: dict[str, list[float]] = {}

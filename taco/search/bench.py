@@ -141,16 +141,16 @@ class Bench:
             rounds: Of one run; None is the target's own number.
             usual_ms: What the dense model usually takes here, see `as_usual`.
         """
-        result = self.as_usual(models, rounds, usual_ms)
+        result = self.as_usual(models, usual_ms, rounds)
         for _ in range(_REPEATS - 1):
             ratio = result.speedup("dense", "compressed")
             if threshold is None or ratio.low >= threshold or ratio.high < threshold:
                 break
             log.debug("speed-up %.2f (%.2f to %.2f) against %.2f: again", ratio.value, ratio.low, ratio.high, threshold)
-            result = pooled(result, self.as_usual(models, rounds, usual_ms))
+            result = pooled(result, self.as_usual(models, usual_ms, rounds))
         return result
 
-    def as_usual(self, models: Mapping[str, Path], rounds: int | None, usual_ms: float | None) -> BenchResult:
+    def as_usual(self, models: Mapping[str, Path], usual_ms: float | None, rounds: int | None = None) -> BenchResult:
         """Time, and again after a pause while the dense model shows that the machine is slower than usual.
 
         Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Of all runs the
@@ -160,8 +160,8 @@ class Bench:
 
         Args:
             models: Name -> file, `dense` among them.
-            rounds: As in `time`.
             usual_ms: p50 of the dense model in many earlier runs; None takes the first run.
+            rounds: As in `time`.
         """
         found = [self._seen(models, self.time(models, rounds))]
         while usual_ms is not None and self.state.waits > 0 and self._disturbed(models, found[-1], usual_ms):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from taco.latency.levels import Drops, dense
 from taco.latency.limits import Space
 from taco.latency.rounds import AIM, Line, within
 from taco.latency.table import LatencyTable, read_table
-from taco.latency.wholes import known_wholes, saved_share
+from taco.latency.wholes import known_wholes, left_ms, saved_share
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.report.read import read_report
@@ -231,7 +230,7 @@ def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float
         else:
             gone.setdefault(table.units[name].holder, []).append(levels[0].ms)
     share = saved_share(table, options)
-    return total + sum(math.fsum(times) - share * statistics.fmean(times) for times in gone.values())
+    return total + sum(left_ms(times, share) for times in gone.values())
 
 
 def _device(table: LatencyTable) -> str:

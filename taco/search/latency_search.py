@@ -21,7 +21,7 @@ from taco.latency.limits import Space
 from taco.latency.losses import Chosen, Currency, UnitLoss, exchange_rate
 from taco.latency.rounds import best_round, latency_rounds, narrower, refined_rounds
 from taco.latency.table import LatencyTable
-from taco.latency.wholes import known_wholes, saved_share
+from taco.latency.wholes import known_wholes, left_ms, saved_share
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
@@ -256,8 +256,8 @@ class LatencySearcher:
             if units:
                 dense = [options[name][0] for name in units]
                 whole_ms = statistics.fmean(level.ms for level in dense)
-                left_ms = math.fsum(level.ms for level in dense) - share * whole_ms
-                found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left_ms)
+                left = left_ms([level.ms for level in dense], share)
+                found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left)
         return found
 
     def harm(self, choice: Choice) -> float:

@@ -158,7 +158,7 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         threads=place.threads,
         exporter=load_exporter(target.runtime),
         timer=cells_bench(bench).time,
-        whole_timer=lambda models, usual_ms: bench.as_usual(models, None, usual_ms),
+        whole_timer=bench.as_usual,
         machine=None if device is None else device.machine(target.runtime),
         max_seconds=max_seconds or limit_s(target),
         most_rounds=most_rounds_of(target),

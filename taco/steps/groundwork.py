@@ -115,7 +115,7 @@ class Groundwork:
             threads=bench.threads,
             exporter=self.plan.exporter,
             timer=cells_bench(bench).time,
-            whole_timer=lambda models, usual_ms: bench.as_usual(models, None, usual_ms),
+            whole_timer=bench.as_usual,
             machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
             max_seconds=limit_s(self.plan.target),
             most_rounds=most_rounds_of(self.plan.target),
