@@ -129,36 +129,41 @@ def _local(workers: int, function: Callable[..., R], jobs: Sequence[Job]) -> Ite
     """Processes of this machine; when one is killed, what is left runs in new ones, at last one job at a time."""
     left = {job.name: job for job in jobs}
     deaths = 0
-    while left:
-        started: list[str] = []
-
-        def calls(waiting: Sequence[Job], started: list[str] = started) -> Iterator[Any]:
-            for job in waiting:
-                started.append(job.name)
-                yield joblib.delayed(_call)(function, job.name, job.arguments())
-
-        careful = deaths >= _DEATHS - 1
-        pool = joblib.Parallel(
-            n_jobs=max(2, joblib.cpu_count()) if careful else workers,  # one job would run in this very process
-            backend="loky",
-            batch_size=1,
-            pre_dispatch=1 if careful else "n_jobs",  # a job that waits here would be a second copy of its arguments
-            return_as="generator_unordered",
-            max_nbytes=None,  # no files for large arguments, which a kill would leave behind
-        )
+    while left and deaths < _DEATHS - 1:
         try:
-            for name, result in pool(calls(list(left.values()))):
-                deaths = 0 if not careful else deaths
+            for name, result in _pool(workers)(_calls(function, list(left.values()))):
+                deaths = 0
                 del left[name]
                 yield name, result
-        except BrokenProcessPool as error:
+        except BrokenProcessPool:
             deaths += 1
-            if careful:
-                raise TacoError(
-                    f"the process that worked on {started[-1]} was killed again and again",
-                    "Most likely the memory of this machine is full: close other programs, or give --executor local:1, "
-                    "then give the same command again: it goes on where this one stopped",
-                ) from error
+    careful = max(2, joblib.cpu_count())  # with one, the job would run in this very process
+    for job in left.values():  # a call of its own each: joblib takes several jobs off a list at a time
+        try:
+            yield from _pool(careful)(_calls(function, [job]))
+        except BrokenProcessPool as error:
+            raise TacoError(
+                f"the process that worked on {job.name} was killed again and again",
+                "Most likely the memory of this machine is full: close other programs, or give --executor local:1, "
+                "then give the same command again: it goes on where this one stopped",
+            ) from error
+
+
+def _calls(function: Callable[..., R], jobs: Sequence[Job]) -> Iterator[Any]:
+    """The calls joblib makes: a job's arguments are made when it is about to start."""
+    for job in jobs:
+        yield joblib.delayed(_call)(function, job.name, job.arguments())
+
+
+def _pool(workers: int) -> joblib.Parallel:
+    return joblib.Parallel(
+        n_jobs=workers,
+        backend="loky",
+        batch_size=1,
+        pre_dispatch="n_jobs",  # a job that waits here would be a second copy of its arguments
+        return_as="generator_unordered",
+        max_nbytes=None,  # no files for large arguments, which a kill would leave behind
+    )
 
 
 def _dask(address: str, function: Callable[..., R], jobs: Sequence[Job]) -> Iterator[tuple[str, R]]:
