@@ -66,27 +66,6 @@ def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> 
     assert choose.harms(last) == {}, "it was the only one left"
 
 
-@pytest.mark.parametrize(
-    ("harms", "expected"),
-    [
-        ((0.20, 0.19), ALONE),  # no clear difference: the way stays
-        ((0.20, 0.17), ONE_RATIO),
-        ((5e-8, 1e-9), ALONE),  # as good as none
-        ((2e-5, 1e-5), ONE_RATIO),
-    ],
-)
-def test_another_way_is_taken_only_where_it_does_clearly_less_harm(harms: tuple[float, float], expected: str) -> None:
-    told = {ALONE: 0.1, ONE_RATIO: 0.3}
-    choose = LeastHarm(Space(OPTIONS), lambda choice: told[way(choice)], lambda _: ONE)
-    first = taken(choose, 5.0)
-    assert way(first) == ALONE
-    told.update(zip((ALONE, ONE_RATIO), harms, strict=True))
-    second = choose(lambda _: 6.0, [first.widths])
-    assert second is not None
-    assert second[0] == way(second[1]) == expected
-    assert choose.harms(second[1]) == told, "what it was compared with is told whichever was taken"
-
-
 def test_harm_is_asked_only_where_there_is_something_to_compare() -> None:
     choose = LeastHarm(Space(OPTIONS), lambda _: pytest.fail("nothing to compare"))
     choice = taken(choose, 5.0)

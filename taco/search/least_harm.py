@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -18,13 +17,7 @@ from taco.latency.levels import Choice, dense
 from taco.latency.limits import Space
 from taco.latency.rounds import Within, best_within
 
-log = logging.getLogger(__name__)
-
 WITH_BLOCKS, ALONE, ONE_RATIO = "with blocks left out", "by widths alone", "one ratio"
-
-#: Another way than in the round before is taken where it does less than this share of the harm: every way needs rounds
-#: of its own to be predicted well. Harms below the second number (nats) are what sums in another order change.
-_CLEARLY, _NOTHING = 0.9, 1e-6
 
 #: Most milliseconds by the table -> one ratio for all units; None where none fits.
 OneRatio = Callable[[float], Choice | None]
@@ -43,12 +36,10 @@ class LeastHarm:
     space: Space
     harm: Callable[[Choice], float]
     one_ratio: OneRatio | None = None
-    _compared: list[tuple[str, dict[str, tuple[Choice, float]]]] = dataclasses.field(default_factory=list)
+    _compared: list[dict[str, tuple[Choice, float]]] = dataclasses.field(default_factory=list)
 
     def __call__(self, within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
         """Return the way that does least harm within a time, of those not tried before; None where all were.
-
-        The way of the round before stays where no other does clearly less.
 
         Raises:
             LimitError: A limit beside the budget cannot be held.
@@ -58,20 +49,14 @@ class LeastHarm:
         if len(ways) < 2:
             return next(iter(ways.items()), None)
         harms = {name: (choice, self.harm(choice)) for name, choice in ways.items()}
+        self._compared.append(harms)
         best = min(harms, key=lambda name: harms[name][1])
-        last = self._compared[-1][0] if self._compared else best
-        if last in harms and harms[best][1] >= min(_CLEARLY * harms[last][1], harms[last][1] - _NOTHING):
-            best = last
-        self._compared.append((best, harms))
-        log.info(
-            "%s: %s", best, ", ".join(f"{name} changes answers by {harm:.3g}" for name, (_, harm) in harms.items())
-        )
         return best, ways[best]
 
     def harms(self, choice: Choice) -> dict[str, float]:
         """Return what a choice was compared with when it was taken: way -> harm; empty where it was the only one."""
-        for taken, harms in self._compared:
-            if harms[taken][0].widths == choice.widths:
+        for harms in self._compared:
+            if min(harms.values(), key=lambda pair: pair[1])[0].widths == choice.widths:
                 return {name: harm for name, (_, harm) in harms.items()}
         return {}
 
