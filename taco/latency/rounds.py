@@ -38,8 +38,9 @@ _SLOPES = (0.1, 10.0)
 #: the 23 first steps after such a round in benchmarks.loop it was 0.96 in the median, eight in ten lay between 0.7 and
 #: 1.5 (what a block that is left out still takes is counted before: `taco.latency.wholes`).
 _COMES_TRUE = (0.5, 0.95)
-#: By how much faster a choice is that is kept for a final measurement that falls short. The round said that there was
-#: room and the final measurement that there is not: half of what they lie apart is chance (0.5 to 2 % of each).
+#: What the next choice takes, of this one's time, that is kept for a final measurement that falls short: part of what
+#: that and the round lie apart is chance (two files timed again and again: a standard deviation of 0.5 to 1.7 % while
+#: nothing slowed the machine, up to 4 % while something did).
 _SPARE_STEP = 0.985
 #: Way of spending the time -> most milliseconds by the table.
 Within = Callable[[str], float]
