@@ -163,6 +163,16 @@ def test_known_whole_models_bracket_a_time_and_reach_beyond_the_last() -> None:
     assert Known(((10.0, 20.0), (5.0, 21.0)), 1.0).line(AIM * 15).scale == pytest.approx(0.1), "no slope upwards"
 
 
+def test_rounds_on_both_sides_of_a_time_tell_what_lies_between() -> None:
+    known = Known(((10.0, 20.0), (4.0, 8.0), (2.0, 5.0)), 1.0)
+    both = known.corrected([(3.0, 9.0), (1.0, 5.0)], 6.0)
+    assert both.invert(6.0) == pytest.approx(1.5), "a straight line between them, whatever the known models say"
+    nearest = known.corrected([(5.0, 12.0), (1.0, 5.0), (3.0, 9.0), (2.0, 5.5)], 7.25)
+    assert nearest.invert(7.25) == pytest.approx(2.5)
+    upside_down = known.corrected([(3.0, 5.0), (2.0, 9.0)], 6.0)
+    assert upside_down.predict(2.0) == pytest.approx(9.0), "the faster one counts more: chance, the last round counts"
+
+
 def test_where_seven_tenths_of_every_gain_come_true_three_rounds_are_enough() -> None:
     options, total, _, whole = bent(1.0, 1.0, 1.0)
     known = Known(tuple((share * total, whole(share * total)) for share in (1.0, 0.6, 0.35, 0.15)), 1.0)

@@ -74,7 +74,7 @@ def test_without_a_usual_time_the_first_run_counts(tmp_path: Path, runs: list[tu
 
 def test_a_verdict_is_asked_in_the_usual_state(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
     runs += [(2.6, 0.6), (2.0, 1.0), (9.0, 9.0)]
-    result = bench(tmp_path).settle(MODELS, 2.0, usual_ms=2.0)
+    result = bench(tmp_path).settle(MODELS, 3.0, usual_ms=2.0)
     assert result.speedup("dense", "compressed").value == pytest.approx(2.0)
     assert len(runs) == 1
 
@@ -88,3 +88,16 @@ def test_all_waiting_of_a_job_is_limited(tmp_path: Path, runs: list[tuple[float,
     assert where.as_usual(MODELS, 2.0).models["dense"].p50_ms == 3.0, "nothing is waited for any more"
     assert len(runs) == 1
     assert bench(tmp_path).state.waits == most, "another job waits again"
+
+
+def test_near_the_threshold_no_verdict_rests_on_one_run(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
+    runs += [(2.06, 1.0), (2.0, 1.0), (9.0, 9.0)]
+    result = bench(tmp_path).settle(MODELS, 2.0, usual_ms=2.0)
+    assert len(result.speedup("dense", "compressed").rounds) == 16, "both runs of eight rounds count"
+    assert len(runs) == 1
+
+
+def test_far_from_the_threshold_one_run_is_enough(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
+    runs += [(2.2, 1.0), (9.0, 9.0)]
+    assert bench(tmp_path).settle(MODELS, 2.0).speedup("dense", "compressed").value == pytest.approx(2.2)
+    assert len(runs) == 1

@@ -108,16 +108,18 @@ class Known:
         return Line.through(*nearest, _slope_near(slope, self.scale))
 
     def corrected(self, rounds: Sequence[tuple[float, float]], whole_ms: float) -> Line:
-        """Return the line through the last round; without known models its slope is that of all rounds.
+        """Return the line through two rounds on both sides of a time; without them through the last round.
 
-        With them it is theirs. A choice takes the levels whose times by the table are low, by chance too: less of that
-        comes true in the whole model. So after a round that was too slow the slope is taken to be lower, and as low as
-        the last step was where that gained less.
+        Without known models its slope is that of all rounds, with them it is theirs. A choice takes the levels whose
+        times by the table are low, by chance too: less of that comes true in the whole model. So after a round that was
+        too slow the slope is taken to be lower, and as low as the last step was where that gained less.
 
         Args:
             rounds: (sum by the table, whole model) of every round, milliseconds.
             whole_ms: What is aimed at.
         """
+        if (between := _between(rounds, whole_ms)) is not None:
+            return between
         if len(self.wholes) == 1:
             return Line.fit([*self.wholes, *rounds], self.scale)
         slope, (table_ms, last_ms) = self.line(whole_ms).scale, rounds[-1]
@@ -296,6 +298,18 @@ def narrower(space: Space, chosen: Round, line: Line, count: int) -> list[Choice
             seen.add(tuple(choice.widths.items()))
             found.append(choice)
     return found
+
+
+def _between(rounds: Sequence[tuple[float, float]], whole_ms: float) -> Line | None:
+    """Return the line through the nearest round on either side of a time; None where the slower counts no more.
+
+    Between two choices that were measured a time needs no slope from elsewhere, and lies between them by the table too.
+    """
+    slower = min((r for r in rounds if r[1] > whole_ms), key=lambda r: r[1], default=None)
+    faster = max((r for r in rounds if r[1] <= whole_ms), key=lambda r: r[1], default=None)
+    if slower is None or faster is None or slower[0] <= faster[0]:
+        return None
+    return Line.through(*faster, (slower[1] - faster[1]) / (slower[0] - faster[0]))
 
 
 def _slope_near(slope: float, scale: float) -> float:
