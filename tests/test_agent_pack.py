@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from device_models import write_conv
 from pythons import oldest_and_newest
 
 import taco.device
+from taco.attached import agent_pack
 from taco.attached.agent_pack import agent_bytes, pack_agent
 from taco.device import wire
 from taco.errors import TacoError
@@ -43,6 +46,22 @@ def test_it_is_small(agent):
 def test_the_same_sources_give_the_same_bytes(tmp_path):
     first, second = (pack_agent(tmp_path / name).read_bytes() for name in ("a.pyz", "b.pyz"))
     assert first == second == agent_bytes()
+
+
+def test_threads_that_ask_at_once_have_it_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices are asked beside each other; Python 3.11's parser fails where threads use it at once."""
+    made, members = list[int](), agent_pack._members
+
+    def slowly() -> dict[str, bytes]:
+        made.append(1)
+        time.sleep(0.05)
+        return members()
+
+    monkeypatch.setattr(agent_pack, "_members", slowly)
+    agent_pack._packed.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        packs = {bytes(pack) for pack in pool.map(lambda _: agent_bytes(), range(4))}
+    assert (len(packs), len(made)) == (1, 1)
 
 
 def test_no_time_of_packing_and_a_sorted_list_are_in_it(agent):

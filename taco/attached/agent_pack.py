@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -26,6 +27,8 @@ sys.exit(main())
 EPOCH = (1980, 1, 1, 0, 0, 0)
 READABLE = 0o644 << 16
 UNIX = 3
+#: Devices are asked beside each other, and Python 3.11 fails where two threads parse at once.
+_PACKING = threading.Lock()
 
 
 def pack_agent(destination: Path) -> Path:
@@ -49,13 +52,18 @@ def pack_agent(destination: Path) -> Path:
     return destination
 
 
-@functools.cache
 def agent_bytes() -> bytes:
-    """The zipapp's content.
+    """The zipapp's content, made once, whichever threads ask.
 
     Returns:
         The same bytes for the same sources and zlib.
     """
+    with _PACKING:
+        return _packed()
+
+
+@functools.cache
+def _packed() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in sorted(_members().items()):
