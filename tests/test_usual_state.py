@@ -90,11 +90,23 @@ def test_all_waiting_of_a_job_is_limited(tmp_path: Path, runs: list[tuple[float,
     assert bench(tmp_path).state.waits == most, "another job waits again"
 
 
-def test_near_the_threshold_no_verdict_rests_on_one_run(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
-    runs += [(2.06, 1.0), (2.0, 1.0), (9.0, 9.0)]
-    result = bench(tmp_path).settle(MODELS, 2.0, usual_ms=2.0)
-    assert len(result.speedup("dense", "compressed").rounds) == 16, "both runs of eight rounds count"
-    assert len(runs) == 1
+@pytest.mark.parametrize(
+    ("takes", "counted"),
+    [
+        ([2.03, 2.0, 2.04, 9.0], 3),
+        ([2.1, 2.0, 2.0, 2.05, 2.05, 2.05, 2.05, 9.0], 7),
+        ([2.1, 1.9] * 4 + [9.0], 8),
+        ([2.02, 2.4, 9.0], 2),
+    ],
+    ids=["they agree", "they agree in the end", "never", "not near after all"],
+)
+def test_near_the_threshold_runs_go_on_until_they_agree(
+    takes: list[float], counted: int, tmp_path: Path, runs: list[tuple[float, float]]
+) -> None:
+    runs += [(ms, 1.0) for ms in takes]
+    result = bench(tmp_path).settle(MODELS, 2.0)
+    assert len(result.speedup("dense", "compressed").rounds) == 8 * counted, "all rounds of all runs count"
+    assert len(runs) == len(takes) - counted
 
 
 def test_far_from_the_threshold_one_run_is_enough(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
