@@ -8,6 +8,7 @@ import pytest
 
 from taco.latency.levels import Choice, Drop, Level
 from taco.latency.limits import Space
+from taco.latency.midway import Aim
 from taco.search.least_harm import ALONE, ONE_RATIO, WITH_BLOCKS, LeastHarm
 
 
@@ -31,7 +32,7 @@ def chooser(harms: Mapping[str, float], drops: Mapping[str, Drop] = DROPS) -> Le
 
 
 def taken(choose: LeastHarm, table_ms: float) -> Choice:
-    found = choose(lambda _: table_ms, [])
+    found = choose(lambda _: Aim(table_ms), [])
     assert found is not None
     return found[1]
 
@@ -54,7 +55,7 @@ def test_the_least_harm_decides_and_is_told(best: str) -> None:
 def test_what_was_tried_makes_room_for_the_next_best_until_nothing_is_left() -> None:
     choose, tried = chooser({WITH_BLOCKS: 0.1, ALONE: 0.3, ONE_RATIO: 0.2}), []
     found = []
-    while (one := choose(lambda _: 5.0, tried)) is not None:
+    while (one := choose(lambda _: Aim(5.0), tried)) is not None:
         tried.append(one[1].widths)
         found.append(way(one[1]))
         assert one[0] == found[-1]
@@ -70,7 +71,7 @@ def test_harm_is_asked_only_where_there_is_something_to_compare() -> None:
     choose = LeastHarm(Space(OPTIONS), lambda _: pytest.fail("nothing to compare"))
     choice = taken(choose, 5.0)
     assert choose.told(choice, {}) == {"blocks": None, "spread": {}}
-    assert choose(lambda _: 5.0, [choice.widths]) is None
+    assert choose(lambda _: Aim(5.0), [choice.widths]) is None
 
 
 def test_where_only_fewer_blocks_are_fast_enough_widths_alone_are_no_way() -> None:
@@ -83,7 +84,7 @@ def test_where_only_fewer_blocks_are_fast_enough_widths_alone_are_no_way() -> No
 
 
 def test_the_dense_model_is_no_choice() -> None:
-    assert LeastHarm(Space(OPTIONS), lambda _: 0.0)(lambda _: 100.0, []) is None
+    assert LeastHarm(Space(OPTIONS), lambda _: 0.0)(lambda _: Aim(100.0), []) is None
 
 
 def test_every_way_has_a_time_of_its_own() -> None:
@@ -96,8 +97,18 @@ def test_every_way_has_a_time_of_its_own() -> None:
 
     harms = {WITH_BLOCKS: 0.3, ALONE: 0.2, ONE_RATIO: 0.4}
     choose = LeastHarm(Space(OPTIONS, DROPS), lambda choice: harms[way(choice)], one_ratio)
-    found = choose(lambda name: times[name], [])
+    found = choose(lambda name: Aim(times[name]), [])
     assert found is not None
     assert (found[0], way(found[1])) == (ALONE, ALONE)
     assert 4.0 < found[1].table_ms <= 5.0
     assert asked == [4.0]
+
+
+def test_between_two_that_were_measured_a_way_takes_what_lies_between() -> None:
+    wide, narrow = (Choice({name: OPTIONS[name][at] for name in OPTIONS}) for at in (0, 2))
+    middle = (wide.table_ms + narrow.table_ms) / 2
+    slower, faster = (Space(OPTIONS).choose(ms) for ms in (middle, narrow.table_ms))
+    aim = Aim((slower.table_ms + faster.table_ms) / 2, (slower, faster))
+    found = LeastHarm(Space(OPTIONS), lambda _: 0.0)(lambda _: aim, [slower.widths, faster.widths])
+    assert found is not None
+    assert all(faster.widths[n] <= width <= slower.widths[n] for n, width in found[1].widths.items())

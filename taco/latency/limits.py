@@ -134,10 +134,10 @@ class Space:
 
         options = {name: [dearer(name, level) for level in own] for name, own in self.options.items()}
         drops = {name: emptied(name, drop) for name, drop in self.drops.items()}
-        return self._own(choose(options, table_ms, drops=drops))
+        return self.own(choose(options, table_ms, drops=drops))
 
-    def _own(self, choice: Choice) -> Choice:
-        """Return a choice with the losses that its levels have without prices."""
+    def own(self, choice: Choice) -> Choice:
+        """Return a choice with the losses that its levels have here, where another space priced them otherwise."""
         levels = {}
         for name, level in choice.levels.items():
             if name in self.drops:

@@ -19,6 +19,7 @@ import numpy as np
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, dense, fastest
 from taco.latency.limits import LimitError, Space
+from taco.latency.midway import Aim, midway
 
 MOST_ROUNDS = 5
 MOST_REFINED = 3
@@ -42,8 +43,8 @@ _COMES_TRUE = (0.5, 0.95)
 #: that and the round lie apart is chance (two files timed again and again: a standard deviation of 0.5 to 1.7 % while
 #: nothing slowed the machine, up to 4 % while something did).
 _SPARE_STEP = 0.985
-#: Way of spending the time -> most milliseconds by the table.
-Within = Callable[[str], float]
+#: Way of spending the time -> what its next choice may take.
+Within = Callable[[str], Aim]
 #: That, and the widths of what was tried already -> a way and a choice, or None where all is tried.
 Chooser = Callable[[Within, Collection[Mapping[str, int]]], tuple[str, Choice] | None]
 
@@ -112,21 +113,24 @@ class Known:
 
         Without known models its slope is that of all rounds, with them it is theirs. A choice takes the levels whose
         times by the table are low, by chance too: less of that comes true in the whole model. So after a round that was
-        too slow the slope is taken to be lower, and as low as the last step was where that gained less.
+        too slow the slope is taken to be lower; where the last step gained even less, as the mean of both, because one
+        step tells little of the next (which gained 0 to 4 times as much in benchmarks.loop).
 
         Args:
             rounds: (sum by the table, whole model) of every round, milliseconds.
             whole_ms: What is aimed at.
         """
-        if (between := _between(rounds, whole_ms)) is not None:
-            return between
+        if (around := _around(rounds, whole_ms)) is not None:
+            slower, faster = (rounds[at] for at in around)
+            return Line.through(*faster, (slower[1] - faster[1]) / (slower[0] - faster[0]))
         if len(self.wholes) == 1:
             return Line.fit([*self.wholes, *rounds], self.scale)
         slope, (table_ms, last_ms) = self.line(whole_ms).scale, rounds[-1]
         if last_ms > whole_ms:
             came_true = _COMES_TRUE[1]
             if len(rounds) > 1 and (less := rounds[-2][0] - table_ms) > 0:
-                came_true = min(came_true, max(_COMES_TRUE[0], (rounds[-2][1] - last_ms) / (slope * less)))
+                seen = (came_true + (rounds[-2][1] - last_ms) / (slope * less)) / 2
+                came_true = min(came_true, max(_COMES_TRUE[0], seen))
             slope *= came_true
         return Line.through(table_ms, last_ms, slope)
 
@@ -166,6 +170,7 @@ def latency_rounds(
         LimitError: A limit beside the budget cannot be held.
     """
     aim_ms, points, off = AIM * budget_ms, dict[str, list[tuple[float, float]]](), dict[str, float]()
+    choices: dict[str, list[Choice]] = {}
     tried: list[Mapping[str, int]] = []
     taken: list[float] = []
 
@@ -178,8 +183,13 @@ def latency_rounds(
         untried = known.line(aim_ms / factor())
         return Line(factor() * untried.base_ms, factor() * untried.scale)
 
+    def aim(way: str) -> Aim:
+        around = _around(points.get(way, []), aim_ms)
+        both = None if around is None else (choices[way][around[0]], choices[way][around[1]])
+        return Aim(line(way).invert(aim_ms), both)
+
     for number in range(1, MOST_ROUNDS + 1):
-        found = choose(lambda way: line(way).invert(aim_ms), tried)
+        found = choose(aim, tried)
         if found is None:
             return
         way, choice = found
@@ -189,6 +199,7 @@ def latency_rounds(
         if way not in off:
             off[way] = factor() * measured / predicted
         points.setdefault(way, []).append((choice.table_ms, measured))
+        choices.setdefault(way, []).append(choice)
         yield Round(choice, predicted, measured, line(way))
         taken.append(measured)
         edge, last = (_EDGE, taken[-1:]) if number < _FEW else (0.0, taken)
@@ -201,7 +212,8 @@ def least_loss(space: Space) -> Chooser:
     all_dense = dense(space.options).widths
 
     def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
-        choice = best_within(space, within(_ONLY))
+        aim = within(_ONLY)
+        choice = midway(space, aim, tried) or best_within(space, aim.table_ms)
         return None if choice.widths in (all_dense, *tried) else (_ONLY, choice)
 
     return choose
@@ -300,16 +312,17 @@ def narrower(space: Space, chosen: Round, line: Line, count: int) -> list[Choice
     return found
 
 
-def _between(rounds: Sequence[tuple[float, float]], whole_ms: float) -> Line | None:
-    """Return the line through the nearest round on either side of a time; None where the slower counts no more.
+def _around(rounds: Sequence[tuple[float, float]], whole_ms: float) -> tuple[int, int] | None:
+    """Return which rounds are the nearest on either side of a time, the slower one first.
 
-    Between two choices that were measured a time needs no slope from elsewhere, and lies between them by the table too.
+    None where there are none, or where the table takes the slower one for the faster.
     """
-    slower = min((r for r in rounds if r[1] > whole_ms), key=lambda r: r[1], default=None)
-    faster = max((r for r in rounds if r[1] <= whole_ms), key=lambda r: r[1], default=None)
-    if slower is None or faster is None or slower[0] <= faster[0]:
+    numbers = range(len(rounds))
+    slower = min((at for at in numbers if rounds[at][1] > whole_ms), key=lambda at: rounds[at][1], default=None)
+    faster = max((at for at in numbers if rounds[at][1] <= whole_ms), key=lambda at: rounds[at][1], default=None)
+    if slower is None or faster is None or rounds[slower][0] <= rounds[faster][0]:
         return None
-    return Line.through(*faster, (slower[1] - faster[1]) / (slower[0] - faster[0]))
+    return slower, faster
 
 
 def _slope_near(slope: float, scale: float) -> float:

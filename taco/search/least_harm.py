@@ -15,6 +15,7 @@ from typing import Any
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, dense
 from taco.latency.limits import Space
+from taco.latency.midway import Aim, midway
 from taco.latency.rounds import Within, best_within
 
 WITH_BLOCKS, ALONE, ONE_RATIO = "with blocks left out", "by widths alone", "one ratio"
@@ -45,7 +46,7 @@ class LeastHarm:
             LimitError: A limit beside the budget cannot be held.
         """
         known = (dense(self.space.options).widths, *tried)
-        ways = {name: choice for name, choice in self._ways(within).items() if choice.widths not in known}
+        ways = {name: choice for name, choice in self._ways(within, known).items() if choice.widths not in known}
         if len(ways) < 2:
             return next(iter(ways.items()), None)
         harms = {name: (choice, self.harm(choice)) for name, choice in ways.items()}
@@ -80,15 +81,19 @@ class LeastHarm:
         """Return the blocks that a choice leaves out."""
         return [name for name in self.space.drops if name in choice.levels]
 
-    def _ways(self, within: Within) -> dict[str, Choice]:
+    def _ways(self, within: Within, known: Collection[Mapping[str, int]]) -> dict[str, Choice]:
         ways, alone = dict[str, Choice](), dataclasses.replace(self.space, drops={})
-        if self.space.drops and self.left_out(first := best_within(self.space, within(WITH_BLOCKS))):
-            ways[WITH_BLOCKS] = first
+        if self.space.drops and self.left_out(first := self._best(self.space, within(WITH_BLOCKS), known)):
+            ways[WITH_BLOCKS], aim = first, within(ALONE)
             with contextlib.suppress(BudgetInfeasibleError):  # it may be fast enough only without some blocks
-                ways[ALONE] = alone.choose(within(ALONE))
+                ways[ALONE] = midway(alone, aim, known) or alone.choose(aim.table_ms)
         else:
-            ways[ALONE] = best_within(alone, within(ALONE))
-        single = None if self.one_ratio is None else self.one_ratio(within(ONE_RATIO))
+            ways[ALONE] = self._best(alone, within(ALONE), known)
+        single = None if self.one_ratio is None else self.one_ratio(within(ONE_RATIO).table_ms)
         if single is not None and all(single.widths != choice.widths for choice in ways.values()):
             ways[ONE_RATIO] = single
         return ways
+
+    @staticmethod
+    def _best(space: Space, aim: Aim, known: Collection[Mapping[str, int]]) -> Choice:
+        return midway(space, aim, known) or best_within(space, aim.table_ms)
