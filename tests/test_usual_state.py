@@ -113,3 +113,12 @@ def test_far_from_the_threshold_one_run_is_enough(tmp_path: Path, runs: list[tup
     runs += [(2.2, 1.0), (9.0, 9.0)]
     assert bench(tmp_path).settle(MODELS, 2.0).speedup("dense", "compressed").value == pytest.approx(2.2)
     assert len(runs) == 1
+
+
+def test_where_the_value_counts_far_from_the_threshold_several_runs_are_taken(
+    tmp_path: Path, runs: list[tuple[float, float]]
+) -> None:
+    runs += [(3.4, 1.0), (3.0, 1.0), (3.0, 1.0), (9.0, 9.0)]
+    result = bench(tmp_path).settle(MODELS, 2.0, least_runs=3)
+    assert result.speedup("dense", "compressed").value == pytest.approx(3.0)
+    assert len(runs) == 1

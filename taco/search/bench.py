@@ -136,6 +136,7 @@ class Bench:
         threshold: float | None,
         rounds: int | None = None,
         usual_ms: float | None = None,
+        least_runs: int = 1,
     ) -> BenchResult:
         """Time again, pooling the rounds, until it is clear on which side of `threshold` the speed-up lies.
 
@@ -148,11 +149,12 @@ class Bench:
             threshold: Speed-up whose verdict should be sure; None is content with one run.
             rounds: Of one run; None is the target's own number.
             usual_ms: What the dense model usually takes here, see `as_usual`.
+            least_runs: So many at least where there is a threshold: the value itself counts, not the verdict alone.
         """
         result = self.as_usual(models, usual_ms, rounds)
         ratio = result.speedup("dense", "compressed")
         values = [ratio.value]
-        while threshold is not None and _doubtful(ratio, threshold, values):
+        while threshold is not None and (len(values) < least_runs or _doubtful(ratio, threshold, values)):
             log.debug("speed-up %.2f (%.2f to %.2f) against %.2f: again", ratio.value, ratio.low, ratio.high, threshold)
             again = self.as_usual(models, usual_ms, rounds)
             values.append(again.speedup("dense", "compressed").value)

@@ -38,6 +38,8 @@ from taco.units import steps_of
 log = logging.getLogger(__name__)
 Options = Mapping[str, Sequence[Level]]
 
+#: Of a round: the next one rests on what it took, however far from the budget that is.
+_LEAST_RUNS = 3
 #: Choices kept for the case that a final measurement falls short.
 _SPARE = 2
 
@@ -278,7 +280,7 @@ class LatencySearcher:
         depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
-            return searcher.time(allocation, threshold, usual_ms).value
+            return searcher.time(allocation, threshold, usual_ms, _LEAST_RUNS).value
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 

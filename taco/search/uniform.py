@@ -88,19 +88,22 @@ class Searcher:
             "target": self.bench.key(),
         }
 
-    def time(self, allocation: Allocation, threshold: float, usual_ms: float | None = None) -> Ratio:
+    def time(
+        self, allocation: Allocation, threshold: float, usual_ms: float | None = None, least_runs: int = 1
+    ) -> Ratio:
         """Cut, export and time one allocation beside the dense model, until it is clear of `threshold` or not.
 
         Args:
             allocation: The widths.
             threshold: Speed-up whose verdict should be sure.
             usual_ms: What the dense model usually takes here; see `Bench.as_usual`.
+            least_runs: See `Bench.settle`.
         """
         file = self.scratch / "trial.onnx"
         module = stitch(self.dense, self.solutions, allocation.widths)
         self.trial(module, file)
         models = {"dense": self.dense_artifact.path, "compressed": file}
-        ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS, usual_ms).speedup("dense", "compressed")
+        ratio = self.bench.settle(models, threshold, _TRIAL_ROUNDS, usual_ms, least_runs).speedup("dense", "compressed")
         log.info(
             "widths at %.0f %%: %.2f times as fast (%.2f to %.2f over %d rounds)",
             *(100 * allocation.ratio, ratio.value, ratio.low, ratio.high, len(ratio.rounds)),
