@@ -176,9 +176,11 @@ def test_a_final_measurement_that_falls_short_takes_the_next_choice(
 ) -> None:
     bench.overrides = [1.2]
     report = exported(task, tmp_path / "out", speedup=1.4)
-    finals = [call for call in bench.calls if "baseline_fp32" in call]
-    assert len(finals) == 2
-    assert finals[1]["compressed"] < finals[0]["compressed"]
+    finals = [call["compressed"] for call in bench.calls if "baseline_fp32" in call]
+    short, *narrower = finals
+    assert len(narrower) == 3, "near what is asked several runs are taken"
+    assert set(narrower) == {narrower[0]}
+    assert narrower[0] < short
     kept = {layer.unit: layer.kept for layer in report.layers}
     assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
 
