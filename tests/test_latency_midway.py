@@ -17,6 +17,11 @@ OPTIONS = {
     name: [Level(8 - k, float(k * (i + 1)) ** 1.5, (8 - k) * (1 + i / 3), "measured") for k in range(8)]
     for i, name in enumerate(UNITS)
 }
+GONE = {
+    "b": Level(0, 0.0, 0.0, "measured"),
+    "c": Level(0, 0.0, 0.0, "measured"),
+    "block": Level(0, 30.0, 0.0, "measured"),
+}
 DROPS = {"block": Drop(("b", "c"), 30.0, 8.0, "measured", 0.5)}
 
 
@@ -52,12 +57,7 @@ def best_within_a_step(fits: list[Choice], best: float, table_ms: float) -> floa
 
 def test_a_block_that_both_leave_out_stays_out_and_keeps_its_own_loss() -> None:
     space = Space(OPTIONS, DROPS)
-    gone = {
-        "b": Level(0, 0.0, 0.0, "measured"),
-        "c": Level(0, 0.0, 0.0, "measured"),
-        "block": Level(0, 30.0, 0.0, "measured"),
-    }
-    slower, faster = (Choice({"a": OPTIONS["a"][k], **gone}, 0.5) for k in (0, 6))
+    slower, faster = (Choice({"a": OPTIONS["a"][k], **GONE}, 0.5) for k in (0, 6))
     found = midway(space, Aim(6.0, (slower, faster)), [])
     assert found is not None
     assert "block" in found.levels
@@ -67,12 +67,7 @@ def test_a_block_that_both_leave_out_stays_out_and_keeps_its_own_loss() -> None:
 
 def test_a_block_that_one_leaves_out_goes_or_stays_as_it_was() -> None:
     space = Space(OPTIONS, DROPS)
-    gone = {
-        "b": Level(0, 0.0, 0.0, "measured"),
-        "c": Level(0, 0.0, 0.0, "measured"),
-        "block": Level(0, 30.0, 0.0, "measured"),
-    }
-    slower, faster = at(6, 5, 4), Choice({"a": OPTIONS["a"][3], **gone}, 0.5)
+    slower, faster = at(6, 5, 4), Choice({"a": OPTIONS["a"][3], **GONE}, 0.5)
     for table_ms in (6.0, 8.0, 12.0, slower.table_ms):
         found = midway(space, Aim(table_ms, (slower, faster)), [])
         assert found is not None
