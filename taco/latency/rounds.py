@@ -169,23 +169,25 @@ def latency_rounds(
     Raises:
         LimitError: A limit beside the budget cannot be held.
     """
-    aim_ms, points, off = AIM * budget_ms, dict[str, list[tuple[float, float]]](), dict[str, float]()
-    choices: dict[str, list[Choice]] = {}
+    aim_ms, made, off = AIM * budget_ms, dict[str, list[tuple[Choice, float]]](), dict[str, float]()
     tried: list[Mapping[str, int]] = []
     taken: list[float] = []
 
     def factor() -> float:
         return statistics.geometric_mean(off.values()) if off else 1.0
 
+    def points(way: str) -> list[tuple[float, float]]:
+        return [(choice.table_ms, ms) for choice, ms in made.get(way, [])]
+
     def line(way: str) -> Line:
-        if way in points:
-            return known.corrected(points[way], aim_ms)
+        if way in made:
+            return known.corrected(points(way), aim_ms)
         untried = known.line(aim_ms / factor())
         return Line(factor() * untried.base_ms, factor() * untried.scale)
 
     def aim(way: str) -> Aim:
-        around = _around(points.get(way, []), aim_ms)
-        both = None if around is None else (choices[way][around[0]], choices[way][around[1]])
+        around = _around(points(way), aim_ms)
+        both = None if around is None else (made[way][around[0]][0], made[way][around[1]][0])
         return Aim(line(way).invert(aim_ms), both)
 
     for number in range(1, MOST_ROUNDS + 1):
@@ -198,8 +200,7 @@ def latency_rounds(
         measured = measure(choice, predicted)
         if way not in off:
             off[way] = factor() * measured / predicted
-        points.setdefault(way, []).append((choice.table_ms, measured))
-        choices.setdefault(way, []).append(choice)
+        made.setdefault(way, []).append((choice, measured))
         yield Round(choice, predicted, measured, line(way))
         taken.append(measured)
         edge, last = (_EDGE, taken[-1:]) if number < _FEW else (0.0, taken)
@@ -212,8 +213,7 @@ def least_loss(space: Space) -> Chooser:
     all_dense = dense(space.options).widths
 
     def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
-        aim = within(_ONLY)
-        choice = midway(space, aim, tried) or best_within(space, aim.table_ms)
+        choice = next_best(space, within(_ONLY), tried)
         return None if choice.widths in (all_dense, *tried) else (_ONLY, choice)
 
     return choose
@@ -254,6 +254,11 @@ def refined_rounds(
 def within(space: Space, line: Line, aim_ms: float) -> Choice:
     """Return the best choice that is predicted to take at most `aim_ms`; where there is none, the fastest of all."""
     return best_within(space, line.invert(aim_ms))
+
+
+def next_best(space: Space, aim: Aim, tried: Collection[Mapping[str, int]]) -> Choice:
+    """Return the best choice between two that were measured, where an aim has them; else the best within its time."""
+    return midway(space, aim, tried) or best_within(space, aim.table_ms)
 
 
 def best_within(space: Space, table_ms: float) -> Choice:

@@ -208,6 +208,6 @@ def _doubtful(ratio: Ratio, threshold: float, values: Sequence[float]) -> bool:
     """
     if abs(ratio.value / threshold - 1) > _NEAR:
         return len(values) < _REPEATS and ratio.low < threshold <= ratio.high
-    if not _FEWEST_NEAR <= len(values) < _MOST_NEAR:
-        return len(values) < _FEWEST_NEAR
-    return statistics.stdev(values) / math.sqrt(len(values)) > _SURE * ratio.value
+    if len(values) < _FEWEST_NEAR:
+        return True
+    return len(values) < _MOST_NEAR and statistics.stdev(values) / math.sqrt(len(values)) > _SURE * ratio.value

@@ -15,8 +15,8 @@ from typing import Any
 from taco.errors import BudgetInfeasibleError
 from taco.latency.levels import Choice, dense
 from taco.latency.limits import Space
-from taco.latency.midway import Aim, midway
-from taco.latency.rounds import Within, best_within
+from taco.latency.midway import midway
+from taco.latency.rounds import Within, next_best
 
 WITH_BLOCKS, ALONE, ONE_RATIO = "with blocks left out", "by widths alone", "one ratio"
 
@@ -83,17 +83,13 @@ class LeastHarm:
 
     def _ways(self, within: Within, known: Collection[Mapping[str, int]]) -> dict[str, Choice]:
         ways, alone = dict[str, Choice](), dataclasses.replace(self.space, drops={})
-        if self.space.drops and self.left_out(first := self._best(self.space, within(WITH_BLOCKS), known)):
+        if self.space.drops and self.left_out(first := next_best(self.space, within(WITH_BLOCKS), known)):
             ways[WITH_BLOCKS], aim = first, within(ALONE)
             with contextlib.suppress(BudgetInfeasibleError):  # it may be fast enough only without some blocks
                 ways[ALONE] = midway(alone, aim, known) or alone.choose(aim.table_ms)
         else:
-            ways[ALONE] = self._best(alone, within(ALONE), known)
+            ways[ALONE] = next_best(alone, within(ALONE), known)
         single = None if self.one_ratio is None else self.one_ratio(within(ONE_RATIO).table_ms)
         if single is not None and all(single.widths != choice.widths for choice in ways.values()):
             ways[ONE_RATIO] = single
         return ways
-
-    @staticmethod
-    def _best(space: Space, aim: Aim, known: Collection[Mapping[str, int]]) -> Choice:
-        return midway(space, aim, known) or best_within(space, aim.table_ms)
