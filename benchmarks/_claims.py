@@ -153,15 +153,15 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
         here = [c for c in cells if (c["target"], c["model"]) == (target, model)]
         if not here:
             continue
-        drop = statistics.mean(c["drop"] for c in here)
+        drop, runs = statistics.mean(c["drop"] for c in here), "run" if len(here) == 1 else "runs"
         fp32 = _geometric(c["over_fp32"]["value"] for c in here)
         with_int8 = [c["over_int8"]["value"] for c in here if c["over_int8"]]
         int8 = _geometric(with_int8) if with_int8 else math.nan
         met.append(drop <= LIMIT and fp32 >= aims[model][0] and int8 >= aims[model][1])
         rows.append(
-            f"{target}, {model}, {len(here)} runs (tasks and seeds): {fp32:.2f} times over fp32 "
-            f"({_range([c['over_fp32']['value'] for c in here])}), {int8:.2f} over the best INT8 "
-            f"({_range(with_int8)}), mean loss {drop:+.1f} points ({_range([c['drop'] for c in here])})"
+            f"{target}, {model}, {len(here)} {runs} (tasks and seeds): {fp32:.2f} times over fp32"
+            f"{_spread([c['over_fp32']['value'] for c in here])}, {int8:.2f} over the best INT8{_spread(with_int8)}, "
+            f"mean loss {drop:+.1f} points{_spread([c['drop'] for c in here])}"
         )
     if not rows:
         return unmeasured("e", claim, command)
@@ -197,5 +197,8 @@ def _geometric(values: Iterable[float]) -> float:
     return statistics.geometric_mean(list(values))
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}" if values else "none"
+def _spread(values: Sequence[float]) -> str:
+    """Return the range of several runs in brackets; of one run nothing, which would look like certainty."""
+    if len(values) == 1:
+        return ""
+    return f" ({min(values):.2f} to {max(values):.2f})" if values else " (none)"
