@@ -3,10 +3,10 @@
 `python -m benchmarks.front [RESULTS]` works off the cells that RESULTS does not hold yet, one JSON file each, and
 prints the table of docs/evidence.md from all that are there; a cell that was stopped goes on. A cell is one target,
 model, task of eight species (that ImageNet names, or others, with a fitted head) and seed, 16 shots a class. Its first
-part is a whole run of `taco export --max-drop 1 --allocation latency`, from pictures to the bundle, whose file is then
-timed in one interleaved run beside the dense specialist in fp32 under ONNX Runtime, in the target's own precision, and
-in INT8 by each runtime's own tool. With `--fronts` a cell also has a whole front (`taco front`), with a smaller model
-beside it.
+part is a whole run of `taco export --max-drop 1 --allocation latency --input-size auto`, from pictures to the bundle,
+whose file is then timed in one interleaved run beside the dense specialist in fp32 under ONNX Runtime, in the target's
+own precision, and in INT8 by each runtime's own tool. With `--fronts` a cell also has a whole front (`taco front`),
+with a smaller model beside it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
         if fronts and not (results / f"{cell.name}.front.json").exists():
             how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
             earlier = options.out
-            asked = options.model_copy(update={"out": runs / f"{cell.name}-front", "from_run": earlier})
+            changed = {"out": runs / f"{cell.name}-front", "from_run": earlier, "input_size": None}
+            asked = options.model_copy(update=changed)
             found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
             _write(results / f"{cell.name}.front.json", {**_named(cell), "front": found.model_dump(mode="json")})
 
@@ -88,7 +89,7 @@ def _options(cell: Cell, runs: Path, data: Path) -> ExportOptions:
     values = {
         **species_options(data, species, cell.seed, runs),
         "target": cell.target, "model": MODELS[cell.model], "shots": SHOTS, "max_drop": LIMIT, "allocation": "latency",
-        "out": runs / cell.name, "from_run": _earlier(cell, runs),
+        "input_size": "auto", "out": runs / cell.name, "from_run": _earlier(cell, runs),
     }  # fmt: skip
     return api.make_options(values)
 
@@ -102,7 +103,8 @@ def _earlier(cell: Cell, runs: Path) -> Path | None:
 def _run(options: ExportOptions) -> Found:
     progress, resumed = PlainProgress(), (options.out / ".taco" / "steps").is_dir()
     begin = time.monotonic()
-    done = api.export(options, progress, ["taco", "export", "--max-drop", f"{LIMIT:g}", "--allocation", "latency"])
+    how = ["--max-drop", f"{LIMIT:g}", "--allocation", "latency", "--input-size", "auto"]
+    done = api.export(options, progress, ["taco", "export", *how])
     seconds, report = time.monotonic() - begin, done.report
     assert report.max_drop is not None
     assert report.accuracy.exported is not None
@@ -120,6 +122,7 @@ def _run(options: ExportOptions) -> Found:
         "drop_high": report.accuracy.drop_ci95[1] if report.accuracy.drop_ci95 else None,
         "select_points": report.max_drop.shipped.points,
         "kept": report.width_ratio,
+        "reads": report.size.compressed.pictures,
         "macs": report.size.compressed.macs / report.size.dense.macs,
         "precision": report.runtime.precision,
         "ms": {name: timing.p50_ms for name, timing in bench.models.items()},
@@ -161,8 +164,8 @@ def table(results: Path) -> str:
     """Return the Markdown table: a row for each target, model and task, over all seeds that are there."""
     lines = [
         "| target | model | task | seeds | lost on unseen pictures, each seed | mean | over dense fp32, ORT | over the "
-        "best dense INT8 | ms | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "best dense INT8 | ms | reads, widths kept | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += list(_rows(read(results)))
     return "\n".join(lines) + "\n"
@@ -177,11 +180,12 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
         over = [_several([c["over_fp32"] for c in cells]), _several([c["over_int8"] for c in cells if c["over_int8"]])]
         tools = "/".join(sorted({c["best_int8"] for c in cells if c["best_int8"]}))
         ms = ", ".join(f"{c['ms']['small']:.2f}" for c in cells)
+        kept = ", ".join(f"{c.get('reads') or 'own size'}, {100 * c['kept']:.0f} %" for c in cells)
         minutes = ", ".join(f"{c['seconds'] / 60:.0f}{' (resumed)' if c.get('resumed') else ''}" for c in cells)
         mean = statistics.mean(c["drop"] for c in cells)
         yield (
             f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "
-            f"{ms} | {minutes} |"
+            f"{ms} | {kept} | {minutes} |"
         )
 
 

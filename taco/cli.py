@@ -82,6 +82,7 @@ def export(
     weights: arguments.Weights = None,
     head: arguments.Head = _DEFAULT.head,
     fine_tune: arguments.FineTune = _DEFAULT.fine_tune,
+    input_size: arguments.InputSize = None,
     speedup: arguments.Speedup = None,
     latency_ms: arguments.LatencyMs = None,
     max_drop: arguments.MaxDrop = None,

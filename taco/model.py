@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import logging
 import textwrap
+import warnings
 
 import timm
 import torch
@@ -46,6 +48,32 @@ class Generalist:
     weights_sha256: str
     licence: str
     random_weights: bool
+
+    def at(self, pixels: int) -> Generalist:
+        """Return the model for pictures of another size, the shorter side of which has so many pixels.
+
+        A model whose positions are learned (a vision transformer) gets them interpolated, where timm can.
+
+        Raises:
+            InputError: The model reads pictures of its own size only.
+        """
+        channels, height, width = self.preprocessing.input_size
+        scale = pixels / min(height, width)
+        size = (channels, round(scale * height), round(scale * width))
+        module = copy.deepcopy(self.module)
+        try:
+            with warnings.catch_warnings(), torch.inference_mode():
+                warnings.simplefilter("ignore")  # of timm's interpolation
+                if hasattr(module, "set_input_size"):
+                    module.set_input_size(img_size=size[1:])  # type: ignore[operator]
+                module(torch.zeros(1, *size))
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+            raise InputError(
+                f"{self.name} cannot read pictures of {size[1]}x{size[2]} pixels: {why}",
+                f"Its own size is {height}x{width}: leave --input-size out, or try a multiple of 32",
+            ) from error
+        return dataclasses.replace(self, module=module, preprocessing=self.preprocessing._replace(input_size=size))
 
 
 def load_generalist(

@@ -36,6 +36,8 @@ class ExportOptions(BaseModel):
         class_map: JSON or CSV, class -> ImageNet label.
         head: auto, imagenet (cut to rows), fit, or keep.
         fine_tune: Also try a light fine-tune of the last blocks.
+        input_size: Pixels of the shorter side of what the compressed model reads; auto lets the model's own size and
+            smaller ones compete. None is the model's own, which the dense model that is compared with always reads.
         shots: Labelled pictures a class.
         images: Where the file names of a CSV or JSON start; None is the folder of that file.
         boxes: MegaDetector output: where the animals are.
@@ -98,6 +100,7 @@ class ExportOptions(BaseModel):
     class_map: Path | None = None
     head: Literal["auto", "imagenet", "fit", "keep"] = "auto"
     fine_tune: bool = False
+    input_size: int | Literal["auto"] | None = None
     shots: int = 16
     images: Path | None = None
     boxes: Path | None = None
@@ -220,6 +223,7 @@ def _check(options: ExportOptions) -> None:
         (0 <= options.blank_recall <= 100, f"--blank-recall {options.blank_recall}: a percentage; 0 is no such gate"),
         (0 < options.sure <= 100, f"--sure {options.sure}: a percentage above 0 and at most 100"),
         (options.boxes is None or options.crop is not False, "--boxes and --no-crop exclude each other"),
+        *_input_size_rules(options),
         *_latency_rules(options),
         *_limit_rules(options),
         *_search_rules(options),
@@ -238,6 +242,24 @@ def _check(options: ExportOptions) -> None:
         addresses = [parse_address(text) for text in options.device]
         if not addresses or len(set(options.device)) < len(addresses):
             raise InputError("--device names no device, or one twice", "Name each device once")
+
+
+def _input_size_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
+    size = options.input_size
+    return (
+        (
+            size in (None, "auto") or 32 <= int(size) <= 4096,
+            f"--input-size {size}: pixels from 32 to 4096, as in 160, or auto",
+        ),
+        (
+            size != "auto" or (options.max_drop is not None and options.allocation == "latency"),
+            "--input-size auto needs --max-drop and --allocation latency: measured time and loss choose the size",
+        ),
+        (
+            size is None or options.latency_table is None,
+            "--input-size and --latency-table exclude each other: what a smaller input gains must be measured",
+        ),
+    )
 
 
 def _latency_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:

@@ -11,46 +11,69 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from taco.allocate import Allocation
 from taco.errors import BudgetInfeasibleError
 from taco.field.device_judge import OnDevice
 from taco.field.fleet_job import UnitResult, ask_others
-from taco.material import Material
+from taco.material import Material, labels_of
 from taco.pictures.bank import CROP_MARGIN
 from taco.progress import Progress
 from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
 from taco.search.budget import check_size
-from taco.search.drop_search import DropSearch
+from taco.search.drop_search import DropSearch, Place
+from taco.search.ladder import Ladder
 from taco.search.widths import Found
 from taco.sparse.packing import pack_model
 from taco.specialist.specialise import Specialist
 from taco.steps.baking import Baked
 from taco.steps.converting import GivenUp, Pair
 from taco.steps.cutting import Cut
-from taco.steps.delivery import Delivery
 from taco.steps.groundwork import Groundwork
 from taco.steps.judge import Judgement, Stages
 from taco.steps.plan import Plan
+from taco.steps.sizes import Sized, Sizes
 from taco.steps.sparsify import Sparsifier
 from taco.targets.loading import Target
 from taco.timing.timings import BenchResult
 
 _SECOND_LOOKS = 3
-_Made = tuple[Cut, Pair, Pair, BenchResult | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Made:
+    """A finished model: for which size of pictures, what it is compared with, and how they were timed."""
+
+    at: Sized
+    cut: Cut
+    dense: Pair
+    compressed: Pair
+    bench: BenchResult | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Shown:
     """A finished model that was judged, here and on the attached device; see `Finished`."""
 
-    cut: Cut
-    dense: Pair
-    compressed: Pair
-    bench: BenchResult | None
+    made: _Made
     judgement: Judgement
     engines: Mapping[str, Any] | None
     on_device: OnDevice | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Native:
+    """The dense specialist that everything is compared with.
+
+    Attributes:
+        module: For pictures of the model's own size.
+        reads: (channels, height, width) of those.
+    """
+
+    module: nn.Module
+    reads: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +81,8 @@ class Finished:
     """Everything that the bundle and the report are made of.
 
     Attributes:
+        plan: For the size of pictures that the compressed model reads, and so are material and specialist.
+        native: The dense specialist that it is compared with.
         target: In the precision that was used.
         asked: Dense time over the budget; None where no clock decided.
         units: What the other attached devices did, in the order in which they were named.
@@ -68,6 +93,7 @@ class Finished:
     """
 
     plan: Plan
+    native: Native
     material: Material
     specialist: Specialist
     cut: Cut
@@ -106,40 +132,40 @@ def run(plan: Plan, rundir: RunDir, progress: Progress) -> Finished:
 class _Job:
     def __init__(self, ground: Groundwork) -> None:
         self.ground, self.plan, self.progress = ground, ground.plan, ground.progress
+        self.sizes = Sizes(ground)
         self.asked = ground.plan.budget.speedup
         self.loop: Mapping[str, Any] | None = None
         self.drops: Mapping[str, Any] | None = None
 
-    @property
-    def delivery(self) -> Delivery:
-        return self.ground.delivery
-
     def run(self) -> Finished:
-        delivery = self.delivery
-        shown = self._shown(self.ground.dense)
-        if delivery.loses_there(shown.compressed, shown.judgement, shown.on_device, shown.bench):
-            shown = self._shown(shown.dense.plain)
+        shown = self._shown()
+        made = shown.made
+        if made.at.ground.delivery.loses_there(made.compressed, shown.judgement, shown.on_device, made.bench):
+            self.sizes.give_up(made.at)
+            shown = self._shown()
+        made, ground = shown.made, shown.made.at.ground
         return Finished(
-            plan=self.plan,
-            material=self.ground.material,
-            specialist=self.ground.specialist,
-            cut=shown.cut,
-            dense=shown.dense,
-            compressed=shown.compressed,
+            plan=dataclasses.replace(ground.plan, others=self.plan.others),
+            native=Native(self.ground.specialist.module, self.ground.input_size),
+            material=ground.material,
+            specialist=ground.specialist,
+            cut=made.cut,
+            dense=made.dense,
+            compressed=made.compressed,
             judgement=shown.judgement,
-            bench=shown.bench,
-            target=delivery.target,
-            given_up=delivery.given_up,
-            baked=delivery.bake(shown.compressed, shown.judgement),
+            bench=made.bench,
+            target=ground.delivery.target,
+            given_up=ground.delivery.given_up,
+            baked=ground.delivery.bake(made.compressed, shown.judgement),
             asked=self.asked,
             loop=self.loop,
             on_device=shown.on_device,
             engines=shown.engines,
-            unlabelled=self.ground.unlabelled,
+            unlabelled=ground.unlabelled,
             units=ask_others(
                 self.plan.others.devices,
-                delivery,
-                (shown.dense, shown.compressed),
+                ground.delivery,
+                (made.dense, made.compressed),
                 shown.judgement,
                 self.crop_margin,
             ),
@@ -151,28 +177,37 @@ class _Job:
         """Of boxes; None where whole frames are looked at."""
         return CROP_MARGIN if self.plan.listings.cropped else None
 
-    def _shown(self, dense: Pair) -> _Shown:
+    def _shown(self) -> _Shown:
         """Make a model and let everything judge it that can, in the precision that is used now."""
-        ground, delivery = self.ground, self.delivery
-        cut, dense, compressed, bench = self._made(dense)
-        stages = Stages(ground.specialist.module, cut.stitched, cut.module)
-        judgement = delivery.judge(stages, compressed, ground.cut_key(cut))
-        engines = delivery.engines(dense, compressed, bench, self.plan.units.within_blocks)
+        made = self._made()
+        ground, delivery, cut = made.at.ground, made.at.ground.delivery, made.cut
+        stages = Stages(self.ground.specialist.module, self.ground.material, cut.stitched, cut.module)
+        judgement = delivery.judge(stages, made.compressed, ground.cut_key(cut))
+        engines = delivery.engines(made.dense, made.compressed, made.bench, ground.plan.units.within_blocks)
         if engines is not None:
             on_device = delivery.engine_answers(engines, judgement)
         else:
-            on_device = delivery.on_device(compressed, judgement, self.crop_margin)
-        return _Shown(cut, dense, compressed, bench, judgement, engines, on_device)
+            on_device = delivery.on_device(made.compressed, judgement, self.crop_margin)
+        return _Shown(made, judgement, engines, on_device)
 
-    def _made(self, dense: Pair) -> _Made:
+    def _made(self) -> _Made:
         limit = self.plan.budget.max_drop
         if self.plan.options.sparse:
-            return self._sparse(dense)
-        return self._narrow(dense) if limit is None else self._within(dense, limit)
+            return self._sparse(self.sizes.asked)
+        return self._narrow(self.sizes.asked) if limit is None else self._within(limit)
 
-    def _sparse(self, dense: Pair) -> _Made:
+    def _finish(self, at: Sized, cut: Cut, asked: float | None = None, usual_ms: float | None = None) -> _Made:
+        """Export and time; INT8 that does not pay is given up, at every size of pictures."""
+        delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
+        usual_ms = usual_ms if at is self.sizes.own else None  # of another dense model
+        finished = delivery.finish(cut.module, at.ground.cut_key(cut), self.sizes.own.dense, asked, usual_ms)
+        if delivery.target.precision != precision:
+            self.sizes.give_up(at)
+        return _Made(at, cut, *finished)
+
+    def _sparse(self, at: Sized) -> _Made:
         """Make weights zero; widths stay, and so does the time: it is measured all the same."""
-        ground, pictures = self.ground, self.ground.pictures
+        ground, pictures = at.ground, at.ground.pictures
         sparsifier = Sparsifier(
             options=self.plan.options,
             recovery=ground.recovery(keep_zeros=True),
@@ -180,33 +215,30 @@ class _Job:
             key=ground.keys.after_head(**pictures.key),
             folder=ground.rundir.private / "databases",
         )
-        cut = sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks})
-        return cut, *self.delivery.finish(cut.module, ground.cut_key(cut), dense)
+        return self._finish(at, sparsifier.cut({u.name: u.width for u in self.plan.units.within_blocks}))
 
-    def _narrow(self, dense: Pair) -> _Made:
+    def _narrow(self, at: Sized) -> _Made:
         """Take channels away until the budget is met."""
         if self.plan.widths is not None:
-            return self._realise(dense, Found.given(self.plan.widths, self.plan.units))
-        return self._realise(dense, self.ground.width_search(dense).find())
+            return self._realise(at, Found.given(self.plan.widths, self.plan.units))
+        return self._realise(at, at.width_search().find())
 
-    def _realise(self, dense: Pair, found: Found) -> _Made:
+    def _realise(self, at: Sized, found: Found) -> _Made:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
-        best, asked, precision = 0.0, found.asked, self.delivery.target.precision
-        self.asked = asked
-        cutter = self.ground.cutter()
+        best, asked, delivery = 0.0, self.plan.budget.speedup or at.whole(found.asked), at.ground.delivery
+        precision, self.asked = delivery.target.precision, asked
+        cutter = at.ground.cutter()
         for number, candidate in enumerate(found.values["candidates"][:_SECOND_LOOKS]):
-            cut = cutter.cut(Allocation(**candidate))
-            finished = self.delivery.finish(cut.module, self.ground.cut_key(cut), dense, asked, found.usual_ms)
-            dense, compressed, bench = finished
+            made = self._finish(at, cutter.cut(Allocation(**candidate)), asked, found.usual_ms)
             decided = asked is not None or self.plan.budget.estimated
-            if decided and self.delivery.target.precision != precision:
-                self._found_again()
-                return self._narrow(dense)
-            check_size(self.plan.budget.limits, compressed.shipped.size_bytes)
-            reached = bench.speedup("dense", "compressed").value if bench else None
+            if decided and delivery.target.precision != precision:
+                self._found_again(at)
+                return self._narrow(at)
+            check_size(self.plan.budget.limits, made.compressed.shipped.size_bytes)
+            reached = made.bench.speedup("dense", "compressed").value if made.bench else None
             if asked is None or reached is None or reached >= asked or asked <= 1:
                 self.loop = found.loop(number)
-                return cut, dense, compressed, bench
+                return made
             best = max(best, reached)
             self.progress.say(f"measured {reached:.2f} times as fast, {asked:g} was asked: taking narrower widths")
         raise BudgetInfeasibleError(
@@ -214,34 +246,48 @@ class _Job:
             "This machine's speed may be changing: stop other work on it, or ask for a little less",
         )
 
-    def _found_again(self) -> None:
-        used = self.delivery.target.precision.upper()
+    def _found_again(self, at: Sized) -> None:
+        used = at.ground.delivery.target.precision.upper()
         self.progress.say(f"widths were found for INT8, which was given up: they are found again for {used}")
 
-    def _within(self, dense: Pair, limit: float) -> _Made:
+    def _within(self, limit: float) -> _Made:
         """Find the fastest model that loses at most `limit` points on the select pictures.
 
         Candidates are recovered shortly. The last that holds is recovered fully and exported; where that file loses
         more or is no faster than the dense one, a wider one is taken, and the dense model itself in the end.
         """
-        ground, delivery, precision = self.ground, self.delivery, self.delivery.target.precision
-        cutter = ground.cutter()
-        search = DropSearch.of(ground.width_search(dense), cutter, ground.material, limit)
+        sizes = self.sizes.every
+        cutters = [one.ground.cutter() for one in sizes]
+        several = len(sizes) > 1
+        places = [
+            Place.of(cutter, one.ground.material, one.words if several else "")
+            for cutter, one in zip(cutters, sizes, strict=True)
+        ]
+        search = DropSearch(self._ladder, places, labels_of(self.ground.material.task.select), limit)
         found = search.find()
         left = [*[index for index in found.within.holding if index][: _SECOND_LOOKS - 1], 0]
         looks = 0
         while True:
             looks, rung = looks + 1, search.rung(left[0])
-            cut = cutter.cut(rung.allocation)
-            dense, compressed, bench = delivery.finish(cut.module, ground.cut_key(cut), dense)
+            at = sizes[rung.at]
+            delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
+            made = self._finish(at, cutters[rung.at].cut(rung.allocation))
             if rung.loop is not None and delivery.target.precision != precision:
-                self._found_again()
-                return self._within(dense, limit)
-            lost = search.estimate(delivery.select_logits(compressed))
-            slow = bench is not None and bench.speedup("dense", "compressed").value < 1
+                self._found_again(at)
+                return self._within(limit)
+            lost = search.estimate(delivery.select_logits(made.compressed))
+            slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if left == [0] or (lost.points <= limit and not slow):
                 self.loop, self.drops = rung.loop, found.told(lost, looks)
-                return cut, dense, compressed, bench
+                return made
             del left[0]
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")
+
+    def _ladder(self) -> Ladder:
+        """Return what `--max-drop` climbs down: of one size of pictures, or of all where they compete."""
+        if self.plan.options.input_size == "auto":
+            return self.sizes.ladder(self.progress)
+        at = len(self.sizes.every) - 1
+        ladder = self.sizes.asked.width_search().ladder()
+        return Ladder(ladder.size, lambda index: dataclasses.replace(ladder.rung(index), at=at))

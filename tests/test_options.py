@@ -35,6 +35,10 @@ class Refused:
 
 
 REFUSED = (
+    Refused({"input_size": "large"}, "--input-size: "),
+    Refused({"input_size": 16}, "--input-size 16: pixels from 32"),
+    Refused({"input_size": "auto"}, "--input-size auto needs --max-drop and --allocation latency"),
+    Refused({"input_size": 96, "latency_table": "t.json", "speedup": 2}, "--input-size and --latency-table exclude"),
     Refused({"shots": 1}, "--shots 1: at least 2"),
     Refused({"shots": "many"}, "--shots: .*integer"),
     Refused({"shots": 2.5}, "--shots: .*integer"),

@@ -104,6 +104,17 @@ FineTune = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+InputSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Let the compressed model read pictures with so many pixels on the shorter side, as in 160: less time in "
+        "every layer, less detail. auto, with --max-drop and --allocation latency: the size competes with widths. "
+        "Everything is compared with the dense model at its own size.",
+        show_default="the model's own",
+        rich_help_panel=SIZE,
+    ),
+]
 Speedup = Annotated[
     float | None,
     typer.Option(help="At least this many times as fast as the dense model, MEASURED.", rich_help_panel=SIZE),

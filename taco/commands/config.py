@@ -39,6 +39,7 @@ _EXAMPLES: Mapping[str, object] = {
     "boxes": "megadetector.json",
     "crop": False,
     "weights": "weights.safetensors",
+    "input_size": 160,
     "speedup": 1.5,
     "latency_ms": 20.0,
     "max_drop": 1.0,

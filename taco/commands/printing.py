@@ -165,6 +165,7 @@ def plan(found: Plan, config: Path | None = None) -> str:
         *_planned_pictures(found),
         f"model     {found.generalist.name}, weights from {found.generalist.weights_source}",
         *(["WARNING   random weights: every accuracy will be meaningless"] if found.generalist.random_weights else []),
+        *([f"pictures  {_input_words(found)}"] if found.resized else []),
         f"head      {options.head}{', a fine-tune tried too' if options.fine_tune else ''}",
         f"target    {found.target.name}: {found.target.description}",
         *([f"device    {found.device.name}: {found.device.board}"] if found.device else []),
@@ -180,6 +181,13 @@ def plan(found: Plan, config: Path | None = None) -> str:
         "Nothing was done (--dry-run).",
     ]
     return "\n".join(lines)
+
+
+def _input_words(found: Plan) -> str:
+    own, *others = ("x".join(map(str, one.generalist.preprocessing.input_size[1:])) for one in (found, *found.resized))
+    if found.options.input_size == "auto":
+        return f"of {', '.join([own, *others])} pixels compete; the dense model that is compared with reads {own}"
+    return f"of {others[0]} pixels; the dense model that is compared with reads {own}"
 
 
 def _planned_pictures(found: Plan) -> list[str]:
@@ -364,8 +372,9 @@ def _accuracy(report: Report) -> str:
 
 def _size(report: Report) -> str:
     dense, small = report.size.dense, report.size.compressed
+    read = f"; {dense.pictures} -> {small.pictures} pixels" if small.pictures != dense.pictures else ""
     return (
         f"{dense.bytes / 1e6:.1f} MB -> {small.bytes / 1e6:.1f} MB; "
         f"{dense.params / 1e6:.2f} M -> {small.params / 1e6:.2f} M parameters; "
-        f"{dense.macs / 1e6:.0f} M -> {small.macs / 1e6:.0f} M multiply-accumulates"
+        f"{dense.macs / 1e6:.0f} M -> {small.macs / 1e6:.0f} M multiply-accumulates{read}"
     )

@@ -108,9 +108,11 @@ def make_front(plan: Plan, how: FrontOptions, rundir: RunDir, progress: Progress
 
     Raises:
         MeasurementError: Nothing can be timed: a front shows measured times only.
-        InputError: Another model's pictures are not the same.
+        InputError: Another model's pictures are not the same, or a size of pictures is asked for.
     """
     how.check()
+    if plan.resized:
+        raise InputError("--input-size is not for `taco front` yet", "Leave it out, or use `taco export --max-drop`")
     scratch = rundir.scratch()
     ground = Groundwork(plan, rundir, progress, scratch)
     if not ground.delivery.bench.measurable:

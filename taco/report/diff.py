@@ -171,7 +171,7 @@ def _same_dense(a: Report, b: Report) -> bool:
             a.runtime == b.runtime,
             a.model.name == b.model.name,
             a.model.weights_sha256 == b.model.weights_sha256,
-            a.size.dense == b.size.dense,
+            a.size.dense.model_dump(exclude={"pictures"}) == b.size.dense.model_dump(exclude={"pictures"}),
         )
     )
 

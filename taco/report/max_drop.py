@@ -8,7 +8,7 @@ from taco.report import wording
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.page import Block, Note, Section, Table
 from taco.report.schema import Report
-from taco.report.search_schema import DropFigures, DropSearchSection
+from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial
 
 
 def max_drop_sections(report: Report) -> tuple[Section, ...]:
@@ -43,10 +43,7 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
 
 
 def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
-    rows = [
-        (f"{wording.percent(trial.kept_percent)} of the widths, {wording.counted(trial.steps, 'step')}", *_cells(trial))
-        for trial in found.trials
-    ]
+    rows = [(_candidate(trial), *_cells(trial)) for trial in found.trials]
     rows.append(("the exported file", *_cells(found.shipped)))
     one = wording.points(100 / found.select_images)
     caption = (
@@ -63,6 +60,11 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
             "the dense one, once they were exported."
         )
+
+
+def _candidate(trial: DropTrial) -> str:
+    at = f" at {trial.pictures} pixels" if trial.pictures else ""
+    return f"{wording.percent(trial.kept_percent)} of the widths{at}, {wording.counted(trial.steps, 'step')}"
 
 
 def _cells(figures: DropFigures) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ def size_section(report: Report) -> Section:
         (label, wording.amount(before), wording.amount(after), _share(after, before))
         for label, before, after in _size_rows(dense, small)
     )
+    if small.pictures != dense.pictures:
+        rows = (("pictures it reads, pixels", dense.pictures or "", small.pictures or "", ""), *rows)
     if report.sparsity is not None:
         sent = report.sparsity.packed_bytes
         rows += (("packed file to send, bytes", "\N{EN DASH}", wording.amount(sent), _share(sent, dense.bytes)),)

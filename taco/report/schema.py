@@ -78,6 +78,7 @@ class ModelSize(Frozen):
     nonzero: int
     macs: int
     bytes: int
+    pictures: str | None = Field(None, description="what it reads, height x width in pixels; null in older reports")
 
 
 class SizeSection(Frozen):

@@ -27,6 +27,7 @@ class DropTrial(DropFigures):
 
     kept_percent: float = Field(description="of all widths")
     steps: int = Field(description="of its recovery")
+    pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 
 
 class DropSearchSection(Frozen):

@@ -214,6 +214,8 @@ def _size_card(report: Report) -> Card:
     dense, small = report.size.dense, report.size.compressed
     value = f"{wording.size(dense.bytes)} {_ARROW} {wording.size(small.bytes)}"
     detail = f"MACs {wording.large(dense.macs)} {_ARROW} {wording.large(small.macs)}"
+    if small.pictures != dense.pictures:
+        detail += f"; reads {small.pictures} pixels instead of {dense.pictures}"
     if small.bytes >= dense.bytes:
         return Card("Size of the file", value, f"NOT smaller; {detail}", Tone.BAD)
     return Card("Size of the file", value, f"{wording.percent(100 * small.bytes / dense.bytes)} of it kept; {detail}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,12 @@ from torch import nn
 
 from taco.allocation.within import Within, last_within
 from taco.exporters.protocol import FloatArray
-from taco.material import Material, labels_of
+from taco.material import Material
 from taco.metrics.abstain import softmax
 from taco.metrics.accuracy import is_unequal
 from taco.metrics.drop_estimate import DropEstimate, estimate_drop
 from taco.recover import INTERRUPTED
 from taco.search.ladder import Ladder, Rung
-from taco.search.widths import WidthSearch
 from taco.specialist.specialise import predict_logits
 from taco.steps.cutting import Cutter
 
@@ -65,29 +64,40 @@ class DropFound:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Place:
+    """Where models for one size of pictures are cut, recovered and asked.
+
+    Attributes:
+        cutter: Cuts and recovers.
+        answer: Module -> (n, classes) float32 logits on the select pictures.
+        words: The size, for people; empty where there is one.
+    """
+
+    cutter: Cutter
+    answer: Callable[[nn.Module], FloatArray]
+    words: str = ""
+
+    @classmethod
+    def of(cls, cutter: Cutter, material: Material, words: str = "") -> Place:
+        """Ask about a task's select pictures."""
+        return cls(cutter, lambda module: predict_logits(module, material.batches(material.task.select)), words)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class DropSearch:
     """Everything that the search needs.
 
     Attributes:
-        search: Makes the ladder.
-        cutter: Cuts and recovers.
-        answer: Module -> (n, classes) float32 logits on the select pictures.
-        labels: (n,) int64, their classes.
+        make_ladder: Makes the ladder, when it is needed.
+        places: One for each size of pictures, the model's own first: what its dense model answers is what is lost from.
+        labels: (n,) int64, classes of the select pictures.
         limit: Points that may be lost.
     """
 
-    search: WidthSearch
-    cutter: Cutter
-    answer: Callable[[nn.Module], FloatArray]
+    make_ladder: Callable[[], Ladder]
+    places: Sequence[Place]
     labels: npt.NDArray[np.int64]
     limit: float
-
-    @classmethod
-    def of(cls, search: WidthSearch, cutter: Cutter, material: Material, limit: float) -> DropSearch:
-        """Judge on a task's select pictures."""
-        select = material.task.select
-        labels = labels_of(select)
-        return cls(search, cutter, lambda module: predict_logits(module, material.batches(select)), labels, limit)
 
     def find(self) -> DropFound:
         """Bisect the ladder.
@@ -115,20 +125,23 @@ class DropSearch:
 
     @functools.cached_property
     def _ladder(self) -> Ladder:
-        return self.search.ladder()
+        return self.make_ladder()
 
     @functools.cached_property
     def _dense(self) -> npt.NDArray[np.float64]:
-        return softmax(self.answer(self.cutter.recovery.specialist))
+        own = self.places[0]
+        return softmax(own.answer(own.cutter.recovery.specialist))
 
     def _trial(self, index: int) -> dict[str, Any]:
-        allocation, recovery = self.rung(index).allocation, self.cutter.recovery
+        rung = self.rung(index)
+        allocation, place = rung.allocation, self.places[rung.at]
+        cutter, recovery = place.cutter, place.cutter.recovery
 
         def compute() -> dict[str, Any]:
-            cut = self.cutter.cut(allocation, SHORT)
+            cut = cutter.cut(allocation, SHORT)
             if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                 raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
-            found = self.estimate(self.answer(cut.module))
+            found = self.estimate(place.answer(cut.module))
             return {"steps": cut.recovered.steps if cut.recovered else 0, **as_json(found)}
 
         depends = {
@@ -136,16 +149,17 @@ class DropSearch:
             "widths": dict(allocation.widths),
             "minutes": SHORT * recovery.minutes,
             "seed": recovery.options.seed,
-            "in_order": self.cutter.starter.in_order,
+            "in_order": cutter.starter.in_order,
         }
         found = recovery.store.rundir.json_step("trial-drop", depends, compute)
-        channels = {n: s.unit.width for n, s in self.cutter.solutions.items() if s.unit.kind != "block"}
+        channels = {n: s.unit.width for n, s in cutter.solutions.items() if s.unit.kind != "block"}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         log.info(
-            "%.0f %% of the widths: %.2f points lost on %d select pictures (right answers %.2f, probability %.2f)",
-            *(share, found["points"], len(self.labels), found["counted"], found["by_probability"]),
+            "%.0f %% of the widths%s: %.2f points lost on %d select pictures (right answers %.2f, probability %.2f)",
+            *(share, f" at {place.words}" if place.words else ""),
+            *(found["points"], len(self.labels), found["counted"], found["by_probability"]),
         )
-        return {"kept_percent": share, **found}
+        return {"kept_percent": share, "pictures": place.words or None, **found}
 
 
 def as_json(found: DropEstimate) -> dict[str, float]:

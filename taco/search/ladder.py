@@ -16,10 +16,12 @@ class Rung:
     Attributes:
         allocation: The widths.
         loop: What the report tells of how the device decided them; None where it did not.
+        at: Which of the run's sizes of pictures it is for, see `taco.steps.sizes.Sizes.every`.
     """
 
     allocation: Allocation
     loop: Mapping[str, Any] | None = None
+    at: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,22 +79,39 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
         if choice.widths != choices[-1].widths:
             choices.append(choice)
             times.append(float(table_ms) * (1 + 1e-9))
-    shared: dict[str, Any] = {
-        "budget_ms": None,
-        "rounds": [],
-        "limits": [],
-        "profile": profile_as_json(offered.table, space.options),
-        "currency": dataclasses.asdict(offered.chosen),
-    }
 
     @functools.cache
     def rung(index: int) -> Rung:
-        none = {"offered": {name: offered.probed.dropped[name] for name in space.drops}, "taken": []}
-        settled = Settled(choices[0], None, none if space.drops else None)
-        if index:
-            settled = settle(loop, offered, times[index], progress)
-        told = {"blocks": settled.blocks, "search": loop.told(settled.sought)}
-        levels = levels_as_json(space, settled.choice)
-        return Rung(allocation_of(loop.searcher, settled.choice), {**shared, **told, "allocation": levels})
+        settled = settle(loop, offered, times[index], progress) if index else top(offered)
+        return rung_of(loop, offered, settled)
 
     return Ladder(len(choices), rung)
+
+
+def top(offered: Offered) -> Settled:
+    """Return the dense model, from which nothing is left out."""
+    drops = offered.space.drops
+    none = {"offered": {name: offered.probed.dropped[name] for name in drops}, "taken": []}
+    return Settled(dense(offered.space.options), None, none if drops else None)
+
+
+def rung_of(loop: LatencySearcher, offered: Offered, settled: Settled, at: int = 0) -> Rung:
+    """Return a step of a ladder with what the report tells of it.
+
+    Args:
+        loop: Knows the units.
+        offered: What could be chosen.
+        settled: What was.
+        at: See `Rung`.
+    """
+    told = {
+        "budget_ms": None,
+        "rounds": [],
+        "limits": [],
+        "profile": profile_as_json(offered.table, offered.space.options),
+        "currency": dataclasses.asdict(offered.chosen),
+        "blocks": settled.blocks,
+        "search": loop.told(settled.sought),
+        "allocation": levels_as_json(offered.space, settled.choice),
+    }
+    return Rung(allocation_of(loop.searcher, settled.choice), told, at)

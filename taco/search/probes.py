@@ -113,12 +113,12 @@ class Prober:
 
         That is before any recovery but the refit behind blocks that are left out.
         """
-        return divergence(self._dense, self.answer(self._cut(widths)))
+        return divergence(self._dense, self.answer(self.cut(widths)))
 
     def right(self, widths: Mapping[str, int]) -> tuple[int, int]:
         """Return how many pictures the dense model names right, and how many a cut one does before any recovery."""
         dense, cut = (
-            int((logits.argmax(1) == self.labels).sum()) for logits in (self._dense, self.answer(self._cut(widths)))
+            int((logits.argmax(1) == self.labels).sum()) for logits in (self._dense, self.answer(self.cut(widths)))
         )
         return dense, cut
 
@@ -126,7 +126,8 @@ class Prober:
     def _dense(self) -> FloatArray:
         return self.answer(self.model)
 
-    def _cut(self, widths: Mapping[str, int]) -> nn.Module:
+    def cut(self, widths: Mapping[str, int]) -> nn.Module:
+        """Return the dense specialist cut to some widths, before any recovery but the refit behind lost blocks."""
         smaller = stitch(self.model, self.solutions, widths)
         if all(widths.get(block, 1) for block in self.blocks):
             return smaller

@@ -21,7 +21,7 @@ from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
-from taco.search.budget import decide_allocation
+from taco.search.budget import Budget, decide_allocation
 from taco.search.probes import Prober
 from taco.search.profile_job import cells_bench, limit_s, most_rounds_of
 from taco.search.profiling import Profiler
@@ -48,13 +48,16 @@ class Groundwork:
         rundir: The locked output folder.
         progress: Told about every step.
         scratch: For files that need not survive.
+        like: The same for pictures of another size, whose division into shots and evaluation is taken over.
     """
 
-    def __init__(self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path) -> None:
+    def __init__(
+        self, plan: Plan, rundir: RunDir, progress: Progress, scratch: Path, like: Groundwork | None = None
+    ) -> None:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options, self.store = plan.options, Store(rundir)
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
-        self.material: Material = self._read()
+        self.material: Material = self._read(like)
         self.delivery = Delivery(
             exporter=plan.exporter,
             target=plan.target,
@@ -89,11 +92,12 @@ class Groundwork:
         solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
         return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
 
-    def width_search(self, dense: Pair) -> WidthSearch:
+    def width_search(self, dense: Pair, budget: Budget | None = None) -> WidthSearch:
         """Return what finds widths, in the precision that is used now.
 
         Args:
             dense: The dense specialist's files in that precision.
+            budget: What is asked of widths; None is the plan's own.
         """
         bench, module = self.delivery.bench, self.specialist.module
         searcher = Searcher(
@@ -130,7 +134,7 @@ class Groundwork:
             depends_on=self.keys.after_head(**self.pictures.key),
             batches=functools.partial(self.pictures.some, PROBED),
         )
-        return WidthSearch(searcher, profiler, prober, self.plan.budget, self.options, self.progress)
+        return WidthSearch(searcher, profiler, prober, budget or self.plan.budget, self.options, self.progress)
 
     def cutter(self) -> Cutter:
         """Return what cuts to widths and recovers."""
@@ -172,7 +176,7 @@ class Groundwork:
         """(channels, height, width) of a picture."""
         return self.plan.generalist.preprocessing.input_size
 
-    def _read(self) -> Material:
+    def _read(self, like: Groundwork | None) -> Material:
         listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
 
         def read(path: Path) -> Any:
@@ -187,7 +191,8 @@ class Groundwork:
                 return PictureBank.read(listings.views, preprocessing, BankOptions(path, progress=tell)).index()
 
         file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
-        return divide(listings, PictureBank.open(file, index, preprocessing), self.options)
+        bank = PictureBank.open(file, index, preprocessing)
+        return divide(listings, bank, self.options) if like is None else Material(like.material.task, bank)
 
     def _read_frames(self) -> Unlabelled:
         frames = self.plan.frames

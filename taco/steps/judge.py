@@ -69,11 +69,13 @@ class Stages:
 
     Attributes:
         dense: The dense specialist.
+        seen: The pictures as the dense specialist reads them.
         stitched: The compressed model before anything was repaired.
         compressed: The compressed model.
     """
 
     dense: nn.Module
+    seen: Material
     stitched: nn.Module
     compressed: nn.Module
 
@@ -124,7 +126,7 @@ def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
     chosen_on = got if pictures == select else shipped.logits(material, select)
     return Judgement(
         labels=labels_of(pictures),
-        dense=predict_logits(stages.dense, material.batches(pictures)).argmax(1),
+        dense=predict_logits(stages.dense, stages.seen.batches(pictures)).argmax(1),
         stitched=predict_logits(stages.stitched, material.batches(pictures)).argmax(1),
         compressed=expected.argmax(1),
         exported=got.argmax(1),

@@ -67,8 +67,10 @@ def make_report(
         runtime=_runtime(done),
         accuracy=accuracy_section(done),
         size=schema.SizeSection(
-            dense=_size(done, done.specialist.module, done.dense.shipped.size_bytes),
-            compressed=_size(done, done.cut.module, done.compressed.shipped.size_bytes),
+            dense=_size(done.native.module, done.native.reads, done.dense.shipped.size_bytes),
+            compressed=_size(
+                done.cut.module, plan.generalist.preprocessing.input_size, done.compressed.shipped.size_bytes
+            ),
         ),
         chosen_by=plan.budget.words,
         width_ratio=done.cut.ratio,
@@ -187,9 +189,11 @@ def _runtime(done: Finished) -> schema.RuntimeSection:
     )
 
 
-def _size(done: Finished, module: Any, size_bytes: int) -> schema.ModelSize:
-    size = measure_size(module, done.plan.generalist.preprocessing.input_size)
-    return schema.ModelSize(params=size.params, nonzero=size.nonzero, macs=size.macs, bytes=size_bytes)
+def _size(module: Any, reads: tuple[int, int, int], size_bytes: int) -> schema.ModelSize:
+    size, pictures = measure_size(module, reads), f"{reads[1]}x{reads[2]}"
+    return schema.ModelSize(
+        params=size.params, nonzero=size.nonzero, macs=size.macs, bytes=size_bytes, pictures=pictures
+    )
 
 
 def _latencies(done: Finished) -> schema.LatencySection | None:
@@ -295,6 +299,14 @@ def _warnings(done: Finished, units: int) -> list[str]:
 def _nothing_held(done: Finished, drops: DropSearchSection) -> str:
     if done.cut.ratio < 1:
         return ""
+    reads = done.plan.generalist.preprocessing.input_size
+    if reads != done.native.reads:
+        if drops.shipped.points <= drops.asked_points:
+            return ""
+        return (
+            f"pictures of {reads[1]}x{reads[2]} pixels alone cost more than {drops.asked_points:g} points: no channel "
+            "was taken away. Ask for a larger --input-size"
+        )
     return (
         f"no smaller model loses at most {drops.asked_points:g} points on the select pictures: the dense one was kept"
     )

@@ -1,0 +1,110 @@
+"""The ladder of `--max-drop` where sizes of pictures compete: for every time, the size and the widths that harm least.
+
+A smaller picture takes time from every layer and detail from all of them; narrower widths take channels. Both are put
+on one scale by what was measured: milliseconds of whole models, and how far the answers on the select pictures then lie
+from those of the dense model for pictures of its own size, before recovery.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from taco.exporters.mixed import divergence
+from taco.exporters.protocol import FloatArray
+from taco.latency.levels import Choice, dense, fastest
+from taco.latency.rounds import Known
+from taco.latency.wholes import known_wholes
+from taco.progress import Progress
+from taco.search.ladder import Ladder, Rung
+from taco.search.latency_ladder import Settled, rung_of, settle, top
+from taco.search.latency_search import LatencySearcher, Offered
+from taco.search.unit_losses import allocation_of
+
+log = logging.getLogger(__name__)
+
+#: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times.
+_RUNGS = 48
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SizeLoop:
+    """What may be chosen at one size of pictures.
+
+    Attributes:
+        words: The size, for people.
+        loop: Knows the units, their times and their losses.
+        offered: The levels.
+        whole_ms: What the dense model for this size takes.
+        reference: (n, classes) logits of the dense model for its own size, on the prober's pictures.
+    """
+
+    words: str
+    loop: LatencySearcher
+    offered: Offered
+    whole_ms: float
+    reference: FloatArray
+
+    @functools.cached_property
+    def known(self) -> Known:
+        """What whole models tell of the table's milliseconds."""
+        return known_wholes(self.offered.table, self.offered.space.options, self.whole_ms)
+
+    @functools.cached_property
+    def quickest(self) -> Choice:
+        """The fastest levels."""
+        return fastest(self.offered.space.options, self.offered.space.drops)
+
+    @property
+    def quickest_ms(self) -> float:
+        """What they take, as a whole model."""
+        return self.known.line(0.0).predict(self.quickest.table_ms)
+
+    def settle(self, whole_ms: float, progress: Progress) -> Settled | None:
+        """Return the levels for a time of the whole model; None where none is as fast."""
+        if whole_ms >= self.whole_ms:
+            return top(self.offered)
+        if whole_ms < self.quickest_ms:
+            return None
+        table_ms = max(self.known.line(whole_ms).invert(whole_ms), self.quickest.table_ms)
+        dense_ms = dense(self.offered.space.options).table_ms
+        return settle(self.loop, self.offered, min(table_ms, dense_ms) * (1 + 1e-9), progress)
+
+    def harm(self, choice: Choice) -> float:
+        """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored."""
+        prober, rundir = self.loop.prober, self.loop.searcher.rundir
+        widths = allocation_of(self.loop.searcher, choice).widths
+
+        def compute() -> float:
+            return divergence(self.reference, prober.answer(prober.cut(widths)))
+
+        return float(rundir.json_step("size-harm", {**prober.key, "widths": dict(widths)}, compute))
+
+
+def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
+    """Return the best choices over all sizes from the dense model down to the fastest of all.
+
+    Args:
+        sizes: The model's own size first.
+        progress: Told about a search of whole models.
+    """
+    own = sizes[0]
+    quickest_ms = min(one.quickest_ms for one in sizes)
+    times = [*np.geomspace(own.whole_ms, quickest_ms, _RUNGS)[:-1].tolist(), quickest_ms]
+
+    @functools.cache
+    def rung(index: int) -> Rung:
+        if index == 0:
+            return rung_of(own.loop, own.offered, top(own.offered))
+        found = [(at, one, one.settle(times[index], progress)) for at, one in enumerate(sizes)]
+        judged = [(one.harm(settled.choice), at, settled) for at, one, settled in found if settled is not None]
+        told = ", ".join(f"{sizes[at].words} {harm:.3f}" for harm, at, _ in judged)
+        log.info("for %.3g ms, the answers change by (nats, before recovery): %s", times[index], told)
+        _, at, settled = min(judged, key=lambda one: one[:2])
+        return rung_of(sizes[at].loop, sizes[at].offered, settled, at)
+
+    return Ladder(len(times), rung)

@@ -1,0 +1,194 @@
+"""`--input-size`: the compressed model reads smaller pictures, and is compared with the dense model at its own size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from test_pipeline import hashes
+from tiny_run import options, steps_of
+
+from taco import api
+from taco.errors import InputError
+from taco.model import load_generalist
+from taco.progress import SilentProgress
+from taco.search import size_ladder as module
+from taco.search.budget import Budget
+from taco.search.size_ladder import size_ladder
+from taco.steps import sizes
+from taco.steps.sizes import Sized
+
+OWN, SMALLER = "160x160", "96x96"
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_resnet"])
+def test_a_model_at_another_size_answers_there_and_leaves_the_first_as_it_was(name: str) -> None:
+    own = load_generalist(name, random_weights=True)
+    before = own.module(torch.zeros(1, *own.preprocessing.input_size))
+    other = own.at(96)
+    assert other.preprocessing == own.preprocessing._replace(input_size=(3, 96, 96))
+    assert other.module(torch.zeros(1, 3, 96, 96)).shape == before.shape
+    assert torch.equal(own.module(torch.zeros(1, *own.preprocessing.input_size)), before)
+
+
+def test_a_model_that_reads_its_own_size_only_is_refused() -> None:
+    with pytest.raises(InputError, match="mixer_s32_224 cannot read pictures of 160x160 pixels: "):
+        load_generalist("mixer_s32_224", random_weights=True).at(160)
+
+
+@pytest.fixture(scope="module")
+def small(pi_site: Path, pi_run: api.ExportResult, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    out = tmp_path_factory.mktemp("input-size") / "out"
+    return api.export(options(pi_site, steps_of(pi_run, out), macs=0.2, input_size=96))
+
+
+def test_the_bundle_reads_smaller_pictures_and_the_report_compares_with_the_own_size(
+    small: api.ExportResult, pi_run: api.ExportResult
+) -> None:
+    size, report = small.report.size, small.report
+    assert (size.dense.pictures, size.compressed.pictures) == (OWN, SMALLER)
+    assert size.dense.macs == pi_run.report.size.dense.macs
+    assert report.accuracy.dense == pi_run.report.accuracy.dense, "of the dense model at its own size"
+    assert report.task == pi_run.report.task, "the same pictures, divided alike"
+    assert json.loads((small.folder / "preprocessing.json").read_text())["input_size"] == [3, 96, 96]
+    shape = onnx.load(small.folder / "model.onnx").graph.input[0].type.tensor_type.shape
+    assert [d.dim_value for d in shape.dim] == [1, 3, 96, 96]
+    page = (small.folder / "report.html").read_text()
+    assert f"reads {SMALLER} pixels instead of {OWN}" in page
+    assert "pictures it reads, pixels" in page
+    assert all(gate.passed is not False for gate in api.verify(small.folder))
+
+
+def test_widths_are_asked_only_for_what_the_size_leaves(small: api.ExportResult, pi_site: Path, tmp_path: Path) -> None:
+    size = small.report.size
+    assert small.report.width_ratio < 1
+    assert 0.1 < size.compressed.macs / size.dense.macs <= 0.2, "of what the dense model does at its own size"
+    enough = api.export(options(pi_site, steps_of(small, tmp_path / "out"), macs=0.6, input_size=96)).report
+    assert enough.width_ratio == 1.0, "0.36 of the arithmetic is left without any cut"
+    assert enough.size.compressed.macs < 0.4 * enough.size.dense.macs
+
+
+def test_the_own_size_asked_for_is_the_usual_run(pi_site: Path, pi_run: api.ExportResult, tmp_path: Path) -> None:
+    again = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), input_size=160))
+    assert hashes(again.folder)["model.onnx"] == hashes(pi_run.folder)["model.onnx"]
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(
+    small: api.ExportResult, pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = steps_of(pi_run, tmp_path / "out")
+    asked = options(pi_site, out, macs=0.2, input_size=96)
+    with monkeypatch.context() as patch:
+        patch.setattr("taco.pipeline.Stages", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            api.export(asked)
+    assert hashes(api.export(asked).folder) == hashes(small.folder)
+
+
+def test_points_are_lost_from_the_dense_model_at_its_own_size(
+    pi_site: Path, small: api.ExportResult, tmp_path: Path
+) -> None:
+    report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=60.0, input_size=96)).report
+    assert report.max_drop is not None
+    assert {trial.pictures for trial in report.max_drop.trials} == {SMALLER}
+    assert report.size.compressed.pictures == SMALLER
+
+
+def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.ExportResult, tmp_path: Path) -> None:
+    from test_max_drop import estimated
+
+    from taco.search.drop_search import DropSearch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DropSearch, "estimate", lambda *_: estimated(9.0))
+        report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=1.0, input_size=96)).report
+    assert report.width_ratio == 1.0
+    assert any("pictures of 96x96 pixels alone cost more than 1 points" in warning for warning in report.warnings)
+
+
+def test_engines_and_fronts_do_not_take_another_size(pi_site: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--input-size is not for jetson-orin yet"):
+        api.make_plan(options(pi_site, tmp_path / "out", target="jetson-orin", input_size=96))
+    asked = options(pi_site, tmp_path / "front", target="host-cpu", input_size=96, max_drop=1.0)
+    with pytest.raises(InputError, match="--input-size is not for `taco front` yet"):
+        api.front(asked, api.FrontOptions((1.5,), (), 1.0))
+
+
+@dataclasses.dataclass
+class One:
+    """A stand-in for one size in a ladder: what is fast enough at a time, and what that harms."""
+
+    words: str
+    whole_ms: float
+    quickest_ms: float
+    harm_at: Any
+
+    loop = offered = None
+
+    def settle(self, whole_ms: float, _progress: Any) -> Any:
+        return Settled(min(whole_ms, self.whole_ms)) if whole_ms >= self.quickest_ms else None
+
+    def harm(self, choice: float) -> float:
+        return float(self.harm_at(choice))
+
+
+@dataclasses.dataclass
+class Settled:
+    choice: float
+
+
+def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cutting the large one soon harms more than the smaller picture does, and only that one is fast enough."""
+    monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
+    monkeypatch.setattr(module, "rung_of", lambda _loop, _offered, settled, at=0: (at, settled.choice))
+    large: Any = One("large", 10.0, 4.0, lambda ms: 10.0 - ms)
+    little: Any = One("little", 5.0, 2.0, lambda ms: 3.0 + 2 * (5.0 - ms))
+    ladder = size_ladder([large, little], SilentProgress())
+    rungs: list[Any] = [ladder.rung(index) for index in range(ladder.size)]
+    assert rungs[0] == (0, 10.0)
+    assert rungs[-1] == (1, 2.0), "only the smaller picture is as fast"
+    ms = [choice for _, choice in rungs]
+    assert ms == sorted(ms, reverse=True)
+    assert {at for at, _ in rungs} == {0, 1}
+    for at, choice in rungs[1:]:
+        others = [one.harm(min(choice, one.whole_ms)) for one in (large, little) if choice >= one.quickest_ms]
+        assert (large, little)[at].harm(choice) == min(others)
+
+
+def test_widths_are_asked_for_what_is_left_of_a_budget() -> None:
+    """Half of the time is gone by the size alone, and a third of the arithmetic."""
+
+    def left(budget: Budget) -> Sized:
+        own: Any = SimpleNamespace(plan=SimpleNamespace(budget=budget), macs=90)
+        other: Any = SimpleNamespace(macs=60)
+        return Sized(other, other, sizes._left(own, other, 2.0), 2.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "_macs", lambda ground: ground.macs)
+        timed = left(Budget(3.0, None))
+        assert timed.budget.speedup == 1.5
+        assert timed.whole(timed.budget.speedup) == 3.0
+        assert left(Budget(None, 0.5)).budget.macs == 0.75
+        assert left(Budget(None, 0.9)).budget.macs == 1.0
+        assert left(Budget(None, None, latency_ms=4.0)).budget.latency_ms == 4.0
+
+
+@pytest.mark.slow
+def test_sizes_compete_with_widths_by_measured_time_and_loss(pi_site: Path, tmp_path: Path) -> None:
+    asked = options(
+        pi_site, tmp_path / "out", target="host-cpu", max_drop=60.0, allocation="latency", input_size="auto"
+    )
+    run = api.export(asked)
+    found = run.report.max_drop
+    assert found is not None
+    assert {trial.pictures for trial in found.trials} <= {OWN, "128x128", SMALLER}
+    assert run.report.size.dense.pictures == OWN
+    assert run.report.speedup is not None
+    assert run.report.speedup > 1
+    assert api.export(asked).already_done
