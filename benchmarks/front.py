@@ -180,13 +180,18 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
         over = [_several([c["over_fp32"] for c in cells]), _several([c["over_int8"] for c in cells if c["over_int8"]])]
         tools = "/".join(sorted({c["best_int8"] for c in cells if c["best_int8"]}))
         ms = ", ".join(f"{c['ms']['small']:.2f}" for c in cells)
-        kept = ", ".join(f"{c.get('reads') or 'own size'}, {100 * c['kept']:.0f} %" for c in cells)
+        kept = ", ".join(_kept(c) for c in cells)
         minutes = ", ".join(f"{c['seconds'] / 60:.0f}{' (resumed)' if c.get('resumed') else ''}" for c in cells)
         mean = statistics.mean(c["drop"] for c in cells)
         yield (
             f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "
             f"{ms} | {kept} | {minutes} |"
         )
+
+
+def _kept(cell: Found) -> str:
+    share = f"{100 * cell['kept']:.0f} %" if "kept" in cell else "-"
+    return f"{cell.get('reads') or 'own size'}, {share}"
 
 
 def _several(ratios: Sequence[Mapping[str, float]]) -> str:

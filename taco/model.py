@@ -68,7 +68,7 @@ class Generalist:
                     module.set_input_size(img_size=size[1:])  # type: ignore[operator]
                 module(torch.zeros(1, *size))
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
-            why = str(error).splitlines()[0].rstrip(".")
+            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise InputError(
                 f"{self.name} cannot read pictures of {size[1]}x{size[2]} pixels: {why}",
                 f"Its own size is {height}x{width}: leave --input-size out, or try a multiple of 32",

@@ -259,6 +259,10 @@ def _input_size_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
             size is None or options.latency_table is None,
             "--input-size and --latency-table exclude each other: what a smaller input gains must be measured",
         ),
+        (
+            size is None or not options.sparse,
+            "--input-size and --sparsity exclude each other: zeros are for the size of the file, and widths stay",
+        ),
     )
 
 

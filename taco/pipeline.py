@@ -221,7 +221,7 @@ class _Job:
         """Take channels away until the budget is met."""
         if self.plan.widths is not None:
             return self._realise(at, Found.given(self.plan.widths, self.plan.units))
-        return self._realise(at, at.width_search().find())
+        return self._realise(at, at.find_widths())
 
     def _realise(self, at: Sized, found: Found) -> _Made:
         """Stitch, recover, export and time; if a final measurement falls short, take the next narrower widths."""
@@ -236,7 +236,7 @@ class _Job:
                 return self._narrow(at)
             check_size(self.plan.budget.limits, made.compressed.shipped.size_bytes)
             reached = made.bench.speedup("dense", "compressed").value if made.bench else None
-            if asked is None or reached is None or reached >= asked or asked <= 1:
+            if asked is None or reached is None or reached >= asked or (asked <= 1 and at is self.sizes.own):
                 self.loop = found.loop(number)
                 return made
             best = max(best, reached)
@@ -257,21 +257,18 @@ class _Job:
         more or is no faster than the dense one, a wider one is taken, and the dense model itself in the end.
         """
         sizes = self.sizes.every
-        cutters = [one.ground.cutter() for one in sizes]
         several = len(sizes) > 1
-        places = [
-            Place.of(cutter, one.ground.material, one.words if several else "")
-            for cutter, one in zip(cutters, sizes, strict=True)
-        ]
-        search = DropSearch(self._ladder, places, labels_of(self.ground.material.task.select), limit)
+        places = [Place.of(one.ground.cutter, one.ground.material, one.words if several else "") for one in sizes]
+        labels = labels_of(self.ground.material.task.select)
+        search = DropSearch(self._ladder, places, self.ground.specialist.module, labels, limit)
         found = search.find()
-        left = [*[index for index in found.within.holding if index][: _SECOND_LOOKS - 1], 0]
+        left = [*search.distinct(index for index in found.within.holding if index)[: _SECOND_LOOKS - 1], 0]
         looks = 0
         while True:
             looks, rung = looks + 1, search.rung(left[0])
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
-            made = self._finish(at, cutters[rung.at].cut(rung.allocation))
+            made = self._finish(at, places[rung.at].cutter.cut(rung.allocation))
             if rung.loop is not None and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)

@@ -48,6 +48,7 @@ head = "fit"
 fine-tune = true
 unlabelled = "frames"
 blank-recall = 60
+input-size = "auto"
 speedup = 2
 latency-ms = 20
 max-drop = 1
@@ -412,3 +413,18 @@ def test_a_path_that_is_no_text_cannot_be_dumped() -> None:
 def test_every_flag_without_a_value_has_an_example() -> None:
     unset = {field for field, info in ExportOptions.model_fields.items() if info.default is None} | {"task"}
     assert set(config._EXAMPLES) == unset
+
+
+def test_a_size_of_pictures_gives_way_to_what_excludes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes compete for --max-drop alone, and a table from elsewhere knows one size."""
+
+    def stored(size: object, budget: dict[str, object]) -> None:
+        own = {"task": "/photos", "target": "host-cpu", "input_size": size, "allocation": "latency", **budget}
+        monkeypatch.setattr("taco.commands.request.stored_request", lambda _run: own)
+
+    stored("auto", {"max_drop": 1.0})
+    assert make_request({"from_run": "runs/a"}).values["input_size"] == "auto"
+    assert "input_size" not in make_request({"from_run": "runs/a", "speedup": 2.0}).values
+    stored(96, {"speedup": 2.0})
+    assert make_request({"from_run": "runs/a", "speedup": 3.0}).values["input_size"] == 96
+    assert "input_size" not in make_request({"from_run": "runs/a", "latency_table": "t.json"}).values

@@ -15,14 +15,17 @@ from test_pipeline import hashes
 from tiny_run import options, steps_of
 
 from taco import api
-from taco.errors import InputError
+from taco.allocate import Allocation
+from taco.errors import BudgetInfeasibleError, InputError
 from taco.model import load_generalist
 from taco.progress import SilentProgress
 from taco.search import size_ladder as module
 from taco.search.budget import Budget
+from taco.search.drop_search import DropSearch
+from taco.search.ladder import Ladder, Rung
 from taco.search.size_ladder import size_ladder
-from taco.steps import sizes
-from taco.steps.sizes import Sized
+from taco.steps.plan import input_sizes
+from taco.steps.sizes import Sized, Sizes
 
 OWN, SMALLER = "160x160", "96x96"
 
@@ -40,6 +43,15 @@ def test_a_model_at_another_size_answers_there_and_leaves_the_first_as_it_was(na
 def test_a_model_that_reads_its_own_size_only_is_refused() -> None:
     with pytest.raises(InputError, match="mixer_s32_224 cannot read pictures of 160x160 pixels: "):
         load_generalist("mixer_s32_224", random_weights=True).at(160)
+
+
+@pytest.mark.parametrize(
+    ("own", "tried"), [(224, (192, 160)), (260, (224, 192)), (384, (320, 288)), (160, (128,)), (48, (32,)), (32, ())]
+)
+def test_sizes_that_compete_are_smaller_and_each_is_there_once(own: int, tried: tuple[int, ...]) -> None:
+    generalist: Any = SimpleNamespace(preprocessing=SimpleNamespace(input_size=(3, own, own + 64)))
+    asked: Any = SimpleNamespace(input_size="auto")
+    assert input_sizes(asked, generalist) == tried
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +115,6 @@ def test_points_are_lost_from_the_dense_model_at_its_own_size(
 def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.ExportResult, tmp_path: Path) -> None:
     from test_max_drop import estimated
 
-    from taco.search.drop_search import DropSearch
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DropSearch, "estimate", lambda *_: estimated(9.0))
         report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=1.0, input_size=96)).report
@@ -161,22 +171,75 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
         assert (large, little)[at].harm(choice) == min(others)
 
 
+def sized(budget: Budget, gain: float = 2.0, macs: int = 60) -> Sized:
+    """A size whose dense model takes half of the time and two thirds of the arithmetic of the own size's."""
+
+    class Known(Sized):
+        gain = property(lambda self: 1.0 if self.own is None else gain)  # type: ignore[assignment]
+        macs = property(lambda self: 90 if self.own is None else macs)  # type: ignore[assignment]
+
+    ground: Any = SimpleNamespace(plan=SimpleNamespace(budget=budget), input_size=(3, 96, 96))
+    dense: Any = None
+    return Known(ground, dense, Known(ground, dense))
+
+
 def test_widths_are_asked_for_what_is_left_of_a_budget() -> None:
-    """Half of the time is gone by the size alone, and a third of the arithmetic."""
+    timed = sized(Budget(3.0, None))
+    assert timed.budget.speedup == 1.5
+    assert timed.whole(timed.budget.speedup) == 3.0
+    assert timed.whole(None) is None
+    assert sized(Budget(None, 0.5)).budget.macs == 0.75
+    assert sized(Budget(None, 0.9)).budget.macs == 1.0
+    assert sized(Budget(None, 1.0), macs=180).budget.macs == 1.0, "nothing is to be cut, however large the picture"
+    assert sized(Budget(None, None, latency_ms=4.0)).budget.latency_ms == 4.0
 
-    def left(budget: Budget) -> Sized:
-        own: Any = SimpleNamespace(plan=SimpleNamespace(budget=budget), macs=90)
-        other: Any = SimpleNamespace(macs=60)
-        return Sized(other, other, sizes._left(own, other, 2.0), 2.0)
 
+def test_a_budget_that_widths_cannot_reach_is_told_from_the_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(_: Any) -> None:
+        raise BudgetInfeasibleError("3 times cannot be reached", "Ask for --speedup 2")
+
+    monkeypatch.setattr(Sized, "width_search", lambda _: SimpleNamespace(find=lambda: find(0)))
+    with pytest.raises(BudgetInfeasibleError) as caught:
+        sized(Budget(6.0, None)).find_widths()
+    assert "pixels are 2 times as fast, and of widths there: 3 times cannot be reached" in str(caught.value)
+    assert "Counted from the dense model for 96x96 pixels: ask for --speedup 2" in str(caught.value)
+    own = sized(Budget(6.0, None)).own
+    assert own is not None
+    with pytest.raises(BudgetInfeasibleError, match=r"^3 times cannot be reached"):
+        own.find_widths()
+
+
+def test_what_one_size_gives_up_all_do() -> None:
+    """Else models of two precisions would be compared, and a precision's gain told as that of widths."""
+
+    def ground(name: str, given_up: str | None, resized: tuple[Any, ...] = ()) -> Any:
+        pair = SimpleNamespace(plain=f"{name} in floats")
+        delivery = SimpleNamespace(target="fp32" if given_up else "int8", given_up=given_up)
+        return SimpleNamespace(dense=pair, delivery=delivery, plan=SimpleNamespace(resized=resized))
+
+    small = ground("small", "slower there")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sizes, "_macs", lambda ground: ground.macs)
-        timed = left(Budget(3.0, None))
-        assert timed.budget.speedup == 1.5
-        assert timed.whole(timed.budget.speedup) == 3.0
-        assert left(Budget(None, 0.5)).budget.macs == 0.75
-        assert left(Budget(None, 0.9)).budget.macs == 1.0
-        assert left(Budget(None, None, latency_ms=4.0)).budget.latency_ms == 4.0
+        patch.setattr(Sizes, "_other", lambda self, *_: Sized(small, small.dense, self.own))
+        found = Sizes(ground("own", None, (0,)))
+    assert [one.dense for one in found.every] == ["own in floats", "small in floats"]
+    assert {one.ground.delivery.target for one in found.every} == {"fp32"}
+    assert {one.ground.delivery.given_up for one in found.every} == {"slower there"}
+
+
+def test_a_second_look_is_at_another_model() -> None:
+    rungs = [Rung(Allocation(1.0, {"a": 8 - max(0, index - 2)}), None, index % 5 // 4) for index in range(5)]
+    unused: Any = None
+    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, unused, 1.0)
+    assert search.distinct([4, 2, 1, 0]) == [4, 2]
+
+
+@pytest.mark.slow
+def test_a_speed_up_is_measured_over_the_own_size(pi_site: Path, tmp_path: Path) -> None:
+    report = api.export(options(pi_site, tmp_path / "out", target="host-cpu", speedup=1.3, input_size=96)).report
+    assert report.speedup_asked == 1.3
+    assert report.speedup is not None
+    assert report.speedup >= 1.3
+    assert (report.size.dense.pictures, report.size.compressed.pictures) == (OWN, SMALLER)
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ class Refused:
 REFUSED = (
     Refused({"input_size": "large"}, "--input-size: "),
     Refused({"input_size": 16}, "--input-size 16: pixels from 32"),
+    Refused({"input_size": 96, "sparsity": 0.9}, "--input-size and --sparsity exclude each other"),
     Refused({"input_size": "auto"}, "--input-size auto needs --max-drop and --allocation latency"),
     Refused({"input_size": 96, "latency_table": "t.json", "speedup": 2}, "--input-size and --latency-table exclude"),
     Refused({"shots": 1}, "--shots 1: at least 2"),

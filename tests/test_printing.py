@@ -95,6 +95,7 @@ def plan(*, evaluation: bool = False, **options: object) -> str:
     pictures = tuple(LabelledPicture(Path(f"/p/{n}.jpg"), n % 2) for n in range(6))
     task = Listing("site", ("fox", "hare"), pictures, skipped=(Skipped(Path("/p/x.jpg"), "two species"),))
     found = SimpleNamespace(
+        resized=(),
         options=make_options({"task": "site", "target": "host-cpu", "out": "runs/a", **options}),
         budget=Budget(1.5, None),
         units=SimpleNamespace(within_blocks=[SimpleNamespace(width=96, kind="inner")], dense=[]),

@@ -188,15 +188,22 @@ class _Kind:
     Attributes:
         base: Path, str, bool, int, float, or tuple for names.
         choices: The only values; empty where any will do.
+        words: Words that may stand in its place.
     """
 
     base: type
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     @property
     def wording(self) -> str:
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
+        usual = self._usual
+        return f"{usual}, or {' or '.join(map(repr, self.words))}" if self.words else usual
+
+    @property
+    def _usual(self) -> str:
         return {
             Path: 'a path in quotes, such as "photos/"',
             str: 'text in quotes, such as "host-cpu"',
@@ -208,6 +215,8 @@ class _Kind:
 
     def read(self, value: object, path: Path, key: str) -> object:
         """Return the value as `ExportOptions` takes it."""
+        if value in self.words:
+            return value
         if self._fits(value):
             if self.base is Path:
                 return path.absolute().parent / os.path.expanduser(str(value))  # noqa: PTH111 (Path's fails without a home)
@@ -235,7 +244,11 @@ def _shown(value: object) -> str:
 
 
 def _kind(annotation: Any) -> _Kind:
-    bare = next((part for part in get_args(annotation) if part is not NoneType), annotation)
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    bare = next((part for part in parts if get_origin(part) is not Literal), parts[0] if parts else annotation)
+    if len(parts) > len(words) > 0:  # a value, or a word in its place
+        return _Kind(bare, words=tuple(words))
     if get_origin(annotation) is not Literal and NoneType in get_args(annotation):
         annotation = bare
     if get_origin(annotation) is Literal:

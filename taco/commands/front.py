@@ -25,7 +25,7 @@ _FRONT = "The front"
 #: A front has budgets of its own.
 _NOT_USED = (
     *("speedup", "latency_ms", "macs", "sparsity", "pattern", "widths", "include", "exclude"),
-    *("max_bytes", "max_macs", "max_memory", "latency_table", "feedback"),
+    *("max_bytes", "max_macs", "max_memory", "latency_table", "feedback", "input_size"),
 )
 
 

@@ -24,6 +24,7 @@ _EXCLUSIVE = (
     *itertools.product(_LIMITS, ("sparsity", "pattern", "max_drop", "widths")),
     ("weights", "random_weights"),
     ("boxes", "crop"),
+    *(("input_size", other) for other in ("latency_table", "sparsity", "pattern")),
 )
 
 
@@ -128,6 +129,8 @@ def _lay(layers: Iterable[Mapping[str, object]]) -> dict[str, object]:
                 if _asks(above, layer) and _asks(below, values):
                     del values[below]
         values.update(layer)
+        if values.get("input_size") == "auto" and "max_drop" not in values and "input_size" not in layer:
+            del values["input_size"]  # sizes compete for --max-drop alone
     return values
 
 

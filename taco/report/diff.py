@@ -203,6 +203,7 @@ def _flat(report: Report) -> dict[str, str]:
         "precision": runtime.precision,
         "provider": runtime.provider,
         "threads": runtime.threads,
+        "reads pictures of, pixels": report.size.compressed.pictures,
         "chosen by": report.chosen_by,
         "speed-up asked": report.speedup_asked,
         "width ratio": f"{report.width_ratio:.4g}",

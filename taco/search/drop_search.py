@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,19 +68,24 @@ class Place:
     """Where models for one size of pictures are cut, recovered and asked.
 
     Attributes:
-        cutter: Cuts and recovers.
+        make_cutter: Makes what cuts and recovers, when it is needed: that solves every unit's channels.
         answer: Module -> (n, classes) float32 logits on the select pictures.
         words: The size, for people; empty where there is one.
     """
 
-    cutter: Cutter
+    make_cutter: Callable[[], Cutter]
     answer: Callable[[nn.Module], FloatArray]
     words: str = ""
 
+    @functools.cached_property
+    def cutter(self) -> Cutter:
+        """Cuts and recovers."""
+        return self.make_cutter()
+
     @classmethod
-    def of(cls, cutter: Cutter, material: Material, words: str = "") -> Place:
+    def of(cls, make_cutter: Callable[[], Cutter], material: Material, words: str = "") -> Place:
         """Ask about a task's select pictures."""
-        return cls(cutter, lambda module: predict_logits(module, material.batches(material.task.select)), words)
+        return cls(make_cutter, lambda module: predict_logits(module, material.batches(material.task.select)), words)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,13 +94,15 @@ class DropSearch:
 
     Attributes:
         make_ladder: Makes the ladder, when it is needed.
-        places: One for each size of pictures, the model's own first: what its dense model answers is what is lost from.
+        places: One for each size of pictures, the model's own first.
+        dense: The dense specialist for that size: what is lost is lost from its answers.
         labels: (n,) int64, classes of the select pictures.
         limit: Points that may be lost.
     """
 
     make_ladder: Callable[[], Ladder]
     places: Sequence[Place]
+    dense: nn.Module
     labels: npt.NDArray[np.int64]
     limit: float
 
@@ -118,6 +125,11 @@ class DropSearch:
         """Return a step of the ladder."""
         return self._ladder.rung(index)
 
+    def distinct(self, indices: Iterable[int]) -> list[int]:
+        """Return the steps that are not the same model as one before them."""
+        models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
+        return [*models.values()][::-1]
+
     def estimate(self, logits: FloatArray) -> DropEstimate:
         """Return what a model loses whose logits on the select pictures are (n, classes)."""
         balanced = is_unequal(np.bincount(self.labels))
@@ -129,8 +141,7 @@ class DropSearch:
 
     @functools.cached_property
     def _dense(self) -> npt.NDArray[np.float64]:
-        own = self.places[0]
-        return softmax(own.answer(own.cutter.recovery.specialist))
+        return softmax(self.places[0].answer(self.dense))
 
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)

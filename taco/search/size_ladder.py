@@ -27,8 +27,11 @@ from taco.search.unit_losses import allocation_of
 
 log = logging.getLogger(__name__)
 
-#: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times.
-_RUNGS = 48
+#: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times: bisection then
+#: recovers five candidates. From 1.2 to 0.15 ms a step is 7 %.
+_RUNGS = 32
+#: Of the dense model's time: no widths are faster.
+_LEAST = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,8 +64,8 @@ class SizeLoop:
 
     @property
     def quickest_ms(self) -> float:
-        """What they take, as a whole model."""
-        return self.known.line(0.0).predict(self.quickest.table_ms)
+        """What they take, as a whole model; a line may end below nothing where few whole models were timed."""
+        return max(_LEAST * self.whole_ms, self.known.line(0.0).predict(self.quickest.table_ms))
 
     def settle(self, whole_ms: float, progress: Progress) -> Settled | None:
         """Return the levels for a time of the whole model; None where none is as fast."""

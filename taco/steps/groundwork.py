@@ -70,7 +70,7 @@ class Groundwork:
             device=plan.device,
         )
         self.pictures = calibration_pictures(self.material, self.options)
-        self.unlabelled = self._read_frames()
+        self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
         self.specialist: Specialist = self._specialise()
         self.dense: Pair = self.delivery.worth_having(self.delivery.export("dense", self.specialist.module, {}))
 

@@ -107,12 +107,13 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
 
 
 def input_sizes(options: ExportOptions, generalist: Generalist) -> tuple[int, ...]:
-    """Return the shorter sides, in pixels, that are to be tried beside the model's own size."""
+    """Return the shorter sides, in pixels, that are to be tried beside the model's own size; each differs from it."""
     own, asked = min(generalist.preprocessing.input_size[1:]), options.input_size
     if asked is None:
         return ()
     if asked == "auto":
-        return tuple(_SIZE_STEP * round(share * own / _SIZE_STEP) for share in _SIZES)
+        rounded = (_SIZE_STEP * round(share * own / _SIZE_STEP) for share in _SIZES)
+        return tuple(dict.fromkeys(pixels for pixels in rounded if 0 < pixels < own))
     return () if asked == own else (asked,)
 
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from taco.errors import BudgetInfeasibleError
 from taco.progress import Progress
 from taco.search.budget import Budget
 from taco.search.ladder import Ladder
 from taco.search.size_ladder import SizeLoop, size_ladder
-from taco.search.widths import WidthSearch
+from taco.search.widths import Found, WidthSearch
 from taco.specialist.specialise import predict_logits
 from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
 from taco.surgery.size import count_macs
+
+#: Of the two dense models: what widths are asked for rests on their ratio.
+_RUNS = 3
 
 
 @dataclasses.dataclass(eq=False)
@@ -28,24 +32,79 @@ class Sized:
     Attributes:
         ground: Pictures, the dense specialist for them, and what cuts and repairs it.
         dense: The files of that specialist, in the precision that is used now.
-        budget: What is asked of widths at this size.
-        gain: How many times as fast its dense model is as that of the model's own size, measured; 1 for that size, and
-            None where nothing can be measured.
+        own: The model's own size; None for that one itself.
     """
 
     ground: Groundwork
     dense: Pair
-    budget: Budget
-    gain: float | None = 1.0
+    own: Sized | None = None
 
     @property
     def words(self) -> str:
         """The size, for people."""
         return "x".join(map(str, self.ground.input_size[1:]))
 
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast its dense model is as that of the model's own size; measured once, and stored.
+
+        1 for the own size, None where nothing can be measured.
+        """
+        if self.own is None:
+            return 1.0
+        bench, rundir = self.ground.delivery.bench, self.ground.rundir
+        if not bench.measurable:
+            return None
+        files = {"dense": self.own.dense.shipped, "compressed": self.dense.shipped}
+
+        def compute() -> float:
+            with self.ground.progress.step("time the dense model at both sizes"):
+                models = {name: file.path for name, file in files.items()}
+                return bench.settle(models, 1.0, least_runs=_RUNS).speedup("dense", "compressed").value
+
+        depends: dict[str, Any] = {name: file.sha256 for name, file in files.items()}
+        return float(rundir.json_step("input-size-gain", {**depends, "target": bench.key()}, compute, measured=True))
+
+    @property
+    def budget(self) -> Budget:
+        """What is left to ask of widths; limits and milliseconds hold for the whole model and stay."""
+        asked = self.ground.plan.budget
+        if self.own is None:
+            return asked
+        speedup, macs = asked.speedup, asked.macs
+        if speedup is not None and (gain := self.gain) is not None:
+            speedup /= gain
+        if macs is not None and macs < 1:
+            macs = min(1.0, macs * self.own.macs / self.macs)
+        return dataclasses.replace(asked, speedup=speedup, macs=macs)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of its dense model."""
+        return count_macs(self.ground.specialist.module, self.ground.input_size)
+
     def whole(self, asked: float | None) -> float | None:
         """Return the speed-up over the model's own size that one asked of widths here means."""
         return None if asked is None or self.gain is None else asked * self.gain
+
+    def find_widths(self) -> Found:
+        """Find the widths for the budget, in the precision that is used now.
+
+        Raises:
+            BudgetInfeasibleError: It cannot be reached; says what the size gains by itself, where it is another one.
+        """
+        try:
+            return self.width_search().find()
+        except BudgetInfeasibleError as error:
+            if self.own is None:
+                raise
+            gained = f"{self.own.macs / self.macs:.3g} times less arithmetic"
+            if self.budget.timed and self.gain is not None:
+                gained = f"{self.gain:.3g} times as fast"
+            raise BudgetInfeasibleError(
+                f"{self.words} instead of {self.own.words} pixels are {gained}, and of widths there: {error.what}",
+                f"Counted from the dense model for {self.words} pixels: {error.todo[:1].lower()}{error.todo[1:]}",
+            ) from error
 
     def width_search(self) -> WidthSearch:
         """Return what finds widths at this size, in the precision that is used now."""
@@ -60,8 +119,11 @@ class Sizes:
     """
 
     def __init__(self, ground: Groundwork) -> None:
-        self.own = Sized(ground, ground.dense, ground.plan.budget)
+        self.own = Sized(ground, ground.dense)
         self.others = [self._other(ground, number) for number in range(len(ground.plan.resized))]
+        given_up = [one for one in self.every if one.ground.delivery.given_up is not None]
+        if given_up:
+            self.give_up(given_up[0])
 
     @property
     def every(self) -> list[Sized]:
@@ -74,10 +136,10 @@ class Sizes:
         return self.every[-1]
 
     def give_up(self, where: Sized) -> None:
-        """Give INT8 up at every size because it was at one."""
+        """Give INT8 up at every size because it was at one: what is compared has one precision."""
+        delivery = where.ground.delivery
         for sized in self.every:
             sized.dense = sized.dense.plain
-            delivery = where.ground.delivery
             sized.ground.delivery.target, sized.ground.delivery.given_up = delivery.target, delivery.given_up
 
     def ladder(self, progress: Progress) -> Ladder:
@@ -96,35 +158,4 @@ class Sizes:
         height, width = own.plan.resized[number].generalist.preprocessing.input_size[1:]
         own.progress.say(f"the same for pictures of {height}x{width} pixels:")
         ground = Groundwork(own.plan.resized[number], own.rundir, own.progress, own.scratch, own)
-        gain = _gain(own, ground)
-        return Sized(ground, ground.dense, _left(own, ground, gain), gain)
-
-
-def _gain(own: Groundwork, other: Groundwork) -> float | None:
-    """Measure how many times as fast the dense model is that reads other pictures; once, and stored."""
-    bench, files = own.delivery.bench, {"dense": own.dense.shipped, "compressed": other.dense.shipped}
-    if not bench.measurable:
-        return None
-
-    def compute() -> float:
-        with own.progress.step("time the dense model at both sizes"):
-            models = {name: file.path for name, file in files.items()}
-            return bench.settle(models, 1.0).speedup("dense", "compressed").value
-
-    depends: dict[str, Any] = {name: file.sha256 for name, file in files.items()}
-    return float(own.rundir.json_step("input-size-gain", {**depends, "target": bench.key()}, compute, measured=True))
-
-
-def _left(own: Groundwork, other: Groundwork, gain: float | None) -> Budget:
-    """Return what is left to ask of widths; limits and milliseconds hold for the whole model and stay."""
-    budget = own.plan.budget
-    speedup, macs = budget.speedup, budget.macs
-    if speedup is not None and gain is not None:
-        speedup /= gain
-    if macs is not None:
-        macs = min(1.0, macs * _macs(own) / _macs(other))
-    return dataclasses.replace(budget, speedup=speedup, macs=macs)
-
-
-def _macs(ground: Groundwork) -> int:
-    return count_macs(ground.specialist.module, ground.input_size)
+        return Sized(ground, ground.dense, self.own)

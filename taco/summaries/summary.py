@@ -283,7 +283,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         found.append(
             f"{done.target.precision.upper()} weights are not packed: aim at an fp32 target for a small file to send"
         )
-    if done.asked is not None and done.asked <= 1:
+    if done.asked is not None and done.asked <= 1 and done.dense.shipped.sha256 == done.compressed.shipped.sha256:
         found.append("the dense model already is inside the budget: it was kept as it is")
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")
