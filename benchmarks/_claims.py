@@ -165,7 +165,9 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
         )
     if not rows:
         return unmeasured("e", claim, command)
-    verdict: Verdict = _holds(cells) if all(met) else "does not hold"
+    absent = [model for model in aims if all(c["model"] != model for c in cells)]
+    verdict: Verdict = "does not hold" if not all(met) else "not clear" if absent else _holds(cells)
+    rows += [f"{model}: no run" for model in absent]
     machines = "; ".join(sorted({c.get("machine", "machine not recorded") for c in cells}))
     return Claim("e", claim, verdict, f"{'. '.join(rows)}. On {machines}.", command)
 

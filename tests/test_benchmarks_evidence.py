@@ -104,6 +104,8 @@ def test_speed_is_a_geometric_mean_and_an_average_loss_beyond_the_limit_refutes_
     assert "6.00 times over fp32 (4.00 to 9.00), 2.50 over the best INT8" in claim.found
     assert claim.found.endswith("On a quiet one.")
     assert _claims.faster([fast(9.0, 2.5, 1.8, 0), fast(9.0, 2.5, 0.6, 1)], AIMS).verdict == "does not hold"
+    more = _claims.faster([fast(9.0, 2.5, 0.2, seed) for seed in (0, 1)], {**AIMS, "lite9": (1.0, 1.0)})
+    assert (more.verdict, "lite9: no run" in more.found) == ("not clear", True), "nobody ran the other model"
     alone = _claims.faster([fast(4.0, 2.5, 0.2, 0)], AIMS).found
     assert "1 run (tasks and seeds): 4.00 times over fp32, 2.50" in alone, "one run has no range"
 
