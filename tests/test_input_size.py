@@ -213,7 +213,8 @@ def test_what_one_size_gives_up_all_do() -> None:
     """Else models of two precisions would be compared, and a precision's gain told as that of widths."""
 
     def ground(name: str, given_up: str | None, resized: tuple[Any, ...] = ()) -> Any:
-        pair = SimpleNamespace(plain=f"{name} in floats")
+        floats = SimpleNamespace(shipped=SimpleNamespace(precision="fp16"), name=f"{name} in floats", plain="fp32")
+        pair = floats if given_up else SimpleNamespace(shipped=SimpleNamespace(precision="int8"), plain=floats)
         delivery = SimpleNamespace(target="fp32" if given_up else "int8", given_up=given_up)
         return SimpleNamespace(dense=pair, delivery=delivery, plan=SimpleNamespace(resized=resized))
 
@@ -221,7 +222,10 @@ def test_what_one_size_gives_up_all_do() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sizes, "_other", lambda self, *_: Sized(small, small.dense, self.own))
         found = Sizes(ground("own", None, (0,)))
-    assert [one.dense for one in found.every] == ["own in floats", "small in floats"]
+    dense: list[Any] = [one.dense for one in found.every]
+    assert [pair.name for pair in dense] == ["own in floats", "small in floats"], (
+        "what was given up is not given up twice"
+    )
     assert {one.ground.delivery.target for one in found.every} == {"fp32"}
     assert {one.ground.delivery.given_up for one in found.every} == {"slower there"}
 

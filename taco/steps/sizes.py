@@ -139,7 +139,8 @@ class Sizes:
         """Give INT8 up at every size because it was at one: what is compared has one precision."""
         delivery = where.ground.delivery
         for sized in self.every:
-            sized.dense = sized.dense.plain
+            if sized.dense.shipped.precision == "int8":
+                sized.dense = sized.dense.plain
             sized.ground.delivery.target, sized.ground.delivery.given_up = delivery.target, delivery.given_up
 
     def ladder(self, progress: Progress) -> Ladder:
