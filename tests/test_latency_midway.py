@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taco.latency.levels import Choice, Drop, Level
@@ -35,10 +35,12 @@ def at(*widths: int) -> Choice:
     st.lists(st.integers(1, 8), min_size=3, max_size=3),
     st.floats(0, 1),
 )
+@example([1, 1, 6], [1, 6, 2], 0.0)
 def test_it_is_the_best_of_all_that_lie_between(one: list[int], other: list[int], share: float) -> None:
     slower, faster = sorted((at(*one), at(*other)), key=lambda choice: -choice.table_ms)
-    table_ms = faster.table_ms + share * (slower.table_ms - faster.table_ms)
-    found = midway(Space(OPTIONS), Aim(table_ms, (slower, faster)), [])
+    aim_ms = faster.table_ms + share * (slower.table_ms - faster.table_ms)
+    table_ms = aim_ms * (1 + 1e-9)  # sums of the same levels differ in their last digits
+    found = midway(Space(OPTIONS), Aim(aim_ms, (slower, faster)), [])
     assert found is not None
     between = [range(min(pair), max(pair) + 1) for pair in zip(one, other, strict=True)]
     assert all(width in span for width, span in zip(found.widths.values(), between, strict=True))
@@ -46,7 +48,7 @@ def test_it_is_the_best_of_all_that_lie_between(one: list[int], other: list[int]
     best = min((choice.loss for choice in fits), default=faster.loss)
     # the programme counts in ten thousand steps, rounded up
     assert found.loss == pytest.approx(best) or found.table_ms <= table_ms < best_within_a_step(fits, best, table_ms)
-    assert found.table_ms <= table_ms * (1 + 1e-9)
+    assert found.table_ms <= table_ms
 
 
 def best_within_a_step(fits: list[Choice], best: float, table_ms: float) -> float:
