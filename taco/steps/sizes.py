@@ -19,6 +19,7 @@ from taco.search.widths import Found, WidthSearch
 from taco.specialist.specialise import predict_logits
 from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
+from taco.steps.plan import Plan
 from taco.surgery.size import count_macs
 
 #: Of the two dense models: what widths are asked for rests on their ratio.
@@ -120,7 +121,7 @@ class Sizes:
 
     def __init__(self, ground: Groundwork) -> None:
         self.own = Sized(ground, ground.dense)
-        self.others = [self._other(ground, number) for number in range(len(ground.plan.resized))]
+        self.others = [self._other(ground, plan) for plan in ground.plan.resized]
         given_up = [one for one in self.every if one.ground.delivery.given_up is not None]
         if given_up:
             self.give_up(given_up[0])
@@ -155,8 +156,8 @@ class Sizes:
             loops.append(SizeLoop(one.words, loop, loop.offered(progress), whole_ms, reference))
         return size_ladder(loops, progress)
 
-    def _other(self, own: Groundwork, number: int) -> Sized:
-        height, width = own.plan.resized[number].generalist.preprocessing.input_size[1:]
+    def _other(self, own: Groundwork, plan: Plan) -> Sized:
+        height, width = plan.generalist.preprocessing.input_size[1:]
         own.progress.say(f"the same for pictures of {height}x{width} pixels:")
-        ground = Groundwork(own.plan.resized[number], own.rundir, own.progress, own.scratch, own)
+        ground = Groundwork(plan, own.rundir, own.progress, own.scratch, own)
         return Sized(ground, ground.dense, self.own)
