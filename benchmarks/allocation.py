@@ -15,7 +15,6 @@ import argparse
 import itertools
 import json
 import logging
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +27,14 @@ import numpy.typing as npt
 from benchmarks._animals import DATA, SHOTS, Species, species_options
 from benchmarks._machine import machine
 from taco import api
-from taco.device.statistics import Z_95
+from taco.device.statistics import paired_shares
 from taco.files import write_atomically
-from taco.front.entries import Maker
+from taco.front.entries import Maker, cut_entries
 from taco.material import labels_of
 from taco.progress import PlainProgress
 from taco.rundir import RunDir
 from taco.steps.groundwork import Groundwork
+from taco.steps.sizes import Sizes
 
 RESULTS = Path("docs/evidence/allocation")
 TARGET, MODEL = "host-cpu", "tf_efficientnet_lite0"
@@ -100,10 +100,12 @@ def _run(cell: Cell, runs: Path, data: Path) -> Found:
     rundir = RunDir(options.out)
     with rundir.locked():
         ground = Groundwork(api.make_plan(options), rundir, PlainProgress(), rundir.scratch())
-        maker = Maker(ground)
-        entries = [*maker.cut(SPEEDUPS), *maker.dense()]
+        maker = Maker.of(ground)
+        entries = [*cut_entries(Sizes(ground), SPEEDUPS, PlainProgress()), *maker.dense()]
         judged = ground.material.judged
-        right = {e.name: e.answer(judged).argmax(1) == labels_of(judged) for e in entries}
+        inputs = [picture.view for picture in judged]
+        bank = ground.material.bank
+        right = {e.name: e.answer(bank.batches(inputs, 1)).argmax(1) == labels_of(judged) for e in entries}
         bench = ground.delivery.bench.together({e.name: e.file for e in entries}, {})
         rundir.drop_scratch()
     points = [
@@ -135,22 +137,13 @@ def shares_right(labels: Sequence[int], right: Shares) -> float:
 def gain(labels: Sequence[int], ours: Shares, theirs: Shares) -> Gain:
     """Return how far ours is ahead on the same pictures, class-balanced.
 
-    The interval of `taco.metrics.accuracy.paired_drop`, for answers that may be right in part: each class gets 2/K
-    pseudo-pictures, a quarter of them ahead and a quarter behind, and the variances of its K means add up.
-
     Args:
         labels: (n,) true classes.
         ours: (n,) how far each picture is right, 0 to 1.
         theirs: (n,) the same of a rival.
     """
-    each, ahead = np.asarray(labels), ours - theirs
-    own = [ahead[each == label] for label in np.unique(each)]
-    size = np.array([one.size + 2 / len(own) for one in own])
-    centre = np.array([one.sum() for one in own]) / size
-    square = np.array([np.square(one).sum() + 1 / len(own) for one in own]) / size
-    half = Z_95 * math.sqrt(float(((square - centre**2) / size).sum())) / len(own)
-    points, middle = statistics.mean(float(one.mean()) for one in own), float(centre.mean())
-    return Gain(100 * points, 100 * min(middle - half, points), 100 * max(middle + half, points))
+    found = paired_shares(np.asarray(labels), ours, theirs, balanced=True)
+    return Gain(found.points, found.low, found.high)
 
 
 def right_of(point: Found) -> Shares:

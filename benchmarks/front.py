@@ -73,9 +73,7 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
             _write(results / f"{cell.name}.json", {**_named(cell), **_run(options)})
         if fronts and not (results / f"{cell.name}.front.json").exists():
             how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
-            earlier = options.out
-            changed = {"out": runs / f"{cell.name}-front", "from_run": earlier, "input_size": None}
-            asked = options.model_copy(update=changed)
+            asked = options.model_copy(update={"out": runs / f"{cell.name}-front", "from_run": options.out})
             found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
             _write(results / f"{cell.name}.front.json", {**_named(cell), "front": found.model_dump(mode="json")})
 
@@ -144,7 +142,7 @@ def _against(options: ExportOptions, small: Path, progress: PlainProgress) -> tu
     rundir = RunDir(options.out)
     with rundir.locked():
         ground = Groundwork(api.make_plan(options), rundir, progress, rundir.scratch())
-        maker, (tools, _) = Maker(ground), rivals()
+        maker, (tools, _) = Maker.of(ground), rivals()
         entries = [*maker.dense(), *(maker.own_int8(tool) for tool in tools)]
         target = ground.delivery.converter.target
         models = {"small": small, **{entry.name: entry.file for entry in entries}}

@@ -181,7 +181,7 @@ class _Job:
         """Make a model and let everything judge it that can, in the precision that is used now."""
         made = self._made()
         ground, delivery, cut = made.at.ground, made.at.ground.delivery, made.cut
-        stages = Stages(self.ground.specialist.module, self.ground.material, cut.stitched, cut.module)
+        stages = Stages(self.ground.specialist.module, self.ground.material, cut.stitched, cut.module, ground.held_out)
         judgement = delivery.judge(stages, made.compressed, ground.cut_key(cut))
         engines = delivery.engines(made.dense, made.compressed, made.bench, ground.plan.units.within_blocks)
         if engines is not None:
@@ -258,24 +258,29 @@ class _Job:
         """
         sizes = self.sizes.every
         several = len(sizes) > 1
-        places = [Place.of(one.ground.cutter, one.ground.material, one.words if several else "") for one in sizes]
+        grounds = [one.ground for one in sizes]
+        named = [one.words if several else "" for one in sizes]
+        places = [Place(g.cutter, g.looks, g.held_out, w) for g, w in zip(grounds, named, strict=True)]
         labels = labels_of(self.ground.material.task.select)
         search = DropSearch(self._ladder, places, self.ground.specialist.module, labels, limit)
         found = search.find()
         left = [*search.distinct(index for index in found.within.holding if index)[: _SECOND_LOOKS - 1], 0]
-        looks = 0
+        recovered = 0
         while True:
-            looks, rung = looks + 1, search.rung(left[0])
+            recovered, rung = recovered + 1, search.rung(left[0])
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
             made = self._finish(at, places[rung.at].cutter.cut(rung.allocation))
             if rung.loop is not None and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)
-            lost = search.estimate(delivery.select_logits(made.compressed))
+            answered = places[rung.at].answer(
+                made.cut.module, delivery.select_logits(made.compressed, at.ground.looks.singly())
+            )
+            lost = search.estimate(answered)
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if left == [0] or (lost.points <= limit and not slow):
-                self.loop, self.drops = rung.loop, found.told(lost, looks)
+                self.loop, self.drops = rung.loop, found.told(lost, recovered)
                 return made
             del left[0]
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"

@@ -22,6 +22,7 @@ POINTS: tuple[tuple[str, Kind, float, int], ...] = (
     ("ort-int8", "runtime-int8", 2.9, 308),
     ("fp32", "fp32", 7.1, 315),
     ("dense", "dense", DENSE_MS, 314),
+    ("dense-160x160", "resized", 2.7, 307),
     ("tf_efficientnet_lite2-dense", "beside", 6.9, 317),
 )
 
@@ -44,7 +45,7 @@ def make_point(name: str, kind: Kind, ms: float, right: int, **changes: Any) -> 
         "accuracy": Proportion(percent=found.percent, low=found.low, high=found.high, n=found.n),
         "drop_points": drop,
         "drop_ci95": (drop - 2, drop + 2),
-        "select": DropFigures(points=drop, counted=0, low=-5, high=5, by_probability=drop, weight=0.1),
+        "select": DropFigures(points=drop, low=drop - 5, high=drop + 5),
         "size_bytes": int(1e6 * ms),
         "macs": None if kind == "runtime-int8" else int(8e7 * ms),
         "params": None if kind == "runtime-int8" else int(1e6 * ms),

@@ -95,26 +95,20 @@ def make_report(**changes: Any) -> Report:
 def make_max_drop(**changes: Any) -> Report:
     """`--max-drop 1` tried three candidates and took the second model that it exported."""
 
-    def figures(points: float, counted: float) -> dict[str, float]:
-        return {
-            "points": points,
-            "counted": counted,
-            "low": counted - 6.2,
-            "high": counted + 7.1,
-            "by_probability": 1.1 * points,
-            "weight": 0.05,
-        }
+    def figures(points: float) -> dict[str, float]:
+        return {"points": points, "low": points - 3.2, "high": points + 4.1}
 
     found = DropSearchSection(
         asked_points=1.0,
         trials=[
-            DropTrial(kept_percent=52.0, steps=44, **figures(0.62, 0.0)),
-            DropTrial(kept_percent=27.0, steps=61, **figures(4.31, 6.2)),
-            DropTrial(kept_percent=39.0, steps=52, **figures(0.97, 0.0)),
+            DropTrial(kept_percent=52.0, steps=44, **figures(0.62)),
+            DropTrial(kept_percent=27.0, steps=61, **figures(4.31)),
+            DropTrial(kept_percent=39.0, steps=52, **figures(0.97)),
         ],
-        shipped=DropFigures(**figures(0.55, 0.0)),
+        shipped=DropFigures(**figures(0.55)),
         full_recoveries=2,
         select_images=32,
+        looks=8,
     )
     searched = LevelSearch(method="evopress", evaluations=100, divergence=0.0312, divergence_dp=0.0458)
     return make_loop(**{"budget_ms": None, "rounds": [], "max_drop": found, "level_search": searched, **changes})

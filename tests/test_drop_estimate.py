@@ -1,4 +1,4 @@
-"""What a model has lost, from few pictures: between right answers and probabilities, by how far each may be wrong."""
+"""What a model has lost, from several looks at few pictures: pictures count once, and are right in part."""
 
 from __future__ import annotations
 
@@ -9,85 +9,80 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taco.errors import InputError
+from taco.metrics.accuracy import paired_drop
 from taco.metrics.drop_estimate import estimate_drop
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
-def shares(right: npt.NDArray[np.int64], sure: Floats, classes: int = 4) -> Floats:
-    """Probabilities with `sure` for the class `right`, the rest spread evenly."""
-    found = np.repeat(((1 - sure) / (classes - 1))[:, None], classes, 1)
-    found[np.arange(len(right)), right] = sure
-    return found
+def logits(answers: Ints, classes: int = 4) -> Floats:
+    """What names these classes."""
+    return np.eye(classes)[answers]
 
 
-def evenly(n: int) -> npt.NDArray[np.int64]:
+def evenly(n: int) -> Ints:
     return np.arange(n) % 4
 
 
 def test_equal_answers_lose_nothing() -> None:
     labels = evenly(32)
-    same = shares(labels, np.full(32, 0.9))
-    found = estimate_drop(labels, same, same, balanced=False)
-    assert (found.points, found.counted.points, found.by_probability) == (0, 0, 0)
+    same = logits(np.repeat(labels, 8))
+    assert estimate_drop(labels, same, same, balanced=False).points == 0
 
 
-def test_on_few_pictures_probabilities_tell_what_right_answers_cannot() -> None:
-    """Every picture stays right and every one is less sure: a count would call that nothing."""
+def test_a_loss_shows_before_a_whole_answer_falls() -> None:
+    """Every picture is named right as it is, and every fourth is wrong in one look of eight."""
     labels = evenly(32)
-    found = estimate_drop(labels, shares(labels, np.full(32, 0.97)), shares(labels, np.full(32, 0.91)), balanced=False)
-    assert found.counted.points == 0
-    assert found.by_probability == pytest.approx(3.0)
-    assert 1.5 < found.points < 3.0
+    right = np.repeat(labels, 8).reshape(32, 8)
+    wrong = right.copy()
+    wrong[::4, 3] = (wrong[::4, 3] + 1) % 4
+    found = estimate_drop(labels, logits(right.ravel()), logits(wrong.ravel()), balanced=False)
+    assert found.points == pytest.approx(100 * 8 / 256)
+    assert found.n == 32, "pictures are counted, not looks"
+    assert found.low < found.points < found.high
+    whole = wrong.copy()
+    whole[0] = (right[0] + 1) % 4
+    one_answer = estimate_drop(labels, logits(right.ravel()), logits(whole.ravel()), balanced=False)
+    assert one_answer.high - one_answer.low > found.high - found.low
 
 
-def test_on_many_pictures_right_answers_decide() -> None:
-    labels = evenly(20_000)
-    found = estimate_drop(
-        labels, shares(labels, np.full(20_000, 0.97)), shares(labels, np.full(20_000, 0.85)), balanced=False
-    )
-    assert found.by_probability == pytest.approx(6.0)
-    assert found.weight > 0.99
-    assert abs(found.points) < 0.1
-
-
-def test_a_calibrated_model_is_judged_alike_by_both(  # the factor one half is what makes them agree
-) -> None:
-    rng = np.random.default_rng(0)
-    n = 200_000
-    labels = np.zeros(n, np.int64)
-
-    def answers(sure: float) -> Floats:
-        right = rng.random(n) < sure
-        return np.where(right[:, None], [[sure, 1 - sure]], [[1 - sure, sure]])
-
-    found = estimate_drop(labels, answers(0.99), answers(0.96), balanced=False)
-    assert found.counted.points == pytest.approx(3.0, abs=0.2)
-    assert found.by_probability == pytest.approx(3.0, abs=0.2)
-
-
-def test_classes_weigh_alike_where_they_differ_in_number() -> None:
-    labels = np.array([0] * 30 + [1] * 2)
-    before = shares(labels, np.full(32, 0.9))
-    after = shares(labels, np.where(labels == 1, 0.7, 0.9))
-    assert estimate_drop(labels, before, after, balanced=True).by_probability == pytest.approx(5.0)
-    assert estimate_drop(labels, before, after, balanced=False).by_probability == pytest.approx(10 * 2 / 32)
-
-
-@given(st.integers(1, 60), st.integers(0, 2**32 - 1), st.booleans())
-def test_the_estimate_lies_between_both_and_turns_round_with_the_models(n: int, seed: int, balanced: bool) -> None:
+@given(st.integers(0, 10_000), st.booleans())
+def test_one_look_is_the_count_of_right_answers(seed: int, balanced: bool) -> None:
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, n)
-    first, second = (rng.dirichlet(np.full(4, 0.4), n) for _ in range(2))
-    found = estimate_drop(labels, first, second, balanced=balanced)
-    low, high = sorted((found.counted.points, found.by_probability))
-    assert low - 1e-9 <= found.points <= high + 1e-9
-    assert 0 <= found.weight <= 1
-    assert estimate_drop(labels, second, first, balanced=balanced).points == pytest.approx(-found.points, abs=1e-9)
+    labels, first, second = rng.integers(0, 4, (3, 40))
+    assert estimate_drop(labels, logits(first), logits(second), balanced=balanced) == paired_drop(
+        labels, first, second, balanced
+    )
 
 
-def test_what_does_not_pair_up_is_refused() -> None:
+@given(st.integers(0, 10_000), st.integers(1, 5), st.booleans())
+def test_it_changes_sign_with_the_models_and_repeated_looks_change_nothing(
+    seed: int, looks: int, balanced: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 20)
+    first, second = rng.integers(0, 4, (2, 20))
+    one = estimate_drop(labels, logits(first), logits(second), balanced=balanced)
+    repeated = (logits(np.repeat(answers, looks)) for answers in (first, second))
+    assert estimate_drop(labels, *repeated, balanced=balanced) == one
+    assert estimate_drop(labels, logits(second), logits(first), balanced=balanced).points == pytest.approx(-one.points)
+
+
+def test_rare_classes_weigh_as_much_where_that_is_asked() -> None:
+    labels = np.array([0] * 30 + [1] * 2)
+    before, after = labels.copy(), labels.copy()
+    after[-1] = 0
+    assert estimate_drop(labels, logits(before), logits(after), balanced=True).points == pytest.approx(25.0)
+    assert estimate_drop(labels, logits(before), logits(after), balanced=False).points == pytest.approx(100 / 32)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (0, 4), (4, 4), (3,)])
+def test_answers_that_do_not_pair_up_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="do not pair up with 3 labels"):
-        estimate_drop(evenly(3), np.ones((2, 4)), np.ones((2, 4)), balanced=False)
-    with pytest.raises(InputError):
+        estimate_drop(evenly(3), np.ones(shape), np.ones(shape), balanced=False)
+
+
+def test_no_picture_is_refused() -> None:
+    with pytest.raises(InputError, match="do not pair up with 0 labels"):
         estimate_drop(evenly(0), np.ones((0, 4)), np.ones((0, 4)), balanced=False)

@@ -116,3 +116,25 @@ def test_a_front_without_a_clock_is_refused(pi_site: Path, pi_run: api.ExportRes
 def test_speeds_that_are_none_are_refused() -> None:
     with pytest.raises(InputError, match="each must be above 1"):
         api.FrontOptions(speedups=(0.5,)).check()
+
+
+@whole
+def test_sizes_of_pictures_compete_and_any_may_be_picked(pi_site: Path, tmp_path: Path) -> None:
+    """By the real clock: the made-up device takes no note of pixels."""
+    asked = options(
+        pi_site, tmp_path / "out", target="host-cpu", threads=1, allocation="latency", max_drop=60.0, input_size="auto"
+    )
+    made = api.front(asked, api.FrontOptions((1.2, 2.0), (), 60.0), pick="dense-96x96")
+    points = {point.name: point for point in made.front.points}
+    own, smaller = "160x160", {"128x128", "96x96"}
+    assert {p.pictures for p in points.values() if p.kind == "resized"} == smaller
+    assert {p.pictures for p in points.values() if p.kind in ("dense", "uniform", "macs", "runtime-int8")} == {own}
+    ours = [p for p in points.values() if p.kind == "ours"]
+    assert ours
+    assert {p.pictures for p in ours} <= {own, *smaller}
+    assert points["dense-96x96"].macs is not None
+    assert points["dense"].macs is not None
+    assert points["dense-96x96"].macs < points["dense"].macs
+    assert made.export is not None
+    size = made.export.report.size
+    assert (size.dense.pictures, size.compressed.pictures) == (own, "96x96")

@@ -23,7 +23,7 @@ from taco.search import size_ladder as module
 from taco.search.budget import Budget
 from taco.search.drop_search import DropSearch
 from taco.search.ladder import Ladder, Rung
-from taco.search.size_ladder import size_ladder
+from taco.search.size_ladder import least_harm, size_ladder
 from taco.steps.plan import input_sizes
 from taco.steps.sizes import Sized, Sizes
 
@@ -122,12 +122,9 @@ def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.Expo
     assert any("pictures of 96x96 pixels alone cost more than 1 points" in warning for warning in report.warnings)
 
 
-def test_engines_and_fronts_do_not_take_another_size(pi_site: Path, tmp_path: Path) -> None:
+def test_engines_do_not_take_another_size(pi_site: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--input-size is not for jetson-orin yet"):
         api.make_plan(options(pi_site, tmp_path / "out", target="jetson-orin", input_size=96))
-    asked = options(pi_site, tmp_path / "front", target="host-cpu", input_size=96, max_drop=1.0)
-    with pytest.raises(InputError, match="--input-size is not for `taco front` yet"):
-        api.front(asked, api.FrontOptions((1.5,), (), 1.0))
 
 
 @dataclasses.dataclass
@@ -169,6 +166,13 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
     for at, choice in rungs[1:]:
         others = [one.harm(min(choice, one.whole_ms)) for one in (large, little) if choice >= one.quickest_ms]
         assert (large, little)[at].harm(choice) == min(others)
+
+
+def test_a_time_that_no_size_reaches_gives_the_fastest_of_all() -> None:
+    large: Any = One("large", 10.0, 4.0, lambda _: 0.0)
+    little: Any = One("little", 5.0, 2.0, lambda _: 9.0)
+    at, settled = least_harm([large, little], 0.1, SilentProgress())
+    assert (at, settled) == (1, Settled(2.0))
 
 
 def sized(budget: Budget, gain: float = 2.0, macs: int = 60) -> Sized:

@@ -13,15 +13,14 @@ from tiny_run import options, steps_of
 from taco import api
 from taco.errors import InputError, MeasurementError
 from taco.metrics.accuracy import Drop
-from taco.metrics.drop_estimate import DropEstimate
 from taco.report.schema import Report
-from taco.search.drop_search import SHORT, DropSearch
+from taco.search.drop_search import SHORT, DropSearch, Place
 from taco.steps import delivery
 from taco.steps.cutting import Cutter
 
 
-def estimated(points: float) -> DropEstimate:
-    return DropEstimate(points, Drop(points, points - 5, points + 5, 6, points - 4), points, 0.1)
+def estimated(points: float) -> Drop:
+    return Drop(points, points - 5, points + 5, 6, points - 4)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +96,11 @@ def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(
         files.append(0)
         return "exported"
 
-    def estimate(_: DropSearch, answers: Any) -> DropEstimate:
+    def estimate(_: DropSearch, answers: Any) -> Drop:
         return estimated(3.0 if isinstance(answers, str) and len(files) == 1 else 0.0)
 
     monkeypatch.setattr(delivery.Delivery, "select_logits", logits)
+    monkeypatch.setattr(Place, "answer", lambda _place, _module, exported="of torch": exported)
     monkeypatch.setattr(DropSearch, "estimate", estimate)
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.max_drop is not None

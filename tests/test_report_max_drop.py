@@ -24,7 +24,7 @@ def test_every_candidate_is_listed_with_what_it_lost_and_whether_it_held() -> No
         ("+0.97", "yes"),
         ("+0.55", "yes"),
     ]
-    assert "32 select pictures, one of which is 3.1 points" in table.caption
+    assert "32 select pictures, each looked at 8 times" in table.caption
     assert isinstance(note, Note)
     assert "2 models were recovered fully" in note.text
 

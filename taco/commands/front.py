@@ -25,7 +25,7 @@ _FRONT = "The front"
 #: A front has budgets of its own.
 _NOT_USED = (
     *("speedup", "latency_ms", "macs", "sparsity", "pattern", "widths", "include", "exclude"),
-    *("max_bytes", "max_macs", "max_memory", "latency_table", "feedback", "input_size"),
+    *("max_bytes", "max_macs", "max_memory", "latency_table", "feedback"),
 )
 
 
@@ -81,6 +81,7 @@ def front(
     crop: arguments.Crop = None,
     class_map: arguments.ClassMap = None,
     model: arguments.Model = _DEFAULT.model,
+    input_size: arguments.InputSize = None,
     weights: arguments.Weights = None,
     head: arguments.Head = _DEFAULT.head,
     recover_minutes: arguments.RecoverMinutes = _DEFAULT.recover_minutes,

@@ -42,17 +42,28 @@ def paired(labels: Any, first: Any, second: Any, balanced: bool) -> PairedDrop:
         second: (n,) int, answers.
         balanced: Whether each class weighs the same.
     """
-    first_right, second_right = labels == first, labels == second
+    return paired_shares(labels, labels == first, labels == second, balanced)
+
+
+def paired_shares(labels: Any, first: Any, second: Any, balanced: bool) -> PairedDrop:
+    """Return how much more often the first is right than the second, where a picture may be right in part.
+
+    Args:
+        labels: (n,) int, true classes; n is at least 1.
+        first: (n,) bool, or float from 0 to 1: how far it is right.
+        second: (n,) the same.
+        balanced: Whether each class weighs the same.
+    """
+    ahead = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     group = np.unique(labels, return_inverse=True)[1] if balanced else np.zeros(labels.size, dtype=np.intp)
     n = np.bincount(group).astype(np.float64)
-    lost = np.bincount(group[first_right & ~second_right], minlength=n.size)
-    won = np.bincount(group[~first_right & second_right], minlength=n.size)
+    sums = np.bincount(group, ahead, minlength=n.size)
     n_adjusted = n + 2 / n.size
-    difference = (lost - won) / n_adjusted
-    discordant = (lost + won + 1 / n.size) / n_adjusted
+    difference = sums / n_adjusted
+    discordant = (np.bincount(group, ahead**2, minlength=n.size) + 1 / n.size) / n_adjusted
     variance = (discordant - difference**2) / n_adjusted
     centre, deviation = float(np.mean(difference)), math.sqrt(float(np.sum(variance))) / n.size
-    point = float(np.mean((lost - won) / n))
+    point = float(np.mean(sums / n))
     return PairedDrop(
         points=100 * point,
         low=100 * max(-1.0, min(centre - Z_95 * deviation, point)),

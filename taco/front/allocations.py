@@ -1,7 +1,8 @@
 """Widths for a few speeds, chosen in three ways from one latency table: ours, one ratio for all, and MACs for time.
 
-All three aim at the same time by the same table, so that what differs is how the time is spent. Nothing here is
-measured: the whole models are, afterwards.
+All three aim at the same time by the same table, so that what differs is how the time is spent. Where sizes of pictures
+compete, ours has the size too; the other two keep the model's own. Nothing here is measured: the whole models are,
+afterwards.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from taco.latency.rounds import Line
 from taco.progress import Progress
 from taco.search.latency_ladder import settle
 from taco.search.latency_search import LatencySearcher, Offered
+from taco.search.size_ladder import SizeLoop, least_harm
 from taco.search.unit_losses import allocation_of
 from taco.units import Unit, steps_of
 
@@ -36,11 +38,13 @@ class Asked:
         kind: The way it was chosen.
         speedup: What it aims at, by the table.
         allocation: The widths.
+        at: Which of the sizes of pictures it is for, see `taco.steps.sizes.Sizes.every`.
     """
 
     kind: Literal["ours", "uniform", "macs"]
     speedup: float
     allocation: Allocation
+    at: int = 0
 
     @property
     def name(self) -> str:
@@ -49,7 +53,7 @@ class Asked:
 
 
 def asked_allocations(
-    loop: LatencySearcher, units: Sequence[Unit], speedups: Iterable[float], progress: Progress
+    loop: LatencySearcher, units: Sequence[Unit], speedups: Iterable[float], own_ms: float, progress: Progress
 ) -> list[Asked]:
     """Return the allocations of all speeds, each set of widths once a way.
 
@@ -57,6 +61,7 @@ def asked_allocations(
         loop: Knows what may be chosen.
         units: Of the model, with their MACs.
         speedups: Dense time over the time to aim at.
+        own_ms: What that dense model takes: the loop's own, or that for another size of pictures.
         progress: Told about profiling and probing.
     """
     offered = loop.offered(progress)
@@ -65,7 +70,7 @@ def asked_allocations(
     by_macs = list(_by_macs(loop, units, offered))
     found: list[Asked] = []
     for speedup in sorted(speedups):
-        table_ms = line.invert(loop.dense_ms / speedup)
+        table_ms = line.invert(own_ms / speedup)
         try:
             choice = settle(loop, offered, table_ms, progress).choice
         except BudgetInfeasibleError:
@@ -75,10 +80,29 @@ def asked_allocations(
             Asked("uniform", speedup, _first_within(loop.searcher.uniform, offered, table_ms)),
             Asked("macs", speedup, _first_within(by_macs, offered, table_ms)),
         ]
+    return [asked for asked in _distinct(found) if asked.allocation.ratio < 1]
+
+
+def over_sizes(loops: Sequence[SizeLoop], speedups: Iterable[float], progress: Progress) -> list[Asked]:
+    """Return ours for all speeds where sizes of pictures compete: for each the size and the widths that harm least.
+
+    Args:
+        loops: One for each size, the model's own first; a smaller one may be taken without cutting anything.
+        speedups: Time of the dense model for its own size over the time to aim at.
+        progress: Told about a search of whole models.
+    """
+    found = []
+    for speedup in sorted(speedups):
+        at, settled = least_harm(loops, loops[0].whole_ms / speedup, progress)
+        found.append(Asked("ours", speedup, allocation_of(loops[at].loop.searcher, settled.choice), at))
+    return [asked for asked in _distinct(found) if asked.at or asked.allocation.ratio < 1]
+
+
+def _distinct(found: Iterable[Asked]) -> list[Asked]:
     kept: dict[object, Asked] = {}
     for asked in found:
-        kept.setdefault((asked.kind, tuple(sorted(asked.allocation.widths.items()))), asked)
-    return [asked for asked in kept.values() if asked.allocation.ratio < 1]
+        kept.setdefault((asked.kind, asked.at, tuple(sorted(asked.allocation.widths.items()))), asked)
+    return [*kept.values()]
 
 
 def table_ms_of(widths: Mapping[str, int], offered: Offered) -> float:

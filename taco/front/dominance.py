@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 #: What a person can be handed as a bundle of ours.
-PICKABLE = frozenset({"ours", "uniform", "macs", "dense", "beside"})
+PICKABLE = frozenset({"ours", "uniform", "macs", "dense", "resized", "beside"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ MARKS: Mapping[Kind, Mark] = {
     "uniform": Mark("one ratio for all", "s", QUIET, False),
     "macs": Mark("by MACs", "^", QUIET, False),
     "dense": Mark("dense", "D", DENSE, True),
+    "resized": Mark("dense, other pictures", "d", DENSE, True),
     "fp32": Mark("dense, fp32", "D", DENSE, False),
     "runtime-int8": Mark("runtime's own INT8", "X", BASELINE, True),
     "beside": Mark("another model, dense", "v", BASELINE, False),

@@ -13,16 +13,18 @@ from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import run_all
 from taco.exporters.protocol import Artifact, FloatArray, RunOptions
 from taco.files import sha256_of
-from taco.front.allocations import asked_allocations
+from taco.front.allocations import Asked, asked_allocations, over_sizes
 from taco.front.rivals import Rival
 from taco.front.schema import Kind
 from taco.pictures.listing import LabelledPicture
+from taco.progress import Progress
 from taco.recover import INTERRUPTED
 from taco.rundir import content_key
 from taco.search.drop_search import SHORT
 from taco.specialist.specialise import predict_logits
 from taco.steps.converting import spread
 from taco.steps.groundwork import Groundwork
+from taco.steps.sizes import Sized, Sizes
 from taco.surgery.size import measure_size
 
 #: Pictures that a tool sees for its ranges, as many as ours does.
@@ -44,7 +46,9 @@ class Entry:
         runtime: ort or ov.
         provider: Of that runtime.
         precision: What it computes in.
-        answer: Pictures -> (n, classes) float32 logits.
+        answer: Inputs, (1, 3, H, W) each -> (n, classes) float32 logits.
+        at: For which size of pictures it is: where the inputs come from.
+        held_out: Logits on looks at the select pictures -> those of heads that have not seen them.
         facts: Fields of `FrontPoint` that are known already.
     """
 
@@ -57,21 +61,33 @@ class Entry:
     runtime: str
     provider: str
     precision: str
-    answer: Callable[[Iterable[LabelledPicture]], FloatArray]
+    answer: Callable[[Iterable[FloatArray]], FloatArray]
+    at: Groundwork
+    held_out: Callable[[FloatArray], FloatArray]
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Maker:
-    """Makes the entries of one model.
+    """Makes the entries of one model at one size of pictures.
 
     Attributes:
-        ground: Its pictures, dense specialist and files.
+        at: Its pictures, dense specialist and files.
         prefix: Before the names of its points; empty for the model that is cut.
     """
 
-    ground: Groundwork
+    at: Sized
     prefix: str = ""
+
+    @classmethod
+    def of(cls, ground: Groundwork, prefix: str = "") -> Maker:
+        """Make the entries of a model at its own size."""
+        return cls(Sized(ground, ground.dense), prefix)
+
+    @property
+    def ground(self) -> Groundwork:
+        """The pictures, the dense specialist, and what cuts and repairs it."""
+        return self.at.ground
 
     @property
     def model(self) -> str:
@@ -81,7 +97,7 @@ class Maker:
     def dense(self) -> Iterator[Entry]:
         """Yield the dense specialist as the target has it, in fp32, and in fp32 under ONNX Runtime; each file once."""
         ground, target = self.ground, self.ground.delivery.converter.target
-        shipped, fp32 = ground.dense.shipped, ground.dense.fp32
+        shipped, fp32 = self.at.dense.shipped, self.at.dense.fp32
         facts = self._sizes(ground.specialist.module)
         as_target: Kind = "beside" if self.prefix else "dense"
         yield self._entry(self._name("dense"), as_target, "the dense specialist", shipped, facts)
@@ -91,9 +107,15 @@ class Maker:
             words = "the dense specialist in fp32 under ONNX Runtime"
             yield self._entry(self._name("ort-fp32"), "fp32", words, fp32, facts, ("ort", _ORT))
 
+    def resized(self) -> Entry:
+        """Return the dense specialist for pictures of another size than the model's own, as the target has it."""
+        words = f"the dense specialist for pictures of {self.at.words} pixels"
+        name = self._name(f"dense-{self.at.words}")
+        return self._entry(name, "resized", words, self.at.dense.shipped, self._sizes(self.ground.specialist.module))
+
     def own_int8(self, rival: Rival) -> Entry:
         """Return what a runtime's own tool makes of the dense model."""
-        ground, fp32 = self.ground, self.ground.dense.fp32
+        ground, fp32 = self.ground, self.at.dense.fp32
         fit = spread(ground.material.task.fit, _MOST_FIT)
         views = [picture.view for picture in fit]
 
@@ -115,34 +137,44 @@ class Maker:
             provider=rival.provider,
             precision="int8",
             answer=self._answer(file, rival.runtime, rival.provider),
-            facts=facts,
+            at=ground,
+            held_out=self._held_out(ground.specialist.module),
+            facts={**facts, "pictures": self.at.words},
         )
 
-    def cut(self, speedups: Iterable[float]) -> Iterator[Entry]:
-        """Yield the cut models: ours, uniform and by MACs, all recovered with the same part of the time.
+    def cut(self, asked: Asked) -> Entry:
+        """Return a cut model, recovered with a part of the time; one whose size alone is asked for is not cut.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
         ground = self.ground
-        search, cutter = ground.width_search(ground.dense), ground.cutter()
-        loop = search.latency(search.dense_ms())
-        for asked in asked_allocations(loop, ground.plan.units.within_blocks, speedups, ground.progress):
-            made = cutter.cut(asked.allocation, SHORT)
-            if made.recovered is not None and made.recovered.ended == INTERRUPTED:
-                raise KeyboardInterrupt
-            pair = ground.delivery.export("front-model", made.module, ground.cut_key(made))
-            facts = {
-                **self._sizes(made.module),
-                "asked": asked.speedup,
-                "steps": made.recovered.steps if made.recovered else 0,
-                "widths": dict(made.widths),
-            }
-            yield self._entry(asked.name, asked.kind, _WORDS[asked.kind], pair.shipped, facts)
+        made = ground.cutter().cut(asked.allocation, SHORT)
+        if made.recovered is not None and made.recovered.ended == INTERRUPTED:
+            raise KeyboardInterrupt
+        pair = ground.delivery.export("front-model", made.module, ground.cut_key(made))
+        facts = {
+            **self._sizes(made.module),
+            "asked": asked.speedup,
+            "steps": made.recovered.steps if made.recovered else 0,
+            "widths": dict(made.widths),
+        }
+        words = _WORDS[asked.kind] if self.at.own is None else f"{_WORDS[asked.kind]}, at {self.at.words} pixels"
+        entry = self._entry(asked.name, asked.kind, words, pair.shipped, facts)
+        return dataclasses.replace(entry, held_out=self._held_out(made.module))
 
     def torch_answers(self, pictures: Iterable[LabelledPicture]) -> FloatArray:
         """Return the dense specialist's own logits, (n, classes)."""
         return predict_logits(self.ground.specialist.module, self.ground.material.batches(pictures))
+
+    def torch_looks(self) -> FloatArray:
+        """Return the same on looks at the select pictures, of heads that have not seen them."""
+        module = self.ground.specialist.module
+        return self._held_out(module)(predict_logits(module, self.ground.looks.batches()))
+
+    def _held_out(self, module: nn.Module) -> Callable[[FloatArray], FloatArray]:
+        ground = self.ground
+        return lambda logits: ground.held_out.correct(logits, module, ground.looks.batches, ground.looks.each)
 
     def _name(self, name: str) -> str:
         return f"{self.prefix}-{name}" if self.prefix else name
@@ -173,21 +205,48 @@ class Maker:
             provider=provider,
             precision=artifact.precision,
             answer=self._answer(artifact.path, runtime, provider),
-            facts={**facts, "size_bytes": artifact.size_bytes},
+            at=self.ground,
+            held_out=self._held_out(self.ground.specialist.module),
+            facts={**facts, "size_bytes": artifact.size_bytes, "pictures": self.at.words},
         )
 
-    def _answer(self, file: Path, runtime: str, provider: str) -> Callable[[Iterable[LabelledPicture]], FloatArray]:
+    def _answer(self, file: Path, runtime: str, provider: str) -> Callable[[Iterable[FloatArray]], FloatArray]:
         """Return what answers one picture at a time; where the target is not this machine, ONNX Runtime does."""
         ground = self.ground
         bench, local = ground.delivery.bench, ground.plan.target.local
 
-        def answer(pictures: Iterable[LabelledPicture]) -> FloatArray:
+        def answer(inputs: Iterable[FloatArray]) -> FloatArray:
             threads = bench.threads or 1
             options = RunOptions(threads, provider) if local else RunOptions(threads, _ORT, simulate=True)
             session = load_exporter(runtime if local else "ort").open(file, options)
-            return run_all(session.run, ground.material.bank.batches([p.view for p in pictures], 1))
+            return run_all(session.run, inputs)
 
         return answer
+
+
+def cut_entries(sizes: Sizes, speedups: Iterable[float], progress: Progress) -> Iterator[Entry]:
+    """Yield the cut models: ours, uniform and by MACs, all recovered with the same part of the time.
+
+    Where several sizes of pictures compete, ours is for the one that harms least, and uniform and by MACs are for the
+    model's own; where one is asked for, all are for that.
+
+    Args:
+        sizes: What was asked for.
+        speedups: Over the dense model for its own size.
+        progress: Told about everything.
+    """
+    makers, asked = [Maker(one) for one in sizes.every], sizes.asked
+    several = asked.ground.options.input_size == "auto" and len(makers) > 1
+    place = 0 if several else len(makers) - 1
+    at, own_ms = sizes.every[place], sizes.own.width_search().dense_ms()
+    units = at.ground.plan.units.within_blocks
+    found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress)
+    found = [dataclasses.replace(one, at=place) for one in found]
+    if several:
+        ours = over_sizes(sizes.loops(progress), speedups, progress)
+        found = [*ours, *(one for one in found if one.kind != "ours")]
+    for one in found:
+        yield makers[one.at].cut(one)
 
 
 _WORDS: Mapping[str, str] = {

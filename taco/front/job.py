@@ -17,12 +17,12 @@ from pydantic import TypeAdapter
 
 import taco
 from taco.errors import InputError, MeasurementError
+from taco.exporters.protocol import FloatArray
 from taco.front.dominance import Mark, beating, dominated_by, recommend
-from taco.front.entries import Entry, Maker
+from taco.front.entries import Entry, Maker, cut_entries
 from taco.front.rivals import rivals
 from taco.front.schema import Front, FrontPoint, Ratio, Recommendation
 from taco.material import labels_of
-from taco.metrics.abstain import softmax
 from taco.metrics.accuracy import Score, is_unequal, paired_drop
 from taco.metrics.drop_estimate import estimate_drop
 from taco.pictures.listing import LabelledPicture
@@ -32,6 +32,7 @@ from taco.rundir import RunDir
 from taco.search.drop_search import as_json
 from taco.steps.groundwork import Groundwork
 from taco.steps.plan import Plan, make_plan
+from taco.steps.sizes import Sizes
 from taco.timing.timings import BenchResult
 
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0)
@@ -72,7 +73,7 @@ class _Judge:
 
     select: Sequence[LabelledPicture]
     judged: Sequence[LabelledPicture]
-    dense_select: npt.NDArray[np.float64]
+    dense_select: FloatArray
     dense_judged: npt.NDArray[np.int64]
     classes: Sequence[str]
 
@@ -87,7 +88,7 @@ class _Judge:
         drop = paired_drop(labels, self.dense_judged, answers, score.balanced)
         own = labels_of(self.select)
         balanced = is_unequal(np.bincount(own))
-        lost = estimate_drop(own, self.dense_select, softmax(np.asarray(select)), balanced=balanced)
+        lost = estimate_drop(own, self.dense_select, select, balanced=balanced)
         return {
             "accuracy": Proportion(**dataclasses.asdict(score.top1)),
             "drop_points": drop.points,
@@ -108,11 +109,9 @@ def make_front(plan: Plan, how: FrontOptions, rundir: RunDir, progress: Progress
 
     Raises:
         MeasurementError: Nothing can be timed: a front shows measured times only.
-        InputError: Another model's pictures are not the same, or a size of pictures is asked for.
+        InputError: Another model's pictures are not the same.
     """
     how.check()
-    if plan.resized:
-        raise InputError("--input-size is not for `taco front` yet", "Leave it out, or use `taco export --max-drop`")
     scratch = rundir.scratch()
     ground = Groundwork(plan, rundir, progress, scratch)
     if not ground.delivery.bench.measurable:
@@ -120,23 +119,27 @@ def make_front(plan: Plan, how: FrontOptions, rundir: RunDir, progress: Progress
             f"a front shows measured times, and no {plan.target.name} that can be timed is attached",
             "Aim at a target on this machine, or attach the device with --device",
         )
-    makers = [Maker(ground)]
+    sizes = Sizes(ground)
+    makers = [Maker(sizes.own)]
     for name in how.beside:
-        options = plan.options.model_copy(update={"model": name, "weights": None, "macs": 1.0, "max_drop": None})
+        changed = {"model": name, "weights": None, "macs": 1.0, "max_drop": None, "input_size": None}
+        options = plan.options.model_copy(update=changed)
         with progress.step(f"prepare {name}"):
             other = make_plan(options, plan.device)
-        makers.append(Maker(Groundwork(other, rundir, progress, scratch), name))
+        makers.append(Maker.of(Groundwork(other, rundir, progress, scratch), name))
         if makers[-1].ground.material.judged != ground.material.judged:
             raise InputError(f"{name} cannot read the same pictures", "Leave it out of --beside")
     tools, missing = rivals() if plan.target.local and plan.device is None else ([], [])
-    entries = [*makers[0].cut(how.speedups)]
+    entries = [*cut_entries(sizes, how.speedups, progress)]
     entries += [entry for maker in makers for entry in maker.dense()]
+    entries += [Maker(one).resized() for one in sizes.others]
     entries += [maker.own_int8(tool) for maker in makers for tool in tools]
     bench = _times(ground, entries)
     judge, judged = _judge(makers[0]), {}
     with progress.step("judge every model", len(entries)) as advance:
         for entry in entries:
-            judged[entry.name] = judge.fields(*_answers(ground, entry, judge))
+            select, answers = _answers(ground, entry, judge)
+            judged[entry.name] = judge.fields(entry.held_out(np.asarray(select, np.float32)), answers)
             advance(1)
     return _assembled(ground, how, entries, _Found(bench, judged, judge.balanced, tuple(missing)), command)
 
@@ -173,23 +176,25 @@ def _judge(maker: Maker) -> _Judge:
     return _Judge(
         select=select,
         judged=judged,
-        dense_select=softmax(maker.torch_answers(select)),
+        dense_select=maker.torch_looks(),
         dense_judged=maker.torch_answers(judged).argmax(1),
         classes=material.task.classes,
     )
 
 
 def _answers(ground: Groundwork, entry: Entry, judge: _Judge) -> Iterator[Any]:
-    """Yield logits on the select pictures and on the judged ones; stored."""
-    pictures = (judge.select, judge.judged)
+    """Yield logits on looks at the select pictures and on the judged ones; stored."""
+    pictures, at = (judge.select, judge.judged), entry.at
     depends = {
         "model": entry.sha256,
         "runtime": entry.runtime,
         "pictures": [[str(p.view) for p in s] for s in pictures],
+        "looks": at.looks.each,
     }
 
     def compute() -> Any:
-        return [entry.answer(some).astype(float).tolist() for some in pictures]
+        inputs = (at.looks.singly(), at.material.bank.batches([p.view for p in judge.judged], 1))
+        return [entry.answer(some).astype(float).tolist() for some in inputs]
 
     yield from ground.rundir.json_step("front-answers", ground.keys.after_head(**depends), compute)
 

@@ -50,6 +50,7 @@ def export_options(options: ExportOptions, point: FrontPoint, folder: Path) -> E
     changes["search"] = "dp"
     if point.model != options.model:
         changes["weights"] = None
+    changes["input_size"] = None if point.pictures is None else min(map(int, point.pictures.split("x")))
     if point.widths is not None:
         file = folder / f"{point.name}.widths.json"
         write_atomically(file, (json.dumps(point.widths, indent=1) + "\n").encode())

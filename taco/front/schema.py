@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from taco.report.parts import Frozen, Proportion
 from taco.report.search_schema import DropFigures
 
-Kind = Literal["ours", "uniform", "macs", "dense", "fp32", "runtime-int8", "beside"]
+Kind = Literal["ours", "uniform", "macs", "dense", "resized", "fp32", "runtime-int8", "beside"]
 
 
 class Ratio(Frozen):
@@ -29,9 +29,11 @@ class FrontPoint(Frozen):
     name: str = Field(description="unique; what `--pick` takes, beside the number in the list")
     kind: Kind = Field(
         description="ours: every unit by its time and loss; uniform: one ratio; macs: MACs for time; dense, fp32: the "
-        "dense specialist; runtime-int8: a dense model quantised by the runtime's own tool; beside: another dense model"
+        "dense specialist; resized: that for pictures of another size; runtime-int8: a dense model quantised by the "
+        "runtime's own tool; beside: another dense model"
     )
     model: str = Field(description="timm's name")
+    pictures: str | None = Field(default=None, description="height x width, pixels that it reads")
     made_by: str = Field(description="in words")
     runtime: str
     precision: str

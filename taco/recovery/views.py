@@ -13,6 +13,9 @@ from taco.device.images import Preprocessing, to_tensor
 
 Pixels = npt.NDArray[np.uint8]
 
+#: Least share of a picture that a crop shows: of views to learn from, and of those that stand for the picture itself.
+STRONG, MILD = 0.35, 0.6
+
 
 def as_inputs(pixels: Pixels, preprocessing: Preprocessing) -> torch.Tensor:
     """Normalise (n, H, W, 3) uint8 pixels into a channels_last float32 batch (n, 3, H, W)."""
@@ -25,6 +28,7 @@ def augmented_views(
     preprocessing: Preprocessing,
     seed: int,
     numbers: Sequence[int] | None = None,
+    least: float = STRONG,
 ) -> Pixels:
     """Return random resized crops, half of them mirrored, of every picture; the first picture's come first.
 
@@ -36,6 +40,7 @@ def augmented_views(
         preprocessing: Gives the size and the interpolation (bicubic, else bilinear).
         seed: Draws the crops.
         numbers: Of the pictures; None numbers them from 0.
+        least: Share of a picture's area that a crop shows at least.
     """
     _, height, width = preprocessing.input_size
     bicubic = preprocessing.interpolation == "bicubic"
@@ -43,7 +48,7 @@ def augmented_views(
     crop = v2.Compose(
         [
             v2.RandomResizedCrop(
-                (height, width), scale=(0.35, 1.0), ratio=(0.75, 4 / 3), interpolation=how, antialias=True
+                (height, width), scale=(least, 1.0), ratio=(0.75, 4 / 3), interpolation=how, antialias=True
             ),
             v2.RandomHorizontalFlip(),
         ]

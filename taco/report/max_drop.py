@@ -45,13 +45,13 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
 def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     rows = [(_candidate(trial), *_cells(trial)) for trial in found.trials]
     rows.append(("the exported file", *_cells(found.shipped)))
-    one = wording.points(100 / found.select_images)
+    looks = ", each as it is" if found.looks == 1 else f", each looked at {found.looks} times, a little differently"
     caption = (
-        f"Points on {wording.counted(found.select_images, 'select picture')}, one of which is {one}. What decides "
-        "weighs the loss of right answers and the loss of the probability given to the right class by how far each may "
-        "be wrong: with few pictures mostly the latter. Candidates were recovered with a part of the time."
+        f"Points on {wording.counted(found.select_images, 'select picture')}{looks}, with the 95 % interval over the "
+        "pictures. A fitted head has seen these pictures: their answers are those of heads that have not. Candidates "
+        "were recovered with a part of the time."
     )
-    columns = ("candidate", "lost", "by answers", "by probability", "held")
+    columns = ("candidate", "lost", "interval", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
     cells = tuple((*row, "yes" if holds else "no") for row, holds in zip(rows, held, strict=True))
     yield Table(columns, cells, wording.marked(caption, report))
@@ -70,6 +70,5 @@ def _candidate(trial: DropTrial) -> str:
 def _cells(figures: DropFigures) -> tuple[str, ...]:
     return (
         f"{figures.points:+.2f}",
-        f"{figures.counted:+.1f} ({figures.low:+.1f} to {figures.high:+.1f})",
-        f"{figures.by_probability:+.2f}",
+        f"{figures.low:+.1f} to {figures.high:+.1f}",
     )

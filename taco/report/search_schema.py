@@ -13,13 +13,10 @@ class DropFigures(Frozen):
     """Accuracy lost against the dense specialist on the select pictures, in points; positive is a loss."""
 
     points: float = Field(
-        description="the estimate that decides: `counted` and `by_probability`, weighed by their doubt"
+        description="what decides: over several looks at every picture, by heads that have not seen them"
     )
-    counted: float = Field(description="by right answers alone")
-    low: float = Field(description="lower end of the paired 95 % interval of `counted`")
+    low: float = Field(description="lower end of the paired 95 % interval over the pictures")
     high: float
-    by_probability: float = Field(description="by the probability given to the true class alone")
-    weight: float = Field(description="of `counted` in `points`, 0-1")
 
 
 class DropTrial(DropFigures):
@@ -38,6 +35,7 @@ class DropSearchSection(Frozen):
     shipped: DropFigures = Field(description="of the exported file, on the select pictures")
     full_recoveries: int = Field(description="models that were recovered fully and exported until one held")
     select_images: int
+    looks: int = Field(description="at every select picture: as it is, and cut out a little differently")
 
 
 class LevelSearch(Frozen):

@@ -18,12 +18,12 @@ from torch import nn
 
 from taco.allocation.within import Within, last_within
 from taco.exporters.protocol import FloatArray
-from taco.material import Material
-from taco.metrics.abstain import softmax
-from taco.metrics.accuracy import is_unequal
-from taco.metrics.drop_estimate import DropEstimate, estimate_drop
+from taco.metrics.accuracy import Drop, is_unequal
+from taco.metrics.drop_estimate import estimate_drop
 from taco.recover import INTERRUPTED
+from taco.recovery.looks import Looks
 from taco.search.ladder import Ladder, Rung
+from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import predict_logits
 from taco.steps.cutting import Cutter
 
@@ -41,25 +41,28 @@ class DropFound:
         within: Which steps hold.
         trials: What was tried, as JSON values, in the order tried.
         pictures: How many select pictures decided.
+        looks: At each.
     """
 
     within: Within
     trials: tuple[Mapping[str, Any], ...]
     pictures: int
+    looks: int
 
-    def told(self, shipped: DropEstimate, looks: int) -> dict[str, Any]:
+    def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
         """Return what the report tells.
 
         Args:
             shipped: What the exported file loses on the select pictures.
-            looks: How many models were recovered fully and exported.
+            recovered: How many models were recovered fully and exported.
         """
         return {
             "asked_points": self.within.limit,
             "trials": [dict(trial) for trial in self.trials],
             "shipped": as_json(shipped),
-            "full_recoveries": looks,
+            "full_recoveries": recovered,
             "select_images": self.pictures,
+            "looks": self.looks,
         }
 
 
@@ -69,12 +72,14 @@ class Place:
 
     Attributes:
         make_cutter: Makes what cuts and recovers, when it is needed: that solves every unit's channels.
-        answer: Module -> (n, classes) float32 logits on the select pictures.
+        looks: At the select pictures.
+        held_out: What heads that have not seen these answer to them.
         words: The size, for people; empty where there is one.
     """
 
     make_cutter: Callable[[], Cutter]
-    answer: Callable[[nn.Module], FloatArray]
+    looks: Looks
+    held_out: HeldOut
     words: str = ""
 
     @functools.cached_property
@@ -82,10 +87,15 @@ class Place:
         """Cuts and recovers."""
         return self.make_cutter()
 
-    @classmethod
-    def of(cls, make_cutter: Callable[[], Cutter], material: Material, words: str = "") -> Place:
-        """Ask about a task's select pictures."""
-        return cls(make_cutter, lambda module: predict_logits(module, material.batches(material.task.select)), words)
+    def answer(self, module: nn.Module, logits: FloatArray | None = None) -> FloatArray:
+        """Return the logits of heads that have not seen the select pictures, (n * looks, classes) float32.
+
+        Args:
+            module: In torch.
+            logits: What the exported file of it answers to the looks; None asks the module.
+        """
+        own = predict_logits(module, self.looks.batches()) if logits is None else logits
+        return self.held_out.correct(own, module, self.looks.batches, self.looks.each)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,7 +129,7 @@ class DropSearch:
             return float(trials[-1]["points"])
 
         within = last_within(self._ladder.size, lose, self.limit)
-        return DropFound(within, tuple(trials), len(self.labels))
+        return DropFound(within, tuple(trials), len(self.labels), self.places[0].looks.each)
 
     def rung(self, index: int) -> Rung:
         """Return a step of the ladder."""
@@ -130,18 +140,17 @@ class DropSearch:
         models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
         return [*models.values()][::-1]
 
-    def estimate(self, logits: FloatArray) -> DropEstimate:
-        """Return what a model loses whose logits on the select pictures are (n, classes)."""
-        balanced = is_unequal(np.bincount(self.labels))
-        return estimate_drop(self.labels, self._dense, softmax(logits), balanced=balanced)
+    def estimate(self, logits: FloatArray) -> Drop:
+        """Return what a model loses that gives such logits, from `Place.answer`."""
+        return estimate_drop(self.labels, self._dense, logits, balanced=is_unequal(np.bincount(self.labels)))
 
     @functools.cached_property
     def _ladder(self) -> Ladder:
         return self.make_ladder()
 
     @functools.cached_property
-    def _dense(self) -> npt.NDArray[np.float64]:
-        return softmax(self.places[0].answer(self.dense))
+    def _dense(self) -> FloatArray:
+        return self.places[0].answer(self.dense)
 
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
@@ -166,20 +175,17 @@ class DropSearch:
         channels = {n: s.unit.width for n, s in cutter.solutions.items() if s.unit.kind != "block"}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         log.info(
-            "%.0f %% of the widths%s: %.2f points lost on %d select pictures (right answers %.2f, probability %.2f)",
-            *(share, f" at {place.words}" if place.words else ""),
-            *(found["points"], len(self.labels), found["counted"], found["by_probability"]),
+            "%.0f %% of the widths%s: %.2f points lost on %d looks at %d select pictures (%.1f to %.1f)",
+            *(share, f" at {place.words}" if place.words else "", found["points"]),
+            *(len(self._dense), len(self.labels), found["low"], found["high"]),
         )
         return {"kept_percent": share, "pictures": place.words or None, **found}
 
 
-def as_json(found: DropEstimate) -> dict[str, float]:
+def as_json(found: Drop) -> dict[str, float]:
     """Return the figures that reports have of an estimate."""
     return {
         "points": found.points,
-        "counted": found.counted.points,
-        "low": found.counted.low,
-        "high": found.counted.high,
-        "by_probability": found.by_probability,
-        "weight": found.weight,
+        "low": found.low,
+        "high": found.high,
     }

@@ -25,6 +25,7 @@ from taco.latency.wholes import known_wholes, left_ms, saved_share
 from taco.options import ExportOptions
 from taco.progress import Advance, Progress
 from taco.rundir import content_key
+from taco.search.bench import VALUE_RUNS
 from taco.search.least_harm import LeastHarm, OneRatio
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.one_ratio import widest_of_one_ratio
@@ -38,8 +39,6 @@ from taco.units import steps_of
 log = logging.getLogger(__name__)
 Options = Mapping[str, Sequence[Level]]
 
-#: Of a round: the next one rests on what it took, however far from the budget that is.
-_LEAST_RUNS = 3
 #: Choices kept for the case that a final measurement falls short.
 _SPARE = 2
 
@@ -280,7 +279,7 @@ class LatencySearcher:
         depends = searcher.timed_key(allocation, threshold)
 
         def compute() -> float:
-            return searcher.time(allocation, threshold, usual_ms, _LEAST_RUNS).value
+            return searcher.time(allocation, threshold, usual_ms, VALUE_RUNS).value
 
         return float(searcher.rundir.json_step("round", depends, compute, measured=True))
 

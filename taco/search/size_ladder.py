@@ -103,11 +103,24 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
     def rung(index: int) -> Rung:
         if index == 0:
             return rung_of(own.loop, own.offered, top(own.offered))
-        found = [(at, one, one.settle(times[index], progress)) for at, one in enumerate(sizes)]
-        judged = [(one.harm(settled.choice), at, settled) for at, one, settled in found if settled is not None]
-        told = ", ".join(f"{sizes[at].words} {harm:.3f}" for harm, at, _ in judged)
-        log.info("for %.3g ms, the answers change by (nats, before recovery): %s", times[index], told)
-        _, at, settled = min(judged, key=lambda one: one[:2])
+        at, settled = least_harm(sizes, times[index], progress)
         return rung_of(sizes[at].loop, sizes[at].offered, settled, at)
 
     return Ladder(len(times), rung)
+
+
+def least_harm(sizes: Sequence[SizeLoop], whole_ms: float, progress: Progress) -> tuple[int, Settled]:
+    """Return which size harms least within a time, and the levels there; the fastest of all where none is as fast.
+
+    Args:
+        sizes: What competes.
+        whole_ms: Most milliseconds of the whole model.
+        progress: Told about a search of whole models.
+    """
+    within_ms = max(whole_ms, min(one.quickest_ms for one in sizes))
+    found = [(at, one, one.settle(within_ms, progress)) for at, one in enumerate(sizes)]
+    judged = [(one.harm(settled.choice), at, settled) for at, one, settled in found if settled is not None]
+    told = ", ".join(f"{sizes[at].words} {harm:.3f}" for harm, at, _ in judged)
+    log.info("for %.3g ms, the answers change by (nats, before recovery): %s", within_ms, told)
+    _, at, settled = min(judged, key=lambda one: one[:2])
+    return at, settled

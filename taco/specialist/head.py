@@ -33,6 +33,21 @@ class Candidate:
     chosen: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Without:
+    """A head of the same kind that was fitted without a part of the shots.
+
+    Attributes:
+        index: (k,) int64, places of the shots that it has not seen.
+        weight: (classes, features) float32.
+        bias: (classes,) float32.
+    """
+
+    index: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Linear:
     """A linear head and what else of the generalist was changed with it.
@@ -43,6 +58,7 @@ class Linear:
         description: What chose it, in words.
         candidates: All that were compared; empty where there was no choice.
         tuned: Name -> value of the generalist's other parameters that were fine-tuned.
+        without: Of a fitted head, the same for each part of the shots fitted without it; empty of others.
     """
 
     weight: torch.Tensor
@@ -50,6 +66,7 @@ class Linear:
     description: str
     candidates: tuple[Candidate, ...] = ()
     tuned: Mapping[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    without: tuple[Without, ...] = ()
 
 
 def plan_head(

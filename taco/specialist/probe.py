@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from taco.errors import HeadError
-from taco.specialist.head import Candidate, Linear
+from taco.specialist.head import Candidate, Linear, Without
 
 #: Strongest first: a tie in cross-validation goes to the simpler head. Multiples of the mean squared feature.
 _STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -97,13 +97,18 @@ def _fit(X: torch.Tensor, labels: torch.Tensor, seed: int) -> Fitted:
     best = max(percents, key=lambda setting: percents[setting])  # max keeps the first of equals
     held_out = results[best]
     temperature = _temperature(held_out, labels)
-    weight, bias = Shots.of(X, labels, held_out.shape[1]).solve(best)
+
+    def solve(kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weight, bias = Shots.of(X[kept], labels[kept], held_out.shape[1]).solve(best)
+        return (weight * temperature).float(), (bias * temperature).float()
+
+    every = torch.ones(len(X), dtype=torch.bool)
     head = Linear(
-        (weight * temperature).float(),
-        (bias * temperature).float(),
+        *solve(every),
         f"fit-{best.kind} (strength {best.strength:g} and temperature by {len(folds)}-fold cross-validation on "
         f"{len(labels)} shots: {percents[best]:.1f} %)",
         _best_of_each_kind(percents, best),
+        without=tuple(Without(held, *solve(every.index_fill(0, held, value=False))) for held in folds),
     )
     return Fitted(head, held_out, folds)
 

@@ -53,8 +53,10 @@ def make_head(generalist: Generalist, material: Material, options: ExportOptions
     choice, rows = plan_head(generalist, classes, options.head, options.class_map)
     if choice == "keep":
         return keep_head(generalist, classes)
-    # Without evaluation pictures the select pictures judge the result, so the head must not have seen them.
-    pictures = material.shots if material.task.evaluation else material.task.fit
+    # Without evaluation pictures the select pictures judge the result, so the head must not have seen them. Where they
+    # decide how much may be cut, `HeldOut` takes a fitted head's memory of them away, but not that of tuned blocks.
+    learnt = options.fine_tune and options.max_drop is not None
+    pictures = material.shots if material.task.evaluation and not learnt else material.task.fit
     shots = _Shots.of(generalist, material, pictures)
     if choice == "fit":
         shots.check()

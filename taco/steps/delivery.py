@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from taco.attached.ondevice import Device
-from taco.exporters.protocol import Exporter
+from taco.exporters.protocol import Exporter, FloatArray
 from taco.field.device_judge import Asking, OnDevice, chosen
 from taco.field.engine_judge import EngineJudge
 from taco.material import Material
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.rundir import content_key
-from taco.search.bench import Bench
+from taco.search.bench import VALUE_RUNS, Bench
 from taco.steps.baking import Baked, make_baked
 from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
 from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge
@@ -171,12 +171,12 @@ class Delivery:
     def _timed(self, models: Mapping[str, Path], asked: float | None, usual_ms: float | None) -> BenchResult:
         """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
         if self.device is None:
-            return self.bench.settle(models, asked, usual_ms=usual_ms)
+            return self.bench.settle(models, asked, usual_ms=usual_ms, least_runs=VALUE_RUNS)
         told = self.bench.conditions(models, IDLE_S)
         if asked is None:
             return told
         return dataclasses.replace(
-            pooled(self.bench.settle(models, asked, usual_ms=usual_ms), told),
+            pooled(self.bench.settle(models, asked, usual_ms=usual_ms, least_runs=VALUE_RUNS), told),
             focus=told.focus,
             idle_ms=told.idle_ms,
             unstable=told.unstable,
@@ -245,11 +245,11 @@ class Delivery:
         hashes = {"model": compressed.shipped.sha256, "fp32": compressed.fp32.sha256, "runtime": shipped.runtime}
         return self.store.judgement(self.keys.after_head(**hashes, **key), compute)
 
-    def select_logits(self, compressed: Pair) -> Logits:
-        """Return the shipped file's logits on the select pictures, (n, classes): what choices are made on."""
+    def select_logits(self, compressed: Pair, looks: Iterable[FloatArray]) -> Logits:
+        """Return the shipped file's logits on looks at the select pictures, (n, classes): what choices are made on."""
         shipped = Shipped.of(compressed.shipped.path, compressed.fp32.path, self.converter.target)
         with self.progress.step("ask the exported file about the select pictures"):
-            return shipped.logits(self.material, self.material.task.select)
+            return shipped.answers(looks)
 
     def bake(self, compressed: Pair, judged: Judgement) -> Baked | None:
         """Put pixels in and probabilities out, for a device's own programs."""

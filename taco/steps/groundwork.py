@@ -18,6 +18,7 @@ from taco.moments.sums import Moments
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
+from taco.recovery.looks import Looks
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
@@ -28,6 +29,7 @@ from taco.search.profiling import Profiler
 from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
 from taco.specialist.head import Linear
+from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import Specialist, make_head, predict_logits, specialise
 from taco.steps.agnostic import calibration_pictures
 from taco.steps.converting import Pair
@@ -71,8 +73,19 @@ class Groundwork:
         )
         self.pictures = calibration_pictures(self.material, self.options)
         self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
-        self.specialist: Specialist = self._specialise()
+        self.head: Linear = self._head()
+        self.specialist: Specialist = specialise(plan.generalist, self.head)
         self.dense: Pair = self.delivery.worth_having(self.delivery.export("dense", self.specialist.module, {}))
+
+    @functools.cached_property
+    def held_out(self) -> HeldOut:
+        """What heads that have not seen the select pictures answer to them."""
+        return HeldOut(self.head, len(self.material.task.fit), self.specialist.module)
+
+    @functools.cached_property
+    def looks(self) -> Looks:
+        """Several looks at every select picture, the same ones at every size of pictures."""
+        return Looks(self.material, self.options.seed)
 
     @functools.cached_property
     def solutions(self) -> dict[str, UnitSolution]:
@@ -207,9 +220,9 @@ class Groundwork:
         key = self.keys.after_head(unlabelled=self.plan.asked["unlabelled"])
         return Unlabelled.from_json(self.rundir.json_step("unlabelled", key, read))
 
-    def _specialise(self) -> Specialist:
+    def _head(self) -> Linear:
         def compute() -> Linear:
             with self.progress.step("specialise the head"):
                 return make_head(self.plan.generalist, self.material, self.options)
 
-        return specialise(self.plan.generalist, self.store.head(self.keys.head, compute))
+        return self.store.head(self.keys.head, compute)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ from torch import nn
 
 from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import run_all
-from taco.exporters.protocol import RunOptions
+from taco.exporters.protocol import FloatArray, RunOptions
 from taco.material import Material, labels_of
 from taco.metrics.abstain import softmax
 from taco.metrics.gates import Agreement, agreement
 from taco.metrics.parity import ParityResult, compare
 from taco.pictures.listing import LabelledPicture
+from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import predict_logits
 from taco.targets.loading import Target
 
@@ -42,7 +43,7 @@ class Judgement:
         exported: (n,) answers of the exported file.
         exported_shares: (n, classes) float64, softmax of the exported file's logits.
         select_labels: (m,) int64 of the select pictures, on which choices are made.
-        select_shares: (m, classes) float64, the same on the select pictures.
+        select_shares: (m, classes) float64, the same on the select pictures, of heads that have not seen them.
         parity: The file in fp32 against the compressed torch model.
         agreement: The shipped file against the compressed torch model.
         parity_inputs: (4, 3, H, W) float32 of the first pictures.
@@ -72,12 +73,14 @@ class Stages:
         seen: The pictures as the dense specialist reads them.
         stitched: The compressed model before anything was repaired.
         compressed: The compressed model.
+        held_out: What heads that have not seen the select pictures answer to them.
     """
 
     dense: nn.Module
     seen: Material
     stitched: nn.Module
     compressed: nn.Module
+    held_out: HeldOut
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,6 +111,10 @@ class Shipped:
         """Return the shipped file's logits on pictures, (n, classes), one picture at a time."""
         return _logits(self.file, self.runtime, self.options, material, pictures)
 
+    def answers(self, inputs: Iterable[FloatArray]) -> Logits:
+        """Return the same on inputs, (1, 3, H, W) each."""
+        return run_all(load_exporter(self.runtime).open(self.file, self.options).run, inputs)
+
 
 def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
     """Run every stage over the judged pictures.
@@ -132,7 +139,7 @@ def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
         exported=got.argmax(1),
         exported_shares=softmax(got),
         select_labels=labels_of(select),
-        select_shares=softmax(chosen_on),
+        select_shares=softmax(stages.held_out.correct(chosen_on, stages.compressed, lambda: material.batches(select))),
         parity=compare(expected, in_fp32),
         agreement=agreement(expected, got),
         parity_inputs=material.bank.tensor([p.view for p in pictures[:PARITY_INPUTS]]),

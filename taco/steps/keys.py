@@ -38,6 +38,7 @@ class Keys:
             "pictures": content_key(pictures),
             **{name: options[name] for name in ("shots", "seed", "split_by", "classes", "head", "fine_tune", "model")},
             **{name: asked[name] for name in ("weights_sha256", "class_map_sha256")},
+            "on": "fit" if options["fine_tune"] and options["max_drop"] is not None else "shots",
         }
         return cls(pictures, head)
 

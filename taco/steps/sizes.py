@@ -12,8 +12,10 @@ from typing import Any
 
 from taco.errors import BudgetInfeasibleError
 from taco.progress import Progress
+from taco.search.bench import VALUE_RUNS
 from taco.search.budget import Budget
 from taco.search.ladder import Ladder
+from taco.search.latency_search import LatencySearcher
 from taco.search.size_ladder import SizeLoop, size_ladder
 from taco.search.widths import Found, WidthSearch
 from taco.specialist.specialise import predict_logits
@@ -21,9 +23,6 @@ from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
 from taco.steps.plan import Plan
 from taco.surgery.size import count_macs
-
-#: Of the two dense models: what widths are asked for rests on their ratio.
-_RUNS = 3
 
 
 @dataclasses.dataclass(eq=False)
@@ -61,7 +60,7 @@ class Sized:
         def compute() -> float:
             with self.ground.progress.step("time the dense model at both sizes"):
                 models = {name: file.path for name, file in files.items()}
-                return bench.settle(models, 1.0, least_runs=_RUNS).speedup("dense", "compressed").value
+                return bench.settle(models, 1.0, least_runs=VALUE_RUNS).speedup("dense", "compressed").value
 
         depends: dict[str, Any] = {name: file.sha256 for name, file in files.items()}
         return float(rundir.json_step("input-size-gain", {**depends, "target": bench.key()}, compute, measured=True))
@@ -146,15 +145,21 @@ class Sizes:
 
     def ladder(self, progress: Progress) -> Ladder:
         """Return the ladder on which all sizes compete."""
-        ground, searches = self.own.ground, [one.width_search() for one in self.every]
-        probed, dense_ms = ground.material.probed, searches[0].dense_ms()
-        reference = predict_logits(ground.specialist.module, ground.material.batches(probed))
+        return size_ladder(self.loops(progress), progress)
+
+    def loops(self, progress: Progress) -> list[SizeLoop]:
+        """Return what may be chosen at each size: profiled, probed, and compared with the model's own size."""
+        ground = self.own.ground
+        reference = predict_logits(ground.specialist.module, ground.material.batches(ground.material.probed))
         loops = []
-        for one, search in zip(self.every, searches, strict=True):
-            whole_ms = dense_ms / (one.gain or 1.0)
-            loop = search.latency(whole_ms)
-            loops.append(SizeLoop(one.words, loop, loop.offered(progress), whole_ms, reference))
-        return size_ladder(loops, progress)
+        for one in self.every:
+            loop = self.loop(one)
+            loops.append(SizeLoop(one.words, loop, loop.offered(progress), loop.dense_ms, reference))
+        return loops
+
+    def loop(self, one: Sized) -> LatencySearcher:
+        """Return what finds the widths of one size by time and loss."""
+        return one.width_search().latency(self.own.width_search().dense_ms() / (one.gain or 1.0))
 
     def _other(self, own: Groundwork, plan: Plan) -> Sized:
         height, width = plan.generalist.preprocessing.input_size[1:]

@@ -19,10 +19,11 @@ from taco.metrics.parity import ParityResult
 from taco.moments.sums import Moments
 from taco.recover import Recovered
 from taco.rundir import RunDir
-from taco.specialist.head import Candidate, Linear
+from taco.specialist.head import Candidate, Linear, Without
 from taco.steps.judge import Judgement
 
 Key = Mapping[str, Any]
+_WITHOUT = ("index", "weight", "bias")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,14 +37,19 @@ class Store:
 
         def save(path: Path) -> dict[str, Any]:
             head = compute()
-            _save(path, {"weight": head.weight, "bias": head.bias, **{f"tuned|{n}": t for n, t in head.tuned.items()}})
+            tensors = {"weight": head.weight, "bias": head.bias, **{f"tuned|{n}": t for n, t in head.tuned.items()}}
+            for number, one in enumerate(head.without):
+                tensors |= {f"without|{number}|{part}": getattr(one, part) for part in _WITHOUT}
+            _save(path, tensors)
             return {"description": head.description, "candidates": [dataclasses.asdict(c) for c in head.candidates]}
 
         file, facts = self.rundir.file_step("head", key, ".safetensors", save)
         tensors = safetensors.torch.load_file(file)
         tuned = {name.removeprefix("tuned|"): t for name, t in tensors.items() if name.startswith("tuned|")}
         candidates = tuple(Candidate(**candidate) for candidate in facts["candidates"])
-        return Linear(tensors["weight"], tensors["bias"], facts["description"], candidates, tuned)
+        count = sum(name.startswith("without|") for name in tensors) // len(_WITHOUT)
+        without = tuple(Without(*(tensors[f"without|{number}|{part}"] for part in _WITHOUT)) for number in range(count))
+        return Linear(tensors["weight"], tensors["bias"], facts["description"], candidates, tuned, without)
 
     def moments(self, key: Key, compute: Callable[[], Mapping[str, Moments]]) -> dict[str, Moments]:
         """Return the second moments of every calibrated layer's input."""

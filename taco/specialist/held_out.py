@@ -1,0 +1,68 @@
+"""What a fitted head would answer to pictures that it has not seen, of the dense model and of what is cut from it.
+
+A new head is fitted on all shots, the select pictures too: each shot counts where there are few. What is chosen on the
+select pictures, how much may be cut (`--max-drop`, `taco front`) and when an answer is sure (`--sure`), must not rest
+on a head that has learnt them: of eight species that ImageNet does not name, the dense EfficientNet-Lite0 names all 32
+select pictures with such a head, 97.7 % of unseen ones, and a model that loses 9 points on those loses none on these.
+So their answers are those of heads of the same kind and strength, each fitted without a fifth of the shots
+(cross-validation; Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 7.10). A cut model keeps
+the head of its dense one, so the same heads serve it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from taco.specialist.head import Linear
+from taco.specialist.specialise import penultimate
+
+Logits = npt.NDArray[np.float32]
+Batches = Callable[[], Iterable[torch.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Corrects logits on the select pictures to those of heads that have not seen them.
+
+    Attributes:
+        head: The shipped one, with those that were fitted without a part of the shots; none where it was not fitted,
+            or has not seen the select pictures.
+        fit: How many shots come before the select pictures.
+        dense: The dense model, whose features serve models whose own have another width.
+    """
+
+    head: Linear
+    fit: int
+    dense: nn.Module
+
+    def __bool__(self) -> bool:
+        """Whether anything is corrected."""
+        return any(int(one.index.max()) >= self.fit for one in self.head.without)
+
+    def correct(self, logits: Logits, module: nn.Module, batches: Batches, each: int = 1) -> Logits:
+        """Return logits as of heads that have not seen the pictures.
+
+        Args:
+            logits: (m * each, classes) of the model on looks at the m select pictures, also as a runtime computes them.
+            module: The model in torch, which ends in the shipped head.
+            batches: Yields the looks, those at the first picture first.
+            each: Looks at every picture.
+        """
+        if not self:
+            return logits
+        features = penultimate(module, batches())
+        if features.shape[1] != self.head.weight.shape[1]:  # what the head reads was cut, and the head refitted
+            features = penultimate(self.dense, batches())
+        found = torch.zeros(len(features), len(self.head.bias))
+        for one in self.head.without:
+            pictures = one.index[one.index >= self.fit] - self.fit
+            rows = (pictures[:, None] * each + torch.arange(each)).flatten()
+            found[rows] = features[rows] @ (one.weight - self.head.weight).T + (one.bias - self.head.bias)
+        corrected: Logits = logits + found.numpy()
+        return corrected

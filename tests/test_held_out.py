@@ -1,0 +1,190 @@
+"""Choices on the select pictures: answers of heads that have not seen them, over several looks at each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import options
+from torch import nn
+
+from taco import api
+from taco.material import Material, divide
+from taco.model import Generalist
+from taco.options import ExportOptions
+from taco.pictures.bank import BankOptions, PictureBank
+from taco.recovery import looks as module
+from taco.recovery.looks import Looks
+from taco.rundir import RunDir
+from taco.specialist.head import Linear
+from taco.specialist.held_out import HeldOut
+from taco.specialist.probe import fit_head
+from taco.specialist.specialise import make_head
+from taco.steps.keys import Keys
+from taco.steps.stored import Store
+
+CLASSES, WIDTH, FIT, SELECT = 3, 400, 24, 9
+
+
+class Features(nn.Module):
+    """A model whose features are its inputs, as timm's models give them."""
+
+    def __init__(self, keep: int = WIDTH) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def forward_head(self, x: torch.Tensor, *, pre_logits: bool) -> torch.Tensor:
+        assert pre_logits
+        return x[:, : self.keep]
+
+
+def shots(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features that tell nothing of the classes: what a head knows of them it has learnt by heart."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(FIT + SELECT, WIDTH, generator=generator)
+    return features, torch.arange(FIT + SELECT) % CLASSES
+
+
+def held_out(head: Linear, fit: int = FIT) -> HeldOut:
+    return HeldOut(head, fit, Features())
+
+
+def test_a_head_knows_its_shots_by_heart_and_held_out_answers_do_not() -> None:
+    features, labels = shots()
+    head, select = fit_head(features, labels).head, features[FIT:]
+    own = (select @ head.weight.T + head.bias).numpy()
+    found = held_out(head).correct(own, Features(), lambda: iter([select]))
+    assert (own.argmax(1) == labels[FIT:].numpy()).all()
+    assert (found.argmax(1) == labels[FIT:].numpy()).mean() < 0.8
+    for one in head.without:
+        for row in one.index[one.index >= FIT].tolist():
+            answer = one.weight @ features[row] + one.bias
+            assert torch.allclose(torch.from_numpy(found)[row - FIT], answer, atol=1e-3)
+
+
+def test_each_head_was_fitted_without_its_part_and_all_parts_are_there() -> None:
+    features, labels = shots()
+    head = fit_head(features, labels).head
+    assert sorted(torch.cat([one.index for one in head.without]).tolist()) == list(range(len(labels)))
+    moved = features.clone()
+    first = head.without[0]
+    moved[first.index] += 5 * torch.randn(len(first.index), WIDTH, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(fit_head(moved, labels).head.without[0].index, first.index)
+
+
+def test_looks_at_one_picture_have_one_head_and_what_a_runtime_answered_is_kept() -> None:
+    features, labels = shots()
+    head, select = fit_head(features, labels).head, features[FIT:]
+    each = 4
+    looks = (select[:, None] + 0.1 * torch.randn(SELECT, each, WIDTH)).flatten(0, 1)
+    rounded = np.round((looks @ head.weight.T + head.bias).numpy(), 1)
+    found = held_out(head).correct(rounded, Features(), lambda: iter([looks]), each)
+    for one in head.without:
+        for row in one.index[one.index >= FIT].tolist():
+            mine = slice(each * (row - FIT), each * (row - FIT) + each)
+            expected = looks[mine] @ one.weight.T + one.bias
+            assert torch.allclose(torch.from_numpy(found)[mine], expected, atol=0.06)
+
+
+def test_a_model_whose_head_reads_fewer_features_takes_the_dense_ones() -> None:
+    features, labels = shots()
+    head, select = fit_head(features, labels).head, features[FIT:]
+    own = (select @ head.weight.T + head.bias).numpy()
+    batches = lambda: iter([select])  # noqa: E731
+    found = held_out(head).correct(own, Features(keep=7), batches)
+    assert np.array_equal(found, held_out(head).correct(own, Features(), batches))
+
+
+def test_a_head_that_has_not_seen_them_changes_nothing() -> None:
+    features, labels = shots()
+    own = np.ones((SELECT, CLASSES), np.float32)
+    plain = Linear(torch.zeros(CLASSES, WIDTH), torch.zeros(CLASSES), "cut from ImageNet's")
+    on_fit = fit_head(features[:FIT], labels[:FIT]).head
+
+    def none() -> Iterator[torch.Tensor]:
+        raise AssertionError("no picture needs to be looked at")
+
+    for head in (plain, on_fit):
+        assert held_out(head).correct(own, Features(), none) is own
+
+
+def test_heads_are_stored_and_read_back(tmp_path: Path) -> None:
+    head = fit_head(*shots()).head
+    rundir = RunDir(tmp_path / "run")
+    with rundir.locked():
+        for compute in (lambda: head, lambda: pytest.fail("it is stored")):
+            found = Store(rundir).head({"a": 1}, compute)
+    for one, other in zip(found.without, head.without, strict=True):
+        for part in ("index", "weight", "bias"):
+            assert torch.equal(getattr(one, part), getattr(other, part))
+
+
+@pytest.fixture(scope="module")
+def asked(pi_site: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportOptions:
+    return options(pi_site, tmp_path_factory.mktemp("held-out") / "out", macs=0.5)
+
+
+@pytest.fixture(scope="module")
+def made(asked: ExportOptions, tmp_path_factory: pytest.TempPathFactory) -> tuple[Generalist, Material]:
+    plan = api.make_plan(asked)
+    file = tmp_path_factory.mktemp("held-out") / "bank.pixels"
+    bank = PictureBank.read(plan.listings.views, plan.generalist.preprocessing, BankOptions(file))
+    return plan.generalist, divide(plan.listings, bank, asked)
+
+
+def test_a_fine_tuned_model_that_is_judged_on_select_pictures_has_not_seen_them(
+    asked: ExportOptions, made: tuple[Generalist, Material]
+) -> None:
+    """Heads without a part of the shots cannot take away what tuned blocks remember."""
+    generalist, material = made
+    fitted = {}
+    for drop in (None, 1.0):
+        how = asked.model_copy(update={"head": "fit", "fine_tune": True, "max_drop": drop, "macs": None})
+        fitted[drop] = make_head(generalist, material, how)
+    assert f"on {len(material.shots)} shots" in fitted[None].description
+    assert f"on {len(material.task.fit)} shots" in fitted[1.0].description
+
+
+def test_the_first_look_is_the_picture_itself_and_the_others_are_drawn_from_the_seed(
+    made: tuple[Generalist, Material], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, material = made
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    looks = Looks(material, 0)
+    shown = torch.cat([*looks.batches()])
+    assert looks.each == 8
+    assert len(shown) == 8 * len(material.task.select)
+    own = torch.cat([*material.batches(material.task.select)])
+    assert torch.equal(shown[::8], own)
+    assert not torch.equal(shown[1::8], own)
+    assert np.array_equal(np.concatenate([*looks.singly()]), shown.numpy())
+    monkeypatch.undo()
+    assert torch.equal(torch.cat([*Looks(material, 0).batches()]), shown), "chunks change nothing"
+    assert not torch.equal(torch.cat([*Looks(material, 1).batches()]), shown)
+
+
+def test_many_pictures_are_looked_at_once(made: tuple[Generalist, Material]) -> None:
+    _, material = made
+    for count, each in ((32, 8), (100, 5), (256, 2), (600, 1)):
+        many = dataclasses.replace(material.task, select=material.task.select[:1] * count)
+        assert Looks(dataclasses.replace(material, task=many), 0).each == each
+
+
+def test_what_a_head_was_fitted_on_is_part_of_its_key() -> None:
+    base = {"shots": 1, "seed": 0, "split_by": "auto", "classes": None, "head": "fit", "model": "m"}
+    keys = []
+    for tuned, drop in ((False, None), (False, 1.0), (True, None), (True, 1.0)):
+        asked = {
+            "options": {**base, "fine_tune": tuned, "max_drop": drop},
+            **dict.fromkeys(("pictures", "versions", "weights_sha256", "class_map_sha256")),
+        }
+        keys.append(Keys.of(asked, {}).head)
+    assert keys[0] == keys[1]
+    assert keys[2] != keys[3]
