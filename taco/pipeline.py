@@ -181,7 +181,8 @@ class _Job:
         """Make a model and let everything judge it that can, in the precision that is used now."""
         made = self._made()
         ground, delivery, cut = made.at.ground, made.at.ground.delivery, made.cut
-        stages = Stages(self.ground.specialist.module, self.ground.material, cut.stitched, cut.module, ground.held_out)
+        held_out = ground.held_out.of(cut.head)
+        stages = Stages(self.ground.specialist.module, self.ground.material, cut.stitched, cut.module, held_out)
         judgement = delivery.judge(stages, made.compressed, ground.cut_key(cut))
         engines = delivery.engines(made.dense, made.compressed, made.bench, ground.plan.units.within_blocks)
         if engines is not None:
@@ -274,9 +275,8 @@ class _Job:
             if rung.loop is not None and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)
-            answered = places[rung.at].answer(
-                made.cut.module, delivery.select_logits(made.compressed, at.ground.looks.singly())
-            )
+            answers = delivery.select_logits(made.compressed, at.ground.looks.singly())
+            answered = places[rung.at].answer(made.cut.module, made.cut.head, answers)
             lost = search.estimate(answered)
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if left == [0] or (lost.points <= limit and not slow):

@@ -100,7 +100,7 @@ def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(
         return estimated(3.0 if isinstance(answers, str) and len(files) == 1 else 0.0)
 
     monkeypatch.setattr(delivery.Delivery, "select_logits", logits)
-    monkeypatch.setattr(Place, "answer", lambda _place, _module, exported="of torch": exported)
+    monkeypatch.setattr(Place, "answer", lambda _place, _module, _head=None, exported="of torch": exported)
     monkeypatch.setattr(DropSearch, "estimate", estimate)
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.max_drop is not None

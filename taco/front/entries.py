@@ -21,6 +21,7 @@ from taco.progress import Progress
 from taco.recover import INTERRUPTED
 from taco.rundir import content_key
 from taco.search.drop_search import SHORT
+from taco.specialist.head import Linear
 from taco.specialist.specialise import predict_logits
 from taco.steps.converting import spread
 from taco.steps.groundwork import Groundwork
@@ -161,7 +162,7 @@ class Maker:
         }
         words = _WORDS[asked.kind] if self.at.own is None else f"{_WORDS[asked.kind]}, at {self.at.words} pixels"
         entry = self._entry(asked.name, asked.kind, words, pair.shipped, facts)
-        return dataclasses.replace(entry, held_out=self._held_out(made.module))
+        return dataclasses.replace(entry, held_out=self._held_out(made.module, made.head))
 
     def torch_answers(self, pictures: Iterable[LabelledPicture]) -> FloatArray:
         """Return the dense specialist's own logits, (n, classes)."""
@@ -172,9 +173,9 @@ class Maker:
         module = self.ground.specialist.module
         return self._held_out(module)(predict_logits(module, self.ground.looks.batches()))
 
-    def _held_out(self, module: nn.Module) -> Callable[[FloatArray], FloatArray]:
-        ground = self.ground
-        return lambda logits: ground.held_out.correct(logits, module, ground.looks.batches, ground.looks.each)
+    def _held_out(self, module: nn.Module, head: Linear | None = None) -> Callable[[FloatArray], FloatArray]:
+        looks, held_out = self.ground.looks, self.ground.held_out.of(head)
+        return lambda logits: held_out.correct(logits, module, looks.batches, looks.each)
 
     def _name(self, name: str) -> str:
         return f"{self.prefix}-{name}" if self.prefix else name

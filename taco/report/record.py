@@ -63,6 +63,8 @@ def recovery_section(report: Report) -> Section:
         blocks.append(Note(wording.marked(text, report)))
     if report.refit is not None:
         blocks.append(_refit_note(report.refit))
+    if report.cut_heads:
+        blocks.append(_heads_note(report))
     if report.recovery is None:
         blocks.append(Note("No recovery was done."))
     else:
@@ -137,6 +139,13 @@ def _refit_note(refit: RefitSection) -> Note:
         f"The layers that read cut channels were refitted {ways[refit.kept]}: that came nearer to the dense model's "
         f"features and answers on the select pictures (distance {told})."
     )
+
+
+def _heads_note(report: Report) -> Note:
+    told = ", ".join(f"{one.name} {wording.percent(one.percent)}" for one in report.cut_heads)
+    taken = next(one.name for one in report.cut_heads if one.chosen)
+    text = f"The small model ends in {taken}. Right on shots that the head has not seen: {told}."
+    return Note(wording.marked(text, report))
 
 
 def _parity_note(parity: Parity) -> Note:

@@ -335,6 +335,9 @@ class Report(Frozen):
     )
     layers: list[LayerWidth]
     refit: RefitSection | None = Field(default=None, description="null where nothing was cut, or with --no-sequential")
+    cut_heads: list[HeadCandidate] = Field(
+        default=[], description="heads that were compared on what the cut left of the features; empty without a choice"
+    )
     recovery: dict[str, float | int | str] | None = Field(description="steps, batch, learning rate, what was kept")
     next_step: str | None = Field(description="what to run on the device when it was absent")
     steps: list[Step]

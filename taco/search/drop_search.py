@@ -23,6 +23,7 @@ from taco.metrics.drop_estimate import estimate_drop
 from taco.recover import INTERRUPTED
 from taco.recovery.looks import Looks
 from taco.search.ladder import Ladder, Rung
+from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import predict_logits
 from taco.steps.cutting import Cutter
@@ -87,15 +88,16 @@ class Place:
         """Cuts and recovers."""
         return self.make_cutter()
 
-    def answer(self, module: nn.Module, logits: FloatArray | None = None) -> FloatArray:
+    def answer(self, module: nn.Module, head: Linear | None = None, logits: FloatArray | None = None) -> FloatArray:
         """Return the logits of heads that have not seen the select pictures, (n * looks, classes) float32.
 
         Args:
             module: In torch.
+            head: Of a cut model with one of its own; None is the specialist's.
             logits: What the exported file of it answers to the looks; None asks the module.
         """
         own = predict_logits(module, self.looks.batches()) if logits is None else logits
-        return self.held_out.correct(own, module, self.looks.batches, self.looks.each)
+        return self.held_out.of(head).correct(own, module, self.looks.batches, self.looks.each)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,7 +163,7 @@ class DropSearch:
             cut = cutter.cut(allocation, SHORT)
             if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                 raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
-            found = self.estimate(place.answer(cut.module))
+            found = self.estimate(place.answer(cut.module, cut.head))
             return {"steps": cut.recovered.steps if cut.recovered else 0, **as_json(found)}
 
         depends = {

@@ -45,6 +45,10 @@ class HeldOut:
         """Whether anything is corrected."""
         return any(int(one.index.max()) >= self.fit for one in self.head.without)
 
+    def of(self, head: Linear | None) -> HeldOut:
+        """Return the same for a cut model with a head of its own; None is the dense model's."""
+        return self if head is None else dataclasses.replace(self, head=head)
+
     def correct(self, logits: Logits, module: nn.Module, batches: Batches, each: int = 1) -> Logits:
         """Return logits as of heads that have not seen the pictures.
 

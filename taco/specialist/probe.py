@@ -27,11 +27,14 @@ _NAMES = {"ridge": "ridge regression on cached features", "logistic": "logistic 
 LOGISTIC_WORK = 50_000_000
 
 
+Kind = Literal["logistic", "ridge"]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
     """A kind of regression and its regularisation."""
 
-    kind: Literal["logistic", "ridge"]
+    kind: Kind
     strength: float
 
 
@@ -50,13 +53,16 @@ class Fitted:
     folds: tuple[torch.Tensor, ...]
 
 
-def fit_head(features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Fitted:
+def fit_head(
+    features: torch.Tensor, labels: torch.Tensor, seed: int = 0, kinds: Sequence[Kind] = ("logistic", "ridge")
+) -> Fitted:
     """Fit a linear head, kind and regularisation chosen by cross-validation.
 
     Args:
         features: (n, d) penultimate features of the shots.
         labels: (n,) int64, every class at least twice.
         seed: Draws the folds.
+        kinds: Of regression to try.
 
     Raises:
         HeadError: There is nothing to fit: fewer than two classes, a class with fewer than two pictures, or features
@@ -64,7 +70,7 @@ def fit_head(features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Fit
     """
     _check_shots(features, labels)
     with _one_thread():
-        return _fit(features.double(), labels, seed)
+        return _fit(features.double(), labels, seed, kinds)
 
 
 def plain_ridge(features: torch.Tensor, labels: torch.Tensor) -> Linear:
@@ -90,9 +96,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fit(X: torch.Tensor, labels: torch.Tensor, seed: int) -> Fitted:
+def _fit(X: torch.Tensor, labels: torch.Tensor, seed: int, kinds: Sequence[Kind]) -> Fitted:
     folds = stratified_folds(labels, seed)
-    results = _cross_validate(X, labels, folds)
+    results = _cross_validate(X, labels, folds, kinds)
     percents = {setting: balanced_accuracy(logits, labels) for setting, logits in results.items()}
     best = max(percents, key=lambda setting: percents[setting])  # max keeps the first of equals
     held_out = results[best]
@@ -156,13 +162,12 @@ def stratified_folds(labels: torch.Tensor, seed: int, most: int = 5) -> tuple[to
 
 
 def _cross_validate(
-    X: torch.Tensor, labels: torch.Tensor, folds: Sequence[torch.Tensor]
+    X: torch.Tensor, labels: torch.Tensor, folds: Sequence[torch.Tensor], kinds: Sequence[Kind]
 ) -> dict[Setting, torch.Tensor]:
     """Return every candidate's held-out logits of every shot, (n, classes)."""
     classes = int(labels.max()) + 1
-    logits = {
-        candidate: torch.zeros(len(X), classes, dtype=X.dtype) for candidate in _settings(len(X), X.shape[1], classes)
-    }
+    tried = [setting for setting in _settings(len(X), X.shape[1], classes) if setting.kind in kinds]
+    logits = {setting: torch.zeros(len(X), classes, dtype=X.dtype) for setting in tried}
     for held in folds:
         train = torch.ones(len(X), dtype=torch.bool)
         train[held] = False

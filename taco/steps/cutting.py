@@ -10,8 +10,10 @@ from torch import nn
 from taco.allocate import Allocation
 from taco.compress import UnitSolution, kept_rows, stitch
 from taco.recover import Recovered
+from taco.specialist.head import Linear
 from taco.steps.recovering import Recovery
 from taco.steps.refit import Refit, Starter
+from taco.steps.rehead import Heads
 from taco.steps.sparsity import Sparsity
 
 
@@ -27,6 +29,7 @@ class Cut:
         recovered: What recovery did; None when there was none.
         sparsity: How weights became zero; None when none did.
         refit: How readers of cut channels were refitted; None where there was no choice.
+        head: What the module ends in, with what was compared; None where it is the specialist's without a choice.
     """
 
     module: nn.Module
@@ -36,6 +39,7 @@ class Cut:
     recovered: Recovered | None
     sparsity: Sparsity | None = None
     refit: Refit | None = None
+    head: Linear | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,10 +49,12 @@ class Cutter:
     Attributes:
         solutions: What is known of every unit, blocks too.
         starter: Makes the models that recovery starts from; has the recovery that repairs what a cut broke.
+        heads: Chooses what the cut models end in.
     """
 
     solutions: Mapping[str, UnitSolution]
     starter: Starter
+    heads: Heads
 
     @property
     def recovery(self) -> Recovery:
@@ -74,7 +80,8 @@ class Cutter:
         start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths))
         minutes = share * recovery.minutes
         if minutes == 0:
-            return Cut(start, allocation.ratio, told, stitched, None, refit=refit)
+            module, head = self.heads.best(start)
+            return Cut(module, allocation.ratio, told, stitched, None, refit=refit, head=head)
         key = {"minutes": minutes, "widths": told}
         if refit is not None:
             key["readers"] = refit.kept
@@ -82,4 +89,5 @@ class Cutter:
         recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
         with recovery.progress.step("re-estimate BatchNorm"):
             module = recovery.renormalise(recovered.module)
-        return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit)
+        module, head = self.heads.best(module)
+        return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit, head=head)

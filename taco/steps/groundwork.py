@@ -39,6 +39,7 @@ from taco.steps.keys import Keys
 from taco.steps.plan import Plan
 from taco.steps.recovering import Recovery
 from taco.steps.refit import Starter
+from taco.steps.rehead import Heads
 from taco.steps.stored import Store
 
 
@@ -152,7 +153,17 @@ class Groundwork:
     def cutter(self) -> Cutter:
         """Return what cuts to widths and recovers."""
         starter = Starter(self.recovery(keep_zeros=False), self.pictures.batches, self.options.sequential)
-        return Cutter(self.solutions, starter)
+        recovery = starter.recovery
+        heads = Heads(
+            own=self.head,
+            dense=self.specialist.module,
+            material=self.material,
+            seed=self.options.seed,
+            depends_on=recovery.depends_on,
+            store=self.store,
+            progress=self.progress,
+        )
+        return Cutter(self.solutions, starter, heads)
 
     def recovery(self, *, keep_zeros: bool) -> Recovery:
         """Return what repairs cuts; with `keep_zeros` weights that are zero stay so."""
@@ -181,7 +192,7 @@ class Groundwork:
             "minutes": self.options.recover_minutes,
             "steps": steps,
         }
-        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit))
+        own = any(found is not None for found in (cut.sparsity, cut.recovered, cut.refit, cut.head))
         return {**made, "weights": state_sha256(cut.module)} if own else made
 
     @property

@@ -7,7 +7,7 @@ import datetime
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from taco.report import parts, schema
 from taco.report.max_drop import exceeds
 from taco.report.search_schema import DropSearchSection
 from taco.sparse.packing import PACKED_NAME
+from taco.specialist.head import Candidate
 from taco.steps.baking import BAKED_NAME
 from taco.steps.checks import failed, loop_fields, precision_section
 from taco.summaries.accuracy_section import abstention, accuracy_section, blank_class
@@ -96,6 +97,9 @@ def make_report(
             if u in plan.units.within_blocks or u.name in done.cut.widths
         ],
         refit=schema.RefitSection(**dataclasses.asdict(done.cut.refit)) if done.cut.refit else None,
+        cut_heads=[
+            schema.HeadCandidate(**dataclasses.asdict(c)) for c in (done.cut.head.candidates if done.cut.head else ())
+        ],
         recovery=_recovery(done),
         next_step=next_step(done),
         steps=[schema.Step(name=name, seconds=round(s, 3)) for name, s in seconds.items()],
@@ -163,6 +167,10 @@ def _task(done: Finished) -> schema.TaskSection:
     )
 
 
+def _heads(candidates: Iterable[Candidate]) -> list[schema.HeadCandidate]:
+    return [schema.HeadCandidate(**dataclasses.asdict(candidate)) for candidate in candidates]
+
+
 def _model(done: Finished) -> schema.ModelSection:
     generalist = done.plan.generalist
     return schema.ModelSection(
@@ -172,7 +180,7 @@ def _model(done: Finished) -> schema.ModelSection:
         licence=generalist.licence,
         random_weights=generalist.random_weights,
         head=done.specialist.head,
-        head_candidates=[schema.HeadCandidate(**dataclasses.asdict(c)) for c in done.specialist.candidates],
+        head_candidates=_heads(done.specialist.candidates),
     )
 
 
