@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks._animals import DATA, imagenet_indices
 from benchmarks._machine import machine
 from benchmarks._page import save
+from benchmarks._quiet import Quiet
 from taco import api
 from taco.errors import BudgetInfeasibleError
 from taco.files import write_atomically
@@ -41,16 +42,19 @@ _UNCONFIRMED = "was reached in the search but not confirmed"
 Cell = Mapping[str, Any]
 
 
-def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]]) -> None:
-    """Run every cell that is missing."""
+def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]], patience: float = 0.0) -> None:
+    """Run every cell that is missing, each when the machine is in its usual state, or after `patience` minutes."""
     results.mkdir(parents=True, exist_ok=True)
     class_map = _class_map(results)
     class_map.parent.mkdir(parents=True, exist_ok=True)
     known = imagenet_indices(data)
     class_map.write_text(json.dumps(known))
+    quiet = Quiet(class_map.with_name("quiet.json"), patience)
     for model, target, speedup in cells:
         file = _file(results, model, target, speedup)
         if not file.exists():
+            if (waited := quiet.wait()) > 1:
+                print(f"waited {waited:.0f} s for a quiet machine", flush=True)
             cell = _run(results, data, (model, target, speedup), tuple(known)[:CLASSES])
             write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
             print(f"{file.stem}: {_words(cell)}", flush=True)
@@ -175,13 +179,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS)
+    parser.add_argument("--patience", type=float, default=0.0, metavar="MINUTES", help="wait so long for quiet, each")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     parser.add_argument("--save", type=Path, help="page to write the table of all cells into")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not given.table:
         work(
-            given.results, given.data, [(m, t, s) for m in given.models for t in given.targets for s in given.speedups]
+            given.results,
+            given.data,
+            [(m, t, s) for m in given.models for t in given.targets for s in given.speedups],
+            given.patience,
         )
     every = [(m, t, s) for m in MODELS for t in TARGETS for s in SPEEDUPS]
     text = table(list(read(given.results, every)))
