@@ -17,19 +17,20 @@ from taco.allocate import Allocation
 from taco.errors import BudgetInfeasibleError
 from taco.field.device_judge import OnDevice
 from taco.field.fleet_job import UnitResult, ask_others
-from taco.material import Material, labels_of
+from taco.material import Material
 from taco.pictures.bank import CROP_MARGIN
 from taco.progress import Progress
 from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
 from taco.search.budget import check_size
-from taco.search.drop_search import DropSearch, Place
+from taco.search.drop_search import DropSearch
 from taco.search.ladder import Ladder
 from taco.search.widths import Found
 from taco.sparse.packing import pack_model
 from taco.specialist.specialise import Specialist
 from taco.steps.baking import Baked
 from taco.steps.converting import GivenUp, Pair
+from taco.steps.crossfit import places_of
 from taco.steps.cutting import Cut
 from taco.steps.groundwork import Groundwork
 from taco.steps.judge import Judgement, Stages
@@ -259,11 +260,9 @@ class _Job:
         """
         sizes = self.sizes.every
         several = len(sizes) > 1
-        grounds = [one.ground for one in sizes]
         named = [one.words if several else "" for one in sizes]
-        places = [Place(g.cutter, g.looks, g.held_out, w) for g, w in zip(grounds, named, strict=True)]
-        labels = labels_of(self.ground.material.task.select)
-        search = DropSearch(self._ladder, places, self.ground.specialist.module, labels, limit)
+        places = places_of([one.ground for one in sizes], named)
+        search = DropSearch(self._ladder, places, self.ground.specialist.module, limit)
         found = search.find()
         left = [*search.distinct(index for index in found.within.holding if index)[: _SECOND_LOOKS - 1], 0]
         recovered = 0
@@ -271,13 +270,12 @@ class _Job:
             recovered, rung = recovered + 1, search.rung(left[0])
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
-            made = self._finish(at, places[rung.at].cutter.cut(rung.allocation))
+            made = self._finish(at, places[rung.at].full.cutter.cut(rung.allocation))
             if rung.loop is not None and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)
             answers = delivery.select_logits(made.compressed, at.ground.looks.singly())
-            answered = places[rung.at].answer(made.cut.module, made.cut.head, answers)
-            lost = search.estimate(answered)
+            lost = search.shipped(left[0], made.cut, answers)
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if left == [0] or (lost.points <= limit and not slow):
                 self.loop, self.drops = rung.loop, found.told(lost, recovered)

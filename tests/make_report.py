@@ -107,8 +107,9 @@ def make_max_drop(**changes: Any) -> Report:
         ],
         shipped=DropFigures(**figures(0.55)),
         full_recoveries=2,
-        select_images=32,
-        looks=8,
+        judging_images=128,
+        looks=4,
+        sides=3,
     )
     searched = LevelSearch(method="evopress", evaluations=100, divergence=0.0312, divergence_dp=0.0458)
     return make_loop(**{"budget_ms": None, "rounds": [], "max_drop": found, "level_search": searched, **changes})

@@ -19,6 +19,7 @@ from taco.allocate import Allocation
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.model import load_generalist
 from taco.progress import SilentProgress
+from taco.search import drop_search
 from taco.search import size_ladder as module
 from taco.search.budget import Budget
 from taco.search.drop_search import DropSearch
@@ -116,7 +117,7 @@ def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.Expo
     from test_max_drop import estimated
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DropSearch, "estimate", lambda *_: estimated(9.0))
+        patch.setattr(drop_search, "_estimate", lambda *_: estimated(9.0))
         report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=1.0, input_size=96)).report
     assert report.width_ratio == 1.0
     assert any("pictures of 96x96 pixels alone cost more than 1 points" in warning for warning in report.warnings)
@@ -237,7 +238,7 @@ def test_what_one_size_gives_up_all_do() -> None:
 def test_a_second_look_is_at_another_model() -> None:
     rungs = [Rung(Allocation(1.0, {"a": 8 - max(0, index - 2)}), None, index % 5 // 4) for index in range(5)]
     unused: Any = None
-    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, unused, 1.0)
+    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, 1.0)
     assert search.distinct([4, 2, 1, 0]) == [4, 2]
 
 

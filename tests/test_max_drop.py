@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from test_pipeline import hashes
 from tiny_run import options, steps_of
@@ -14,7 +16,9 @@ from taco import api
 from taco.errors import InputError, MeasurementError
 from taco.metrics.accuracy import Drop
 from taco.report.schema import Report
-from taco.search.drop_search import SHORT, DropSearch, Place
+from taco.search import drop_search
+from taco.search.drop_search import DropSearch, Place
+from taco.search.ladder import Ladder
 from taco.steps import delivery
 from taco.steps.cutting import Cutter
 
@@ -40,7 +44,8 @@ def test_the_last_candidate_that_holds_is_shipped_and_every_trial_is_told(run: a
     assert found is not None
     assert 1 <= len(found.trials) <= 6
     assert found.asked_points == 4.0
-    assert found.select_images == run.report.task.select_images
+    assert found.judging_images == run.report.task.fit_images + run.report.task.select_images
+    assert found.sides == 3
     assert run.report.chosen_by.startswith("the accuracy lost on the select pictures, at most 4 points")
     kept = 100 * sum(layer.kept for layer in run.report.layers) / sum(layer.dense for layer in run.report.layers)
     holding = [trial for trial in found.trials if trial.points <= 4.0]
@@ -71,7 +76,7 @@ def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
             with pytest.raises(KeyboardInterrupt):
                 api.export(options(pi_site, out, max_drop=4.0))
     trials = len(looked(run.report))
-    assert cuts.count((SHORT,)) == trials + 1, "one was interrupted; the others are not cut again"
+    assert cuts.count((1.0,)) == 3 * trials + 2, "the candidate that was interrupted is begun again, no other one"
     again = api.export(options(pi_site, out, max_drop=4.0))
     assert looked(again.report) == looked(run.report)
     assert hashes(out) == hashes(run.folder)
@@ -80,7 +85,7 @@ def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
 def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
     pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DropSearch, "estimate", lambda *_: estimated(9.0))
+    monkeypatch.setattr(drop_search, "_estimate", lambda *_: estimated(9.0))
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.width_ratio == 1.0
     assert "no smaller model loses at most 1 points on the select pictures: the dense one was kept" in report.warnings
@@ -90,24 +95,45 @@ def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(
     pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trials lose nothing; the first exported file does."""
-    files: list[int] = []
+    looked: list[int] = []
 
-    def logits(*_: Any) -> str:
-        files.append(0)
-        return "exported"
+    def shipped(_: DropSearch, index: int, *__: Any) -> Drop:
+        looked.append(index)
+        return estimated(3.0 if len(looked) == 1 else 0.0)
 
-    def estimate(_: DropSearch, answers: Any) -> Drop:
-        return estimated(3.0 if isinstance(answers, str) and len(files) == 1 else 0.0)
-
-    monkeypatch.setattr(delivery.Delivery, "select_logits", logits)
-    monkeypatch.setattr(Place, "answer", lambda _place, _module, _head=None, exported="of torch": exported)
-    monkeypatch.setattr(DropSearch, "estimate", estimate)
+    monkeypatch.setattr(drop_search, "_estimate", lambda *_: estimated(0.0))
+    monkeypatch.setattr(DropSearch, "shipped", shipped)
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.max_drop is not None
-    assert report.max_drop.full_recoveries == len(files) == 2
+    assert report.max_drop.full_recoveries == len(looked) == 2
     kept = sorted(trial.kept_percent for trial in report.max_drop.trials)
     total = 100 * sum(x.kept for x in report.layers) / sum(x.dense for x in report.layers)
     assert total == pytest.approx(kept[1])
+
+
+def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
+    """The file names one picture of two wrong that its torch model names right."""
+    names = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    exported = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    unused: Any = None
+
+    class OneSide:
+        labels = np.array([0, 1])
+
+        def answer(self, _module: Any, _head: Any = None, logits: Any = None) -> Any:
+            return names if logits is None else logits
+
+    side: Any = OneSide()
+    rung: Any = SimpleNamespace(at=0)
+    search = DropSearch(lambda: Ladder(5, lambda _: rung), (Place(side, [side]),), unused, 1.0)
+    cut: Any = SimpleNamespace(module=None, head=None)
+    assert search.shipped(0, cut, exported).points == 50.0
+    lost = {"points": 2.0, "low": 1.0, "high": 3.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DropSearch, "_trial", lambda *_: lost)
+        found = search.shipped(3, cut, names)
+        assert (found.points, found.low, found.high) == (2.0, 1.0, 3.0)
+        assert search.shipped(3, cut, exported).points == 52.0
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

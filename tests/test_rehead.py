@@ -51,7 +51,16 @@ def case(material: Material) -> Case:
 
 def heads(case: Case, material: Material, folder: Path, own: Linear | None = None) -> Heads:
     store = Store(RunDir(folder))
-    return Heads(own or case.head, case.dense, material, 0, {"test": 1}, store, SilentProgress())
+    return Heads(
+        own=own or case.head,
+        dense=case.dense,
+        shots=material.shots,
+        batches=material.batches,
+        seed=0,
+        depends_on={"test": 1},
+        store=store,
+        progress=SilentProgress(),
+    )
 
 
 def shuffled(dense: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ def test_every_candidate_is_listed_with_what_it_lost_and_whether_it_held() -> No
         ("+0.97", "yes"),
         ("+0.55", "yes"),
     ]
-    assert "32 select pictures, each looked at 8 times" in table.caption
+    assert "all 128 shots: each candidate was made 3 times" in table.caption
     assert isinstance(note, Note)
     assert "2 models were recovered fully" in note.text
 

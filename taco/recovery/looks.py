@@ -25,6 +25,11 @@ _CHUNK = 32
 _BATCH = 32
 
 
+def looks_each(pictures: int) -> int:
+    """Return how often each of so many pictures is looked at; once is enough where there are many."""
+    return max(1, min(_EACH, _MOST // max(1, pictures)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Looks:
     """Looks at a task's select pictures, drawn once.
@@ -32,15 +37,12 @@ class Looks:
     Attributes:
         material: The pictures.
         seed: Draws the crops.
+        each: Looks at every picture, from `looks_each`; 1 is the picture itself.
     """
 
     material: Material
     seed: int
-
-    @property
-    def each(self) -> int:
-        """How many looks at every picture; 1 is the picture itself, which is enough where there are many."""
-        return max(1, min(_EACH, _MOST // len(self.material.task.select)))
+    each: int
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Yield channels_last float32 inputs (at most 32, 3, H, W): all looks at the first picture, at the second..."""

@@ -12,7 +12,7 @@ from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial
 
 
 def max_drop_sections(report: Report) -> tuple[Section, ...]:
-    """Candidates with what they lost on the select pictures; nothing without `--max-drop`."""
+    """Candidates with what they lost on shots that they had not seen; nothing without `--max-drop`."""
     found = report.max_drop
     if found is None:
         return ()
@@ -37,7 +37,7 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
     )
     return (
         f"on the evaluation pictures the model loses {wording.points(drop)}, {sure} than --max-drop "
-        f"{found.asked_points:g}: {wording.counted(found.select_images, 'select picture')} could not tell. More "
+        f"{found.asked_points:g}: {wording.counted(found.judging_images, 'shot')} could not tell. More "
         "--shots make the search surer"
     )
 
@@ -47,9 +47,9 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     rows.append(("the exported file", *_cells(found.shipped)))
     looks = ", each as it is" if found.looks == 1 else f", each looked at {found.looks} times, a little differently"
     caption = (
-        f"Points on {wording.counted(found.select_images, 'select picture')}{looks}, with the 95 % interval over the "
-        "pictures. A fitted head has seen these pictures: their answers are those of heads that have not. Candidates "
-        "were recovered with a part of the time."
+        f"Points on {_judging(found)}{looks}, with the 95 % interval over the pictures. A fitted head has seen these "
+        "pictures: their answers are those of heads that have not. Candidates were recovered with a part of the time; "
+        "what the exported file loses is that of its candidate and what conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
@@ -60,6 +60,15 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
             "the dense one, once they were exported."
         )
+
+
+def _judging(found: DropSearchSection) -> str:
+    if found.sides == 1:
+        return wording.counted(found.judging_images, "shot") + " that were held out"
+    return (
+        f"all {wording.counted(found.judging_images, 'shot')}: each candidate was made {found.sides} times, each time "
+        "without those that then judged it"
+    )
 
 
 def _candidate(trial: DropTrial) -> str:

@@ -10,7 +10,7 @@ from taco.report.parts import Frozen
 
 
 class DropFigures(Frozen):
-    """Accuracy lost against the dense specialist on the select pictures, in points; positive is a loss."""
+    """Accuracy lost against the dense specialist on held-out shots, in points; positive is a loss."""
 
     points: float = Field(
         description="what decides: over several looks at every picture, by heads that have not seen them"
@@ -32,10 +32,17 @@ class DropSearchSection(Frozen):
 
     asked_points: float
     trials: list[DropTrial] = Field(description="in the order tried")
-    shipped: DropFigures = Field(description="of the exported file, on the select pictures")
+    shipped: DropFigures = Field(
+        description="of the exported file: what its candidate lost, and what conversion took from its answers on the "
+        "select pictures"
+    )
     full_recoveries: int = Field(description="models that were recovered fully and exported until one held")
-    select_images: int
-    looks: int = Field(description="at every select picture: as it is, and cut out a little differently")
+    judging_images: int = Field(description="shots that judged the candidates")
+    looks: int = Field(description="at each of them: as it is, and cut out a little differently")
+    sides: int = Field(
+        description="how often each candidate was made, each time without those that judged it; 1: the select pictures "
+        "alone judged"
+    )
 
 
 class LevelSearch(Frozen):

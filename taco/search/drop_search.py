@@ -1,7 +1,9 @@
-"""`--max-drop`: how far down the ladder of allocations the accuracy on the select pictures allows to go.
+"""`--max-drop`: how far down the ladder of allocations the accuracy on held-out shots allows to go.
 
-Every candidate is cut and recovered with a part of the time, asked about the select pictures, and forgotten; what it
-lost is stored, so that a search that was stopped goes on. Evaluation pictures are never looked at here.
+Every candidate is cut and recovered with a part of the time, asked about shots that it has not seen, and forgotten.
+With few shots it is made several times, each time without another part of them, so that all of them judge
+(cross-fitting, docs/adr/0023). What it lost is stored, so that a search that was stopped goes on. Evaluation pictures
+are never looked at here.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import nn
 
 from taco.allocation.within import Within, last_within
 from taco.exporters.protocol import FloatArray
+from taco.material import labels_of
 from taco.metrics.accuracy import Drop, is_unequal
 from taco.metrics.drop_estimate import estimate_drop
 from taco.recover import INTERRUPTED
@@ -26,8 +29,9 @@ from taco.search.ladder import Ladder, Rung
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import predict_logits
-from taco.steps.cutting import Cutter
+from taco.steps.cutting import Cut, Cutter
 
+Labels = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
 #: Of the minutes for recovery, for each candidate. At most six are tried: together they take as long as the winner.
@@ -41,20 +45,22 @@ class DropFound:
     Attributes:
         within: Which steps hold.
         trials: What was tried, as JSON values, in the order tried.
-        pictures: How many select pictures decided.
+        pictures: How many shots judged.
         looks: At each.
+        sides: Divisions of the shots; 1 is the select pictures alone.
     """
 
     within: Within
     trials: tuple[Mapping[str, Any], ...]
     pictures: int
     looks: int
+    sides: int
 
     def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
         """Return what the report tells.
 
         Args:
-            shipped: What the exported file loses on the select pictures.
+            shipped: What the exported file loses, from `DropSearch.shipped`.
             recovered: How many models were recovered fully and exported.
         """
         return {
@@ -62,34 +68,40 @@ class DropFound:
             "trials": [dict(trial) for trial in self.trials],
             "shipped": as_json(shipped),
             "full_recoveries": recovered,
-            "select_images": self.pictures,
+            "judging_images": self.pictures,
             "looks": self.looks,
+            "sides": self.sides,
         }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Place:
-    """Where models for one size of pictures are cut, recovered and asked.
+class Side:
+    """One division of the shots into those to learn from and those that judge.
 
     Attributes:
         make_cutter: Makes what cuts and recovers, when it is needed: that solves every unit's channels.
-        looks: At the select pictures.
+        looks: At the shots that judge.
         held_out: What heads that have not seen these answer to them.
-        words: The size, for people; empty where there is one.
+        share: Of its cutter's time for recovery, for a candidate.
     """
 
     make_cutter: Callable[[], Cutter]
     looks: Looks
     held_out: HeldOut
-    words: str = ""
+    share: float
 
     @functools.cached_property
     def cutter(self) -> Cutter:
         """Cuts and recovers."""
         return self.make_cutter()
 
+    @property
+    def labels(self) -> Labels:
+        """(n,) int64, classes of the shots that judge."""
+        return labels_of(self.looks.material.task.select)
+
     def answer(self, module: nn.Module, head: Linear | None = None, logits: FloatArray | None = None) -> FloatArray:
-        """Return the logits of heads that have not seen the select pictures, (n * looks, classes) float32.
+        """Return the logits of heads that have not seen the shots that judge, (n * looks, classes) float32.
 
         Args:
             module: In torch.
@@ -101,21 +113,34 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Place:
+    """Where models for one size of pictures are cut, recovered and asked.
+
+    Attributes:
+        full: The run's own division, for the winner.
+        sides: For candidates: every shot judges what was made without it, or the select pictures do.
+        words: The size, for people; empty where there is one.
+    """
+
+    full: Side
+    sides: Sequence[Side]
+    words: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class DropSearch:
     """Everything that the search needs.
 
     Attributes:
         make_ladder: Makes the ladder, when it is needed.
-        places: One for each size of pictures, the model's own first.
+        places: One for each size of pictures, the model's own first, all with the same divisions.
         dense: The dense specialist for that size: what is lost is lost from its answers.
-        labels: (n,) int64, classes of the select pictures.
         limit: Points that may be lost.
     """
 
     make_ladder: Callable[[], Ladder]
     places: Sequence[Place]
     dense: nn.Module
-    labels: npt.NDArray[np.int64]
     limit: float
 
     def find(self) -> DropFound:
@@ -130,8 +155,10 @@ class DropSearch:
             trials.append(self._trial(index))
             return float(trials[-1]["points"])
 
+        sides = self.places[0].sides
         within = last_within(self._ladder.size, lose, self.limit)
-        return DropFound(within, tuple(trials), len(self.labels), self.places[0].looks.each)
+        judging = sum(len(side.labels) for side in sides)
+        return DropFound(within, tuple(trials), judging, sides[0].looks.each, len(sides))
 
     def rung(self, index: int) -> Rung:
         """Return a step of the ladder."""
@@ -142,9 +169,22 @@ class DropSearch:
         models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
         return [*models.values()][::-1]
 
-    def estimate(self, logits: FloatArray) -> Drop:
-        """Return what a model loses that gives such logits, from `Place.answer`."""
-        return estimate_drop(self.labels, self._dense, logits, balanced=is_unequal(np.bincount(self.labels)))
+    def shipped(self, index: int, cut: Cut, exported: FloatArray) -> Drop:
+        """Return what the exported file loses: what its candidate lost, and what conversion took from its answers.
+
+        Args:
+            index: Its step of the ladder.
+            cut: The model, recovered fully.
+            exported: What the file answers to the looks at the select pictures.
+        """
+        full = self.places[self.rung(index).at].full
+        before, after = (full.answer(cut.module, cut.head, logits) for logits in (None, exported))
+        export = _estimate(full.labels, before, after)
+        if not index:
+            return export
+        lost = self._trial(index)
+        points, low, high = (float(lost[name]) + export.points for name in ("points", "low", "high"))
+        return Drop(points, low, high, sum(len(side.labels) for side in self.places[0].sides), low)
 
     @functools.cached_property
     def _ladder(self) -> Ladder:
@@ -152,36 +192,45 @@ class DropSearch:
 
     @functools.cached_property
     def _dense(self) -> FloatArray:
-        return self.places[0].answer(self.dense)
+        return np.concatenate([side.answer(self.dense) for side in self.places[0].sides])
 
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
-        cutter, recovery = place.cutter, place.cutter.recovery
+        first = place.sides[0]
 
         def compute() -> dict[str, Any]:
-            cut = cutter.cut(allocation, SHORT)
-            if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
-                raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
-            found = self.estimate(place.answer(cut.module, cut.head))
-            return {"steps": cut.recovered.steps if cut.recovered else 0, **as_json(found)}
+            answers, steps = [], 0
+            for side in place.sides:
+                cut = side.cutter.cut(allocation, side.share)
+                if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
+                    raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
+                answers.append(side.answer(cut.module, cut.head))
+                steps += cut.recovered.steps if cut.recovered else 0
+            labels = np.concatenate([side.labels for side in place.sides])
+            return {"steps": steps, **as_json(_estimate(labels, self._dense, np.concatenate(answers)))}
 
+        recovery = first.cutter.recovery
         depends = {
             **recovery.depends_on,
             "widths": dict(allocation.widths),
-            "minutes": SHORT * recovery.minutes,
+            "minutes": first.share * recovery.minutes,
+            "sides": len(place.sides),
             "seed": recovery.options.seed,
-            "in_order": cutter.starter.in_order,
+            "in_order": first.cutter.starter.in_order,
         }
         found = recovery.store.rundir.json_step("trial-drop", depends, compute)
-        channels = {n: s.unit.width for n, s in cutter.solutions.items() if s.unit.kind != "block"}
+        channels = {n: s.unit.width for n, s in first.cutter.solutions.items() if s.unit.kind != "block"}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         log.info(
-            "%.0f %% of the widths%s: %.2f points lost on %d looks at %d select pictures (%.1f to %.1f)",
-            *(share, f" at {place.words}" if place.words else "", found["points"]),
-            *(len(self._dense), len(self.labels), found["low"], found["high"]),
+            "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f)",
+            *(share, f" at {place.words}" if place.words else "", found["points"], found["low"], found["high"]),
         )
         return {"kept_percent": share, "pictures": place.words or None, **found}
+
+
+def _estimate(labels: Labels, dense: FloatArray, other: FloatArray) -> Drop:
+    return estimate_drop(labels, dense, other, balanced=is_unequal(np.bincount(labels)))
 
 
 def as_json(found: Drop) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a fitted head would answer to pictures that it has not seen, of the dense model and of what is cut from it.
+"""What a fitted head would answer to shots that it has not seen, of the dense model and of what is cut from it.
 
 A new head is fitted on all shots, the select pictures too: each shot counts where there are few. What is chosen on the
 select pictures, how much may be cut (`--max-drop`, `taco front`) and when an answer is sure (`--sure`), must not rest
@@ -28,22 +28,21 @@ Batches = Callable[[], Iterable[torch.Tensor]]
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Corrects logits on the select pictures to those of heads that have not seen them.
+    """Corrects logits on some of the shots to those of heads that have not seen them.
 
     Attributes:
-        head: The shipped one, with those that were fitted without a part of the shots; none where it was not fitted,
-            or has not seen the select pictures.
-        fit: How many shots come before the select pictures.
+        head: The shipped one, with those that were fitted without a part of the shots; none where it was not fitted.
+        places: (m,) int64, which shots are looked at; those to fit on come first, as in `Material.shots`.
         dense: The dense model, whose features serve models whose own have another width.
     """
 
     head: Linear
-    fit: int
+    places: torch.Tensor
     dense: nn.Module
 
     def __bool__(self) -> bool:
         """Whether anything is corrected."""
-        return any(int(one.index.max()) >= self.fit for one in self.head.without)
+        return any(bool(torch.isin(self.places, one.index).any()) for one in self.head.without)
 
     def of(self, head: Linear | None) -> HeldOut:
         """Return the same for a cut model with a head of its own; None is the dense model's."""
@@ -53,7 +52,7 @@ class HeldOut:
         """Return logits as of heads that have not seen the pictures.
 
         Args:
-            logits: (m * each, classes) of the model on looks at the m select pictures, also as a runtime computes them.
+            logits: (m * each, classes) of the model on looks at the m pictures, also as a runtime computes them.
             module: The model in torch, which ends in the shipped head.
             batches: Yields the looks, those at the first picture first.
             each: Looks at every picture.
@@ -65,7 +64,7 @@ class HeldOut:
             features = penultimate(self.dense, batches())
         found = torch.zeros(len(features), len(self.head.bias))
         for one in self.head.without:
-            pictures = one.index[one.index >= self.fit] - self.fit
+            pictures = torch.isin(self.places, one.index).nonzero().flatten()
             rows = (pictures[:, None] * each + torch.arange(each)).flatten()
             found[rows] = features[rows] @ (one.weight - self.head.weight).T + (one.bias - self.head.bias)
         corrected: Logits = logits + found.numpy()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.compute import CPU, choose_device, name_of
@@ -18,7 +23,7 @@ from taco.moments.sums import Moments
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
-from taco.recovery.looks import Looks
+from taco.recovery.looks import Looks, looks_each
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
@@ -74,6 +79,8 @@ class Groundwork:
         )
         self.pictures = calibration_pictures(self.material, self.options)
         self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
+        self._learnt = self.material.shots if self.material.task.evaluation else self.material.task.fit
+        self._select = np.arange(len(self.material.task.fit), len(self.material.shots))
         self.head: Linear = self._head()
         self.specialist: Specialist = specialise(plan.generalist, self.head)
         self.dense: Pair = self.delivery.worth_having(self.delivery.export("dense", self.specialist.module, {}))
@@ -81,12 +88,12 @@ class Groundwork:
     @functools.cached_property
     def held_out(self) -> HeldOut:
         """What heads that have not seen the select pictures answer to them."""
-        return HeldOut(self.head, len(self.material.task.fit), self.specialist.module)
+        return HeldOut(self.head, torch.from_numpy(self._select), self.specialist.module)
 
     @functools.cached_property
     def looks(self) -> Looks:
         """Several looks at every select picture, the same ones at every size of pictures."""
-        return Looks(self.material, self.options.seed)
+        return Looks(self.material, self.options.seed, looks_each(len(self.material.task.select)))
 
     @functools.cached_property
     def solutions(self) -> dict[str, UnitSolution]:
@@ -105,6 +112,25 @@ class Groundwork:
         executor = Executor.parse(self.options.executor)
         solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
         return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
+
+    def without(self, held: npt.NDArray[np.int64], minutes: float) -> Groundwork:
+        """Return the same where other shots are held out for choices; head, precision and files stay as they are.
+
+        Args:
+            held: (m,) places among the shots.
+            minutes: For all recovery there.
+        """
+        other, shots = copy.copy(self), np.array(self.material.shots, object)
+        for name in ("solutions", "held_out", "looks"):
+            other.__dict__.pop(name, None)  # what was computed for the run's own division
+        fit = tuple(np.delete(shots, held))
+        task = dataclasses.replace(self.material.task, fit=fit, select=tuple(shots[held]))
+        other.material, other._select = Material(task, self.material.bank), held
+        other.options = self.options.model_copy(update={"recover_minutes": minutes})
+        other.pictures = calibration_pictures(other.material, self.options)
+        other.looks = Looks(other.material, self.options.seed, looks_each(len(shots)))
+        other.keys = dataclasses.replace(self.keys, head={**self.keys.head, "held": held.tolist()})
+        return other
 
     def width_search(self, dense: Pair, budget: Budget | None = None) -> WidthSearch:
         """Return what finds widths, in the precision that is used now.
@@ -157,7 +183,8 @@ class Groundwork:
         heads = Heads(
             own=self.head,
             dense=self.specialist.module,
-            material=self.material,
+            shots=self._learnt,
+            batches=self.material.batches,
             seed=self.options.seed,
             depends_on=recovery.depends_on,
             store=self.store,

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from taco.material import Material
 from taco.model import classifier_of, state_sha256
+from taco.pictures.listing import LabelledPicture
 from taco.progress import Progress
 from taco.specialist.head import Candidate, Linear
 from taco.specialist.held_out import HeldOut
@@ -36,7 +37,8 @@ class Heads:
     Attributes:
         own: The specialist's.
         dense: The specialist.
-        material: The task's pictures; the head was fitted on its shots.
+        shots: That its head was fitted on, in that order.
+        batches: Pictures -> batches of inputs.
         seed: Draws the folds, the same as for the specialist's head.
         depends_on: Everything that a cut model depends on beside its weights, as JSON values.
         store: Where heads are kept.
@@ -45,7 +47,8 @@ class Heads:
 
     own: Linear
     dense: nn.Module
-    material: Material
+    shots: Sequence[LabelledPicture]
+    batches: Callable[[Iterable[LabelledPicture]], Iterator[torch.Tensor]]
     seed: int
     depends_on: Mapping[str, Any]
     store: Store
@@ -71,14 +74,11 @@ class Heads:
         return (_ending_in(module, found) if found.candidates[1].chosen else module), found
 
     def _compared(self, module: nn.Module) -> Linear:
-        seen = self.material.shots if self.material.task.evaluation else self.material.task.fit
-        labels = torch.tensor([picture.label_index for picture in seen])
-
-        def batches() -> Iterator[torch.Tensor]:
-            return self.material.batches(seen)
-
+        labels = torch.tensor([picture.label_index for picture in self.shots])
+        batches = functools.partial(self.batches, self.shots)
         fitted = fit_head(penultimate(module, batches()), labels, self.seed, kinds=("ridge",))
-        old = HeldOut(self.own, 0, self.dense).correct(predict_logits(module, batches()), module, batches)
+        held_out = HeldOut(self.own, torch.arange(len(self.shots)), self.dense)
+        old = held_out.correct(predict_logits(module, batches()), module, batches)
         before, after = (balanced_accuracy(logits, labels) for logits in (torch.from_numpy(old), fitted.held_out))
         better = after > before
         candidates = (Candidate(_OWN, before, not better), Candidate(_NEW, after, better))
