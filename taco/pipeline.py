@@ -262,7 +262,7 @@ class _Job:
         several = len(sizes) > 1
         named = [one.words if several else "" for one in sizes]
         places = places_of([one.ground for one in sizes], named)
-        search = DropSearch(self._ladder, places, self.ground.specialist.module, limit)
+        search = DropSearch(self._ladder, places, self.ground.specialist.module, limit, self.ground.rundir)
         found = search.find()
         left = [*search.distinct(index for index in found.within.holding if index)[: _SECOND_LOOKS - 1], 0]
         recovered = 0
@@ -270,7 +270,7 @@ class _Job:
             recovered, rung = recovered + 1, search.rung(left[0])
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
-            made = self._finish(at, places[rung.at].full.cutter.cut(rung.allocation))
+            made = self._finish(at, at.ground.cutter().cut(rung.allocation))
             if rung.loop is not None and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)

@@ -238,7 +238,7 @@ def test_what_one_size_gives_up_all_do() -> None:
 def test_a_second_look_is_at_another_model() -> None:
     rungs = [Rung(Allocation(1.0, {"a": 8 - max(0, index - 2)}), None, index % 5 // 4) for index in range(5)]
     unused: Any = None
-    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, 1.0)
+    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, 1.0, unused)
     assert search.distinct([4, 2, 1, 0]) == [4, 2]
 
 

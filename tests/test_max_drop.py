@@ -125,7 +125,7 @@ def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
 
     side: Any = OneSide()
     rung: Any = SimpleNamespace(at=0)
-    search = DropSearch(lambda: Ladder(5, lambda _: rung), (Place(side, [side]),), unused, 1.0)
+    search = DropSearch(lambda: Ladder(5, lambda _: rung), (Place(side, [side], {}),), unused, 1.0, unused)
     cut: Any = SimpleNamespace(module=None, head=None)
     assert search.shipped(0, cut, exported).points == 50.0
     lost = {"points": 2.0, "low": 1.0, "high": 3.0}

@@ -25,6 +25,7 @@ from taco.metrics.accuracy import Drop, is_unequal
 from taco.metrics.drop_estimate import estimate_drop
 from taco.recover import INTERRUPTED
 from taco.recovery.looks import Looks
+from taco.rundir import RunDir
 from taco.search.ladder import Ladder, Rung
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
@@ -79,21 +80,19 @@ class Side:
     """One division of the shots into those to learn from and those that judge.
 
     Attributes:
-        make_cutter: Makes what cuts and recovers, when it is needed: that solves every unit's channels.
+        make_cutter: Makes what cuts and recovers: that solves every unit's channels, which takes memory, so it is made
+            for every candidate anew, from what the run stores.
         looks: At the shots that judge.
         held_out: What heads that have not seen these answer to them.
         share: Of its cutter's time for recovery, for a candidate.
+        depends_on: All that a candidate's answers depend on beside its widths, as JSON values.
     """
 
     make_cutter: Callable[[], Cutter]
     looks: Looks
     held_out: HeldOut
     share: float
-
-    @functools.cached_property
-    def cutter(self) -> Cutter:
-        """Cuts and recovers."""
-        return self.make_cutter()
+    depends_on: Mapping[str, Any]
 
     @property
     def labels(self) -> Labels:
@@ -119,11 +118,13 @@ class Place:
     Attributes:
         full: The run's own division, for the winner.
         sides: For candidates: every shot judges what was made without it, or the select pictures do.
+        dense: Unit -> all its channels, of units that have some.
         words: The size, for people; empty where there is one.
     """
 
     full: Side
     sides: Sequence[Side]
+    dense: Mapping[str, int]
     words: str = ""
 
 
@@ -136,12 +137,14 @@ class DropSearch:
         places: One for each size of pictures, the model's own first, all with the same divisions.
         dense: The dense specialist for that size: what is lost is lost from its answers.
         limit: Points that may be lost.
+        rundir: Keeps what candidates lost.
     """
 
     make_ladder: Callable[[], Ladder]
     places: Sequence[Place]
     dense: nn.Module
     limit: float
+    rundir: RunDir
 
     def find(self) -> DropFound:
         """Bisect the ladder.
@@ -197,12 +200,11 @@ class DropSearch:
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
-        first = place.sides[0]
 
         def compute() -> dict[str, Any]:
             answers, steps = [], 0
             for side in place.sides:
-                cut = side.cutter.cut(allocation, side.share)
+                cut = side.make_cutter().cut(allocation, side.share)
                 if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                     raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
                 answers.append(side.answer(cut.module, cut.head))
@@ -210,17 +212,9 @@ class DropSearch:
             labels = np.concatenate([side.labels for side in place.sides])
             return {"steps": steps, **as_json(_estimate(labels, self._dense, np.concatenate(answers)))}
 
-        recovery = first.cutter.recovery
-        depends = {
-            **recovery.depends_on,
-            "widths": dict(allocation.widths),
-            "minutes": first.share * recovery.minutes,
-            "sides": len(place.sides),
-            "seed": recovery.options.seed,
-            "in_order": first.cutter.starter.in_order,
-        }
-        found = recovery.store.rundir.json_step("trial-drop", depends, compute)
-        channels = {n: s.unit.width for n, s in first.cutter.solutions.items() if s.unit.kind != "block"}
+        depends = {"sides": [dict(side.depends_on) for side in place.sides], "widths": dict(allocation.widths)}
+        found = self.rundir.json_step("trial-drop", depends, compute)
+        channels = {name: width for name, width in place.dense.items() if name in allocation.widths}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         log.info(
             "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f)",

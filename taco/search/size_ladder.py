@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times: bisection then
 #: recovers five candidates. From 1.2 to 0.15 ms a step is 7 %.
 _RUNGS = 32
+#: That answers are compared at: a fitted head's is a power of two.
+_TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
 #: Of the dense model's time: no widths are faster.
 _LEAST = 0.02
 
@@ -78,14 +80,19 @@ class SizeLoop:
         return settle(self.loop, self.offered, min(table_ms, dense_ms) * (1 + 1e-9), progress)
 
     def harm(self, choice: Choice) -> float:
-        """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored."""
+        """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored.
+
+        At whatever temperature that is least: each size has a head of its own, whose temperature says nothing of how
+        often it is right.
+        """
         prober, rundir = self.loop.prober, self.loop.searcher.rundir
         widths = allocation_of(self.loop.searcher, choice).widths
 
         def compute() -> float:
-            return divergence(self.reference, prober.answer(prober.cut(widths)))
+            answers = prober.answer(prober.cut(widths))
+            return min(divergence(self.reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
 
-        return float(rundir.json_step("size-harm", {**prober.key, "widths": dict(widths)}, compute))
+        return float(rundir.json_step("size-harm-at-best", {**prober.key, "widths": dict(widths)}, compute))
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:

@@ -8,10 +8,12 @@ loses rather more than that will.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from taco.pictures.folds import fold_shots
 from taco.search.drop_search import SHORT, Place, Side
+from taco.steps.cutting import Cutter
 from taco.steps.groundwork import Groundwork
 
 #: Divisions; and so many select pictures judge well enough by themselves.
@@ -31,11 +33,24 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
     divided = len(material.task.select) < _ENOUGH and len(parts) > 1
     places = []
     for ground, named in zip(grounds, words, strict=True):
-        full = Side(ground.cutter, ground.looks, ground.held_out, SHORT)
+        full = _side(ground, SHORT)
         sides = [full]
         if divided:
             minutes = SHORT * ground.options.recover_minutes / len(parts)
-            without = [ground.without(held, minutes) for held in parts]
-            sides = [Side(one.cutter, one.looks, one.held_out, 1.0) for one in without]
-        places.append(Place(full, sides, named))
+            sides = [_side(ground, 1.0, functools.partial(ground.without, held, minutes)) for held in parts]
+        units = ground.plan.units.units
+        places.append(Place(full, sides, {u.name: u.width for u in units if u.kind != "block"}, named))
     return places
+
+
+def _side(ground: Groundwork, share: float, divided: Callable[[], Groundwork] | None = None) -> Side:
+    """Return a division; where it is not the run's own, what solves its channels is made anew every time."""
+    here = divided() if divided else ground
+    recovery = here.recovery(keep_zeros=False)
+    options = here.options
+    key = {"minutes": share * options.recover_minutes, "seed": options.seed, "in_order": options.sequential}
+
+    def cutter() -> Cutter:
+        return (divided() if divided else ground).cutter()
+
+    return Side(cutter, here.looks, here.held_out, share, {**recovery.depends_on, **key, "looks": here.looks.each})
