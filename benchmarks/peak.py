@@ -91,29 +91,39 @@ def groups(model: Path, threads: int) -> tuple[dict[str, Group], float]:
         if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL):
             nodes[event["name"]].append(event)
     found: dict[str, Group] = defaultdict(Group)
-    for runs in nodes.values():
+    weights = _weights(model)
+    for name, runs in nodes.items():
         ms = statistics.median(float(event["dur"]) for event in runs[_WARMUP:]) / 1e3
-        kind, macs = _kind(runs[0]["args"])
+        kind, macs = _kind(name, runs[0]["args"], weights)
         group = found[kind]
         group.ms, group.macs, group.layers = group.ms + ms, group.macs + macs, group.layers + 1
     return found, statistics.median(whole[_WARMUP:])
 
 
-def _kind(told: Mapping[str, Any]) -> tuple[str, int]:
-    """Return what a layer is, and its multiply-accumulates, from the shapes that the profiler tells."""
+def _weights(model: Path) -> dict[str, tuple[int, ...]]:
+    """Return node -> shape of its weight, of convolutions and matrix products; through their quantisation."""
+    graph = onnx.load(model).graph
+    shapes = {one.name: tuple(one.dims) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+    products = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    return {node.name: shapes[node.input[1]] for node in products if node.input[1] in shapes}
+
+
+def _kind(name: str, told: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
+    """Return what a layer is, and its multiply-accumulates: the runtime lengthens the names of what it fuses."""
     operator = str(told.get("op_name", ""))
-    shapes = [next(iter(one.values())) for one in told.get("input_type_shape", []) if one]
-    out = [next(iter(one.values())) for one in told.get("output_type_shape", []) if one]
-    if "Conv" in operator and out:
-        weight = next(s for s in shapes if len(s) == 4 and s is not shapes[0])
-        macs = math.prod(out[0]) * math.prod(weight[1:])
-        if weight[1] == 1 and weight[0] > 1:
-            return "depthwise convolutions", macs
-        return ("pointwise convolutions" if weight[2:] == [1, 1] else "other convolutions"), macs
-    if ("Gemm" in operator or "MatMul" in operator) and out:
-        weight = next(s for s in shapes if len(s) == 2 and s is not shapes[0])
-        return "the head", math.prod(out[0]) * min(weight)
-    return f"no products ({operator})", 0
+    own = max((one for one in weights if name.startswith(one)), key=len, default=None)
+    if own is None or not any(word in operator for word in ("Conv", "Gemm", "MatMul")):
+        return f"no products ({operator})", 0
+    weight, out = weights[own], next(iter(told["output_type_shape"][0].values()))
+    if len(weight) < 4:
+        return "the head", math.prod(weight)
+    macs = math.prod(out) * math.prod(weight[1:])
+    if weight[1] == 1 and weight[0] > 1:
+        return "depthwise convolutions", macs
+    return ("pointwise convolutions" if weight[2:] == (1, 1) else "other convolutions"), macs
 
 
 def table(model: Path, threads: int, peaks: Mapping[bool, float]) -> str:

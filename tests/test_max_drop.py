@@ -46,7 +46,7 @@ def test_the_last_candidate_that_holds_is_shipped_and_every_trial_is_told(run: a
     assert found.asked_points == 4.0
     assert found.judging_images == run.report.task.fit_images + run.report.task.select_images
     assert found.sides == 3
-    assert run.report.chosen_by.startswith("the accuracy lost on the select pictures, at most 4 points")
+    assert run.report.chosen_by.startswith("the accuracy lost on held-out shots, at most 4 points")
     kept = 100 * sum(layer.kept for layer in run.report.layers) / sum(layer.dense for layer in run.report.layers)
     holding = [trial for trial in found.trials if trial.points <= 4.0]
     assert kept == pytest.approx(min((trial.kept_percent for trial in holding), default=100.0))
@@ -88,7 +88,7 @@ def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
     monkeypatch.setattr(drop_search, "_estimate", lambda *_: estimated(9.0))
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.width_ratio == 1.0
-    assert "no smaller model loses at most 1 points on the select pictures: the dense one was kept" in report.warnings
+    assert "no smaller model loses at most 1 points on held-out shots: the dense one was kept" in report.warnings
 
 
 def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(

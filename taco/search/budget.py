@@ -65,7 +65,7 @@ class Budget:
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
         if self.max_drop is not None:
-            return f"the accuracy lost on the select pictures, at most {self.max_drop:g} points (--max-drop)"
+            return f"the accuracy lost on held-out shots, at most {self.max_drop:g} points (--max-drop)"
         if self.given:
             return "a person (--widths)"
         if self.macs == 1 and self.limits:

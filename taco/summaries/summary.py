@@ -315,9 +315,7 @@ def _nothing_held(done: Finished, drops: DropSearchSection) -> str:
             f"pictures of {reads[1]}x{reads[2]} pixels alone cost more than {drops.asked_points:g} points: no channel "
             "was taken away. Ask for a larger --input-size"
         )
-    return (
-        f"no smaller model loses at most {drops.asked_points:g} points on the select pictures: the dense one was kept"
-    )
+    return f"no smaller model loses at most {drops.asked_points:g} points on held-out shots: the dense one was kept"
 
 
 def _recovery_warnings(done: Finished) -> list[str]:
