@@ -1,6 +1,6 @@
 """Where the milliseconds of a model go, against what this processor's INT8 units can do.
 
-`python -m benchmarks.peak MODEL.onnx [MODEL.onnx ...]` runs each model by ONNX Runtime's own profiler and prints, for
+`python -m benchmarks.peak [MODEL.onnx ...]` runs each model by ONNX Runtime's own profiler and prints, for
 every kind of layer, its time, its multiply-accumulates a second and the share of the peak, which is MEASURED: the best
 rate of a large INT8 matrix product in the same runtime with the same threads (in fp32 for fp32 layers). The profiler
 slows runs a little, so the whole is timed without it too.
@@ -149,11 +149,12 @@ def table(model: Path, threads: int, peaks: Mapping[bool, float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peak", description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+", help="ONNX files")
+    parser.add_argument("models", type=Path, nargs="*", help="ONNX files; without any, the peaks alone are measured")
     parser.add_argument("--threads", type=int, default=physical_cores())
     given = parser.parse_args(arguments)
     print(machine()["machine"])
     peaks = {int8: peak(given.threads, int8=int8) for int8 in (True, False)}
+    print(f"peak: INT8 {peaks[True]:.0f}, fp32 {peaks[False]:.0f} G multiply-accumulates a second")
     for model in given.models:
         print(f"\n{table(model, given.threads, peaks)}")
 

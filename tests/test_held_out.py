@@ -16,13 +16,17 @@ from taco.material import Material, divide
 from taco.model import Generalist
 from taco.options import ExportOptions
 from taco.pictures.bank import BankOptions, PictureBank
+from taco.progress import SilentProgress
 from taco.recovery import looks as module
+from taco.recovery.bank_views import BANK_BYTES
 from taco.recovery.looks import Looks, looks_each
 from taco.rundir import RunDir
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import fit_head
 from taco.specialist.specialise import make_head
+from taco.steps.crossfit import places_of
+from taco.steps.groundwork import Groundwork
 from taco.steps.keys import Keys
 from taco.steps.stored import Store
 
@@ -184,3 +188,20 @@ def test_what_a_head_was_fitted_on_is_part_of_its_key() -> None:
         keys.append(Keys.of(asked, {}).head)
     assert keys[0] == keys[1]
     assert keys[2] != keys[3]
+
+
+def test_banks_of_candidates_share_the_room_of_one(asked: ExportOptions, tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path / "run")
+    with rundir.locked():
+        ground = Groundwork(api.make_plan(asked), rundir, SilentProgress(), rundir.scratch())
+        (place,) = places_of([ground], [""])
+        sides = [side.make_cutter().recovery for side in place.sides]
+    assert [side.bank_bytes for side in sides] == [BANK_BYTES // 3] * 3
+    held = [side.material.task.select for side in sides]
+    assert sorted(map(str, [p.view for part in held for p in part])) == sorted(
+        str(p.view) for p in ground.material.shots
+    )
+    for side in sides:
+        assert not set(side.material.task.fit) & set(side.material.task.select)
+        assert len(side.material.shots) == len(ground.material.shots)
+    assert len({str(side.depends_on) for side in sides}) == 3, "what is stored of one is not taken for another"

@@ -58,20 +58,23 @@ class DrawOptions:
     bfloat16: bool = False
 
 
-def plan_views(labelled: int, unlabelled: int, minutes: float, view_bytes: int) -> tuple[int, int]:
+def plan_views(
+    labelled: int, unlabelled: int, minutes: float, view_bytes: int, bank_bytes: int | None = None
+) -> tuple[int, int]:
     """Choose how many views are drawn of the labelled pictures and of the frames without labels.
 
     They follow from minutes and pictures, not from the clock: a repeated run draws the same ones. Where not all that
-    are wanted fit into `BANK_BYTES`, frames without labels take at most half of the room.
+    are wanted fit into the bank, frames without labels take at most half of the room.
 
     Args:
         labelled: Pictures to learn from.
         unlabelled: Frames without labels.
         minutes: Of recovery.
         view_bytes: Bytes of one view in the bank.
+        bank_bytes: Of a whole bank at most; None is `BANK_BYTES`.
     """
     each = max(VIEWS_LEAST, min(VIEWS_MOST, round(VIEWS_A_MINUTE * minutes)))
-    room = max(1, BANK_BYTES // view_bytes)
+    room = max(1, (bank_bytes or BANK_BYTES) // view_bytes)
     own, free = labelled * each, unlabelled * each
     free = min(free, max(room - own, room // 2))
     return min(own, room - free), free

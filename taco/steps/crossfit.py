@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from taco.pictures.folds import fold_shots
+from taco.recovery.bank_views import BANK_BYTES
 from taco.search.drop_search import SHORT, Place, Side
 from taco.steps.cutting import Cutter
 from taco.steps.groundwork import Groundwork
@@ -36,8 +37,9 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
         full = _side(ground, SHORT)
         sides = [full]
         if divided:
+            room = BANK_BYTES // len(parts)  # their banks lie on the disk side by side
             minutes = SHORT * ground.options.recover_minutes / len(parts)
-            sides = [_side(ground, 1.0, functools.partial(ground.without, held, minutes)) for held in parts]
+            sides = [_side(ground, 1.0, functools.partial(ground.without, held, minutes, room)) for held in parts]
         units = ground.plan.units.units
         places.append(Place(full, sides, {u.name: u.width for u in units if u.kind != "block"}, named))
     return places

@@ -80,6 +80,7 @@ class Groundwork:
         self.pictures = calibration_pictures(self.material, self.options)
         self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
         self._learnt = self.material.shots if self.material.task.evaluation else self.material.task.fit
+        self._bank_bytes: int | None = None
         self._select = np.arange(len(self.material.task.fit), len(self.material.shots))
         self.head: Linear = self._head()
         self.specialist: Specialist = specialise(plan.generalist, self.head)
@@ -113,18 +114,20 @@ class Groundwork:
         solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
         return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
 
-    def without(self, held: npt.NDArray[np.int64], minutes: float) -> Groundwork:
+    def without(self, held: npt.NDArray[np.int64], minutes: float, bank_bytes: int) -> Groundwork:
         """Return the same where other shots are held out for choices; head, precision and files stay as they are.
 
         Args:
             held: (m,) places among the shots.
             minutes: For all recovery there.
+            bank_bytes: Of the teacher's answers there, at most.
         """
         other, shots = copy.copy(self), np.array(self.material.shots, object)
         for name in ("solutions", "held_out", "looks"):
             other.__dict__.pop(name, None)  # what was computed for the run's own division
         fit = tuple(np.delete(shots, held))
         task = dataclasses.replace(self.material.task, fit=fit, select=tuple(shots[held]))
+        other._bank_bytes = bank_bytes
         other.material, other._select = Material(task, self.material.bank), held
         other.options = self.options.model_copy(update={"recover_minutes": minutes})
         other.pictures = calibration_pictures(other.material, self.options)
@@ -208,6 +211,7 @@ class Groundwork:
             store=self.store,
             progress=self.progress,
             unlabelled=self.unlabelled,
+            bank_bytes=self._bank_bytes,
         )
 
     def cut_key(self, cut: Cut) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Recovery:
         store: Where results are kept.
         progress: Told about every step.
         unlabelled: The site's frames without labels.
+        bank_bytes: Of the teacher's answers at most; None is as many as `plan_views` allows.
     """
 
     specialist: nn.Module
@@ -63,6 +64,7 @@ class Recovery:
     store: Store
     progress: Progress
     unlabelled: Unlabelled = dataclasses.field(default_factory=Unlabelled)
+    bank_bytes: int | None = None
 
     @functools.cached_property
     def teacher(self) -> Teacher:
@@ -101,7 +103,7 @@ class Recovery:
         def draw(path: Path) -> dict[str, Any]:
             fit, frames, preprocessing = self.material.task.fit, self.unlabelled.views, self.material.bank.preprocessing
             layout = Layout.of(self.teacher.module, preprocessing.input_size, self.teacher.ends)
-            own, free = plan_views(len(fit), len(frames), self.minutes, layout.view_bytes)
+            own, free = plan_views(len(fit), len(frames), self.minutes, layout.view_bytes, self.bank_bytes)
             sources = (
                 Source([p.view for p in fit], [p.label_index for p in fit], own),
                 Source(frames, [UNLABELLED] * len(frames), free),
