@@ -124,17 +124,17 @@ def test_sizes_of_pictures_compete_and_any_may_be_picked(pi_site: Path, tmp_path
     asked = options(
         pi_site, tmp_path / "out", target="host-cpu", threads=1, allocation="latency", max_drop=60.0, input_size="auto"
     )
-    made = api.front(asked, api.FrontOptions((1.2, 2.0), (), 60.0), pick="dense-96x96")
+    made = api.front(asked, api.FrontOptions((1.2, 2.0), (), 60.0), pick="dense-128x128")
     points = {point.name: point for point in made.front.points}
-    own, smaller = "160x160", {"128x128", "96x96"}
+    own, smaller = "160x160", {"128x128"}
     assert {p.pictures for p in points.values() if p.kind == "resized"} == smaller
     assert {p.pictures for p in points.values() if p.kind in ("dense", "uniform", "macs", "runtime-int8")} == {own}
     ours = [p for p in points.values() if p.kind == "ours"]
     assert ours
     assert {p.pictures for p in ours} <= {own, *smaller}
-    assert points["dense-96x96"].macs is not None
+    assert points["dense-128x128"].macs is not None
     assert points["dense"].macs is not None
-    assert points["dense-96x96"].macs < points["dense"].macs
+    assert points["dense-128x128"].macs < points["dense"].macs
     assert made.export is not None
     size = made.export.report.size
-    assert (size.dense.pictures, size.compressed.pictures) == (own, "96x96")
+    assert (size.dense.pictures, size.compressed.pictures) == (own, "128x128")

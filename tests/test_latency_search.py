@@ -16,7 +16,7 @@ from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND
 from taco.report.schema import Report
-from taco.search.bench import Bench
+from taco.search.bench import VALUE_RUNS, Bench
 from taco.search.budget import Budget, decide_allocation
 from taco.search.latency_search import LatencySearcher
 from taco.search.limiting import Searched
@@ -174,13 +174,13 @@ def test_a_killed_run_goes_on_with_its_measurements(
 def test_a_final_measurement_that_falls_short_takes_the_next_choice(
     task: Path, tmp_path: Path, bench: FakeBench
 ) -> None:
-    bench.overrides = [1.2]
+    bench.overrides = [1.2] * VALUE_RUNS
     report = exported(task, tmp_path / "out", speedup=1.4)
     finals = [call["compressed"] for call in bench.calls if "baseline_fp32" in call]
-    short, *narrower = finals
-    assert len(narrower) == 3, "near what is asked several runs are taken"
-    assert set(narrower) == {narrower[0]}
-    assert narrower[0] < short
+    short, narrower = set(finals[:VALUE_RUNS]), finals[VALUE_RUNS:]
+    assert len(narrower) == VALUE_RUNS, "the value itself counts"
+    assert len(short) == len(set(narrower)) == 1
+    assert narrower[0] < short.pop()
     kept = {layer.unit: layer.kept for layer in report.layers}
     assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
 
