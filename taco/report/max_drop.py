@@ -20,8 +20,8 @@ def max_drop_sections(report: Report) -> tuple[Section, ...]:
         Section(
             "max-drop",
             "As fast as the accuracy allows",
-            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on the shots "
-            "that were held out for choices; the pictures that judge the result had no say.",
+            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on shots "
+            "that it has not seen; the pictures that judge the result had no say.",
             tuple(_blocks(report, found)),
         ),
     )
@@ -47,9 +47,10 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     rows.append(("the exported file", *_cells(found.shipped)))
     looks = ", each as it is" if found.looks == 1 else f", each looked at {found.looks} times, a little differently"
     caption = (
-        f"Points on {_judging(found)}{looks}, with the 95 % interval over the pictures. A fitted head has seen these "
-        "pictures: their answers are those of heads that have not. Candidates were recovered with a part of the time; "
-        "what the exported file loses is that of its candidate and what conversion took from its answers."
+        f"Points on {wording.counted(found.judging_images, 'shot')}{looks}, with the 95 % interval over the pictures. "
+        f"{_judging(found)} A fitted head has seen them all: their answers are those of heads that have not. "
+        "Candidates were recovered with a part of the time; what the exported file loses is that of its candidate and what "
+        "conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
@@ -64,11 +65,8 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
 
 def _judging(found: DropSearchSection) -> str:
     if found.sides == 1:
-        return wording.counted(found.judging_images, "shot") + " that were held out"
-    return (
-        f"all {wording.counted(found.judging_images, 'shot')}: each candidate was made {found.sides} times, each time "
-        "without those that then judged it"
-    )
+        return "They were held out for choices."
+    return f"Each candidate was made {found.sides} times, each time without those shots that then judged it."
 
 
 def _candidate(trial: DropTrial) -> str:
