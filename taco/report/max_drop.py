@@ -49,8 +49,8 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     caption = (
         f"Points on {wording.counted(found.judging_images, 'shot')}{looks}, with the 95 % interval over the pictures. "
         f"{_judging(found)} A fitted head has seen them all: their answers are those of heads that have not. "
-        "Candidates were recovered with a part of the time; what the exported file loses is that of its candidate and what "
-        "conversion took from its answers."
+        "Candidates were recovered with a part of the time; what the exported file loses is that of its candidate "
+        "and what conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
