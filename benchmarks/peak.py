@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import onnxruntime
 
 from benchmarks._machine import machine
 from taco.device.probe import physical_cores
+from taco.device.profile import nodes
 from taco.device.session import OrtSession, fixed_input
 
 _RUNS, _WARMUP = 100, 10
@@ -40,7 +41,6 @@ class Group:
     ms: float = 0.0
     macs: int = 0
     layers: int = 0
-    rates: list[float] = field(default_factory=list)
 
 
 def peak(threads: int, *, int8: bool) -> float:
@@ -86,17 +86,13 @@ def groups(model: Path, threads: int) -> tuple[dict[str, Group], float]:
         for _ in range(_WARMUP + _RUNS):
             session.run(noise)
         events = json.loads(Path(session.end_profiling()).read_text())
-    nodes: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL):
-            nodes[event["name"]].append(event)
+    outputs = {str(event["name"]).removesuffix(_KERNEL): _output(event) for event in events}
     found: dict[str, Group] = defaultdict(Group)
     weights = _weights(model)
-    for name, runs in nodes.items():
-        ms = statistics.median(float(event["dur"]) for event in runs[_WARMUP:]) / 1e3
-        kind, macs = _kind(name, runs[0]["args"], weights)
+    for node in nodes(events):
+        kind, macs = _kind(node["name"], node["op"], outputs[node["name"]], weights)
         group = found[kind]
-        group.ms, group.macs, group.layers = group.ms + ms, group.macs + macs, group.layers + 1
+        group.ms, group.macs, group.layers = group.ms + node["ms"], group.macs + macs, group.layers + 1
     return found, statistics.median(whole[_WARMUP:])
 
 
@@ -111,13 +107,18 @@ def _weights(model: Path) -> dict[str, tuple[int, ...]]:
     return {node.name: shapes[node.input[1]] for node in products if node.input[1] in shapes}
 
 
-def _kind(name: str, told: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
+def _output(event: Mapping[str, Any]) -> list[int]:
+    """Return the shape of a layer's first output; empty of events that are no layers."""
+    told = event.get("args", {}).get("output_type_shape") or [{"": []}]
+    return list(next(iter(told[0].values())))
+
+
+def _kind(name: str, operator: str, out: Sequence[int], weights: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
     """Return what a layer is, and its multiply-accumulates: the runtime lengthens the names of what it fuses."""
-    operator = str(told.get("op_name", ""))
     own = max((one for one in weights if name.startswith(one)), key=len, default=None)
     if own is None or not any(word in operator for word in ("Conv", "Gemm", "MatMul")):
         return f"no products ({operator})", 0
-    weight, out = weights[own], next(iter(told["output_type_shape"][0].values()))
+    weight = weights[own]
     if len(weight) < 4:
         return "the head", math.prod(weight)
     macs = math.prod(out) * math.prod(weight[1:])

@@ -21,7 +21,8 @@ from taco.recovery import looks as module
 from taco.recovery.bank_views import BANK_BYTES
 from taco.recovery.looks import Looks, looks_each
 from taco.rundir import RunDir
-from taco.specialist.head import Linear
+from taco.specialist import probe
+from taco.specialist.head import Linear, Without
 from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import fit_head
 from taco.specialist.specialise import make_head
@@ -72,14 +73,22 @@ def test_a_head_knows_its_shots_by_heart_and_held_out_answers_do_not() -> None:
             assert torch.allclose(torch.from_numpy(found)[row - FIT], answer, atol=1e-3)
 
 
-def test_each_head_was_fitted_without_its_part_and_all_parts_are_there() -> None:
+def test_each_head_was_fitted_without_its_part_and_all_parts_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_STRENGTHS", (1.0,))
     features, labels = shots()
-    head = fit_head(features, labels).head
+    head = fit_head(features, labels, kinds=("ridge",)).head
     assert sorted(torch.cat([one.index for one in head.without]).tolist()) == list(range(len(labels)))
     moved = features.clone()
     first = head.without[0]
     moved[first.index] += 5 * torch.randn(len(first.index), WIDTH, generator=torch.Generator().manual_seed(9))
-    assert torch.equal(fit_head(moved, labels).head.without[0].index, first.index)
+    again = fit_head(moved, labels, kinds=("ridge",)).head
+    assert torch.equal(again.without[0].index, first.index)
+
+    def direction(one: Without | Linear) -> torch.Tensor:
+        return one.weight / one.weight.norm()  # the temperature is chosen on all folds
+
+    assert torch.allclose(direction(again.without[0]), direction(first), atol=1e-6), "it has not seen what moved"
+    assert not torch.allclose(direction(again), direction(head), atol=1e-2)
 
 
 def test_looks_at_one_picture_have_one_head_and_what_a_runtime_answered_is_kept() -> None:

@@ -53,7 +53,13 @@ class Asked:
 
 
 def asked_allocations(
-    loop: LatencySearcher, units: Sequence[Unit], speedups: Iterable[float], own_ms: float, progress: Progress
+    loop: LatencySearcher,
+    units: Sequence[Unit],
+    speedups: Iterable[float],
+    own_ms: float,
+    progress: Progress,
+    *,
+    ours: bool = True,
 ) -> list[Asked]:
     """Return the allocations of all speeds, each set of widths once a way.
 
@@ -63,6 +69,7 @@ def asked_allocations(
         speedups: Dense time over the time to aim at.
         own_ms: What that dense model takes: the loop's own, or that for another size of pictures.
         progress: Told about profiling and probing.
+        ours: Whether ours is among them; where sizes compete it is found by `over_sizes`.
     """
     offered = loop.offered(progress)
     options, drops = offered.space.options, offered.space.drops
@@ -71,12 +78,13 @@ def asked_allocations(
     found: list[Asked] = []
     for speedup in sorted(speedups):
         table_ms = line.invert(own_ms / speedup)
-        try:
-            choice = settle(loop, offered, table_ms, progress).choice
-        except BudgetInfeasibleError:
-            choice = fastest(options, drops)
+        if ours:
+            try:
+                choice = settle(loop, offered, table_ms, progress).choice
+            except BudgetInfeasibleError:
+                choice = fastest(options, drops)
+            found.append(Asked("ours", speedup, allocation_of(loop.searcher, choice)))
         found += [
-            Asked("ours", speedup, allocation_of(loop.searcher, choice)),
             Asked("uniform", speedup, _first_within(loop.searcher.uniform, offered, table_ms)),
             Asked("macs", speedup, _first_within(by_macs, offered, table_ms)),
         ]

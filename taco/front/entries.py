@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from taco.search.drop_search import SHORT
 from taco.specialist.head import Linear
 from taco.specialist.specialise import predict_logits
 from taco.steps.converting import spread
+from taco.steps.cutting import Cutter
 from taco.steps.groundwork import Groundwork
 from taco.steps.sizes import Sized, Sizes
 from taco.surgery.size import measure_size
@@ -95,6 +97,11 @@ class Maker:
         """Name that timm knows it by."""
         return self.ground.plan.generalist.name
 
+    @functools.cached_property
+    def _cutter(self) -> Cutter:
+        """One for all points: it asks the teacher about the select pictures once."""
+        return self.ground.cutter()
+
     def dense(self) -> Iterator[Entry]:
         """Yield the dense specialist as the target has it, in fp32, and in fp32 under ONNX Runtime; each file once."""
         ground, target = self.ground, self.ground.delivery.converter.target
@@ -150,7 +157,7 @@ class Maker:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
         ground = self.ground
-        made = ground.cutter().cut(asked.allocation, SHORT)
+        made = self._cutter.cut(asked.allocation, SHORT)
         if made.recovered is not None and made.recovered.ended == INTERRUPTED:
             raise KeyboardInterrupt
         pair = ground.delivery.export("front-model", made.module, ground.cut_key(made))
@@ -241,11 +248,10 @@ def cut_entries(sizes: Sizes, speedups: Iterable[float], progress: Progress) -> 
     place = 0 if several else len(makers) - 1
     at, own_ms = sizes.every[place], sizes.own.width_search().dense_ms()
     units = at.ground.plan.units.within_blocks
-    found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress)
+    found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress, ours=not several)
     found = [dataclasses.replace(one, at=place) for one in found]
     if several:
-        ours = over_sizes(sizes.loops(progress), speedups, progress)
-        found = [*ours, *(one for one in found if one.kind != "ours")]
+        found = [*over_sizes(sizes.loops(progress), speedups, progress), *found]
     for one in found:
         yield makers[one.at].cut(one)
 

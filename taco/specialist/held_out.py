@@ -5,8 +5,8 @@ select pictures, how much may be cut (`--max-drop`, `taco front`) and when an an
 on a head that has learnt them: of eight species that ImageNet does not name, the dense EfficientNet-Lite0 names all 32
 select pictures with such a head, 97.7 % of unseen ones, and a model that loses 9 points on those loses none on these.
 So their answers are those of heads of the same kind and strength, each fitted without a fifth of the shots
-(cross-validation; Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 7.10). A cut model keeps
-the head of its dense one, so the same heads serve it.
+(cross-validation; Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, section 7.10). They serve a cut
+model too where it keeps the head of its dense one; a new head (`taco.steps.rehead`) has such heads of its own.
 """
 
 from __future__ import annotations

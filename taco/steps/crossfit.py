@@ -8,13 +8,12 @@ loses rather more than that will.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 
 from taco.pictures.folds import fold_shots
 from taco.recovery.bank_views import BANK_BYTES
 from taco.search.drop_search import SHORT, Place, Side
-from taco.steps.cutting import Cutter
 from taco.steps.groundwork import Groundwork
 
 #: Divisions; and so many select pictures judge well enough by themselves.
@@ -39,20 +38,15 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
         if divided:
             room = BANK_BYTES // len(parts)  # their banks lie on the disk side by side
             minutes = SHORT * ground.options.recover_minutes / len(parts)
-            sides = [_side(ground, 1.0, functools.partial(ground.without, held, minutes, room)) for held in parts]
+            sides = [_side(ground.without(held, minutes, room), 1.0) for held in parts]
         units = ground.plan.units.units
         places.append(Place(full, sides, {u.name: u.width for u in units if u.kind != "block"}, named))
     return places
 
 
-def _side(ground: Groundwork, share: float, divided: Callable[[], Groundwork] | None = None) -> Side:
-    """Return a division; where it is not the run's own, what solves its channels is made anew every time."""
-    here = divided() if divided else ground
-    recovery = here.recovery(keep_zeros=False)
-    options = here.options
+def _side(ground: Groundwork, share: float) -> Side:
+    """Return a division; what solves its channels belongs to a copy that is dropped with every candidate."""
+    options, recovery = ground.options, ground.recovery(keep_zeros=False)
     key = {"minutes": share * options.recover_minutes, "seed": options.seed, "in_order": options.sequential}
-
-    def cutter() -> Cutter:
-        return (divided() if divided else ground).cutter()
-
-    return Side(cutter, here.looks, here.held_out, share, {**recovery.depends_on, **key, "looks": here.looks.each})
+    depends_on = {**recovery.depends_on, **key, "looks": ground.looks.each}
+    return Side(lambda: copy.copy(ground).cutter(), ground.looks, ground.held_out, share, depends_on)

@@ -109,7 +109,7 @@ class Shipped:
 
     def logits(self, material: Material, pictures: Sequence[LabelledPicture]) -> Logits:
         """Return the shipped file's logits on pictures, (n, classes), one picture at a time."""
-        return _logits(self.file, self.runtime, self.options, material, pictures)
+        return self.answers(material.bank.batches([p.view for p in pictures], 1))
 
     def answers(self, inputs: Iterable[FloatArray]) -> Logits:
         """Return the same on inputs, (1, 3, H, W) each."""
@@ -129,7 +129,8 @@ def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
     plain = shipped.file == shipped.fp32
     in_fp32 = got
     if not plain:
-        in_fp32 = _logits(shipped.fp32, "ort", RunOptions(os.cpu_count() or 1), material, pictures)
+        fp32 = Shipped(shipped.fp32, shipped.fp32, "ort", RunOptions(os.cpu_count() or 1))
+        in_fp32 = fp32.logits(material, pictures)
     chosen_on = got if pictures == select else shipped.logits(material, select)
     return Judgement(
         labels=labels_of(pictures),
@@ -145,10 +146,3 @@ def judge(stages: Stages, shipped: Shipped, material: Material) -> Judgement:
         parity_inputs=material.bank.tensor([p.view for p in pictures[:PARITY_INPUTS]]),
         parity_logits=(expected if plain else got)[:PARITY_INPUTS],
     )
-
-
-def _logits(
-    file: Path, runtime: str, options: RunOptions, material: Material, pictures: Sequence[LabelledPicture]
-) -> Logits:
-    session = load_exporter(runtime).open(file, options)
-    return run_all(session.run, material.bank.batches([p.view for p in pictures], 1))

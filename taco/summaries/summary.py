@@ -97,9 +97,7 @@ def make_report(
             if u in plan.units.within_blocks or u.name in done.cut.widths
         ],
         refit=schema.RefitSection(**dataclasses.asdict(done.cut.refit)) if done.cut.refit else None,
-        cut_heads=[
-            schema.HeadCandidate(**dataclasses.asdict(c)) for c in (done.cut.head.candidates if done.cut.head else ())
-        ],
+        cut_heads=_heads(done.cut.head.candidates if done.cut.head else ()),
         recovery=_recovery(done),
         next_step=next_step(done),
         steps=[schema.Step(name=name, seconds=round(s, 3)) for name, s in seconds.items()],
