@@ -16,7 +16,7 @@ override export RUN := $(value RUN)
 override export MINUTES := $(value MINUTES)
 # DEVICE may name several devices, separated by spaces.
 UNITS = set -f; set --; for unit in $$DEVICE; do set -- "$$@" --device "$$unit"; done;
-DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
+DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-bf16 host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 BENCHES := $(addprefix bench-,$(DEVICES))
 # slow tests that a measurement decides: they have the machine for themselves
 TIMED := tests/test_main_job.py::test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate

@@ -21,6 +21,7 @@ import onnx
 import onnx.numpy_helper
 import torch
 
+from taco.device.openvino_session import PRECISION_KEY
 from taco.errors import GateError
 from taco.exporters.operators import remembered_operators
 from taco.exporters.protocol import Artifact, Compressed, Quantisation
@@ -186,7 +187,10 @@ def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
 
 
 def _precision(proto: onnx.ModelProto) -> str:
-    """Return what a graph without Q/DQ computes in: most of its numbers decide."""
+    """Return what a graph without Q/DQ computes in: what its metadata asks for, else most of its numbers decide."""
+    asked = [str(entry.value) for entry in proto.metadata_props if entry.key == PRECISION_KEY]
+    if asked:
+        return asked[0]
     kinds = [i.data_type for i in proto.graph.initializer for _ in range(int(np.prod(i.dims)) > 1)]
     halves = kinds.count(onnx.TensorProto.FLOAT16)
     return "fp16" if halves > kinds.count(onnx.TensorProto.FLOAT) else "fp32"

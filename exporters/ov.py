@@ -1,4 +1,8 @@
-"""OpenVINO: reads the ONNX file, with explicit Q/DQ where it is INT8; the precision of every layer is read back."""
+"""OpenVINO: reads the ONNX file, with explicit Q/DQ where it is INT8; the precision of every layer is read back.
+
+In half precision the file holds the same float32 numbers, and its metadata names the floats that OpenVINO is to compute
+in, so that whoever opens it computes what was judged.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taco.device.openvino_session import ARITHMETIC, EIGHT_BITS, OvSession
+from taco.device.openvino_session import ARITHMETIC, EIGHT_BITS, HINTS, PRECISION_KEY, OvSession
 from taco.device.probe import physical_cores
 from taco.errors import MeasurementError, TargetError
 from taco.exporters.graph import export_proto, write_proto
@@ -65,16 +69,19 @@ class OvExporter:
         return missing if target.local else [*missing, f"this machine is not a {target.name}"]
 
     def export(self, model: Compressed, target: Target, out: Path) -> Artifact:
-        """Write an ONNX file: fp32, or INT8 by explicit Q/DQ.
+        """Write an ONNX file: fp32, the same with a half precision named in its metadata, or INT8 by explicit Q/DQ.
 
         Raises:
-            TargetError: The target asks for another precision, or INT8 without pictures to calibrate on.
+            TargetError: INT8 is asked without pictures to calibrate on.
         """
         proto = export_proto(model)
         if target.precision == "fp32":
             return write_proto(proto, out)
-        if target.precision != "int8" or model.calibration is None:
-            raise TargetError(f"{target.name} asks OpenVINO for {target.precision}", "It has fp32 and int8")
+        if target.precision in HINTS:
+            proto.metadata_props.add(key=PRECISION_KEY, value=target.precision)
+            return write_proto(proto, out)
+        if model.calibration is None:
+            raise TargetError(f"{target.name} asks for INT8, and there are no pictures to find its ranges on")
         scheme = scheme_for("ov", target.isa)
         backend = (
             _Backend(RunOptions(target.threads or physical_cores(), target.provider)) if target.local else Simulated()

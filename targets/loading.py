@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from taco.device.opening import OPENVINO_DEVICES
+from taco.device.openvino_session import HINTS
 from taco.errors import TargetError
 
 FOLDER = Path(__file__).parent
 PLACEHOLDER = "{model}"
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,12 @@ def _check(target: Target, path: Path) -> None:
             target.runtime != "ov" or target.provider in OPENVINO_DEVICES,
             f"must be an OpenVINO device: {', '.join(OPENVINO_DEVICES)}",
         ),
+        (
+            "precision",
+            target.precision not in HINTS or target.runtime == "trt" or (target.runtime == "ov" and target.local),
+            "floats of 16 bits are for TensorRT, or for OpenVINO on this very machine, which judges them",
+        ),
+        ("precision", target.precision != "bf16" or target.runtime == "ov", "bf16 is for OpenVINO"),
         (
             "isa",
             target.local or target.precision != "int8" or target.runtime == "trt" or target.isa != "auto",

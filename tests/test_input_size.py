@@ -221,7 +221,8 @@ def test_what_one_size_gives_up_all_do() -> None:
         floats = SimpleNamespace(shipped=SimpleNamespace(precision="fp16"), name=f"{name} in floats", plain="fp32")
         pair = floats if given_up else SimpleNamespace(shipped=SimpleNamespace(precision="int8"), plain=floats)
         delivery = SimpleNamespace(target="fp32" if given_up else "int8", given_up=given_up)
-        return SimpleNamespace(dense=pair, delivery=delivery, plan=SimpleNamespace(resized=resized))
+        plan = SimpleNamespace(resized=resized, target=SimpleNamespace(precision="int8"))
+        return SimpleNamespace(dense=pair, delivery=delivery, plan=plan)
 
     small = ground("small", "slower there")
     with pytest.MonkeyPatch.context() as patch:

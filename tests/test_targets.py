@@ -9,7 +9,7 @@ import pytest
 from taco.errors import TargetError
 from taco.targets.loading import FOLDER, list_targets, load_target, read_target, target_names
 
-HOST = ("host-cpu", "host-cpu-int8", "host-cpu-openvino", "host-cpu-openvino-int8")
+HOST = ("host-cpu", "host-cpu-int8", "host-cpu-openvino", "host-cpu-openvino-bf16", "host-cpu-openvino-int8")
 NAMES = [
     *HOST,
     "intel-nuc",
@@ -65,6 +65,7 @@ def test_runtime_precision_and_width_fit_the_device(target):
         "host-cpu-int8": ("ort", "int8", "auto", 16),
         "host-cpu-openvino": ("ov", "fp32", "auto", 16),
         "host-cpu-openvino-int8": ("ov", "int8", "auto", 16),
+        "host-cpu-openvino-bf16": ("ov", "bf16", "auto", 16),
         "intel-nuc": ("ov", "int8", "x86", 16),
         "raspberry-pi-4": ("ort", "fp32", "auto", 8),
         "raspberry-pi-5": ("ort", "int8", "arm", 8),
@@ -165,7 +166,8 @@ WRONG = [
     Wrong('name = "my-board"', 'name = "other"', "name: must be the file's own name, 'my-board'"),
     Wrong('description = "A board"', "", "description: "),
     Wrong('"ort"', '"tflite"', "runtime: Input should be 'ort', 'ov' or 'trt'"),
-    Wrong('"fp32"', '"fp8"', "precision: Input should be 'fp32', 'fp16' or 'int8'"),
+    Wrong('"fp32"', '"fp8"', "precision: Input should be 'fp32', 'fp16', 'bf16' or 'int8'"),
+    Wrong('"fp32"', '"fp16"', "precision: floats of 16 bits are for TensorRT, or for OpenVINO on this very machine"),
     Wrong("local = false", 'local = "no"', "local: Input should be a valid boolean"),
     Wrong("local = false", "local = 0", "local: "),
     Wrong('"CPUExecutionProvider"', '"CPU"', "provider: must be an ONNX Runtime provider"),

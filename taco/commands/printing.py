@@ -235,6 +235,7 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         *_details(report),
         ("size", _size(report)),
         *_precision(report),
+        *_half(report),
         *_sparsity(report),
     ]
     from taco.report.engines import not_on_hardware
@@ -285,6 +286,16 @@ def _precision(report: Report) -> list[tuple[str, str]]:
     if found.faster_than_fp32 is not None:
         gain = f"{found.faster_than_fp32[0]:.2f} times as fast as {other} of the same model"
     return [("INT8", f"{found.quantised} of {found.layers} layers ({found.scheme}); {gain}")]
+
+
+def _half(report: Report) -> list[tuple[str, str]]:
+    found = report.half
+    if found is None:
+        return []
+    if found.given_up is not None:
+        return [(found.asked, f"given up, the model is in {found.used}: {found.given_up}")]
+    gain = "" if found.faster_than_fp32 is None else f"{found.faster_than_fp32[0]:.2f} times as fast as fp32; "
+    return [(found.asked, gain + ", ".join(f"{n} {kind}" for kind, n in found.realised.items()))]
 
 
 def _sparsity(report: Report) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """One model opened with OpenVINO: on the device that was asked, in the precision that was asked, both read back.
 
-OpenVINO runs an fp32 model in bf16 by itself where the processor has it; the hint is therefore pinned.
+OpenVINO runs an fp32 model in bf16 by itself where the processor has it; the hint is therefore pinned: to what the
+file itself names under `PRECISION_KEY`, else to f32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from taco.device.session import in_another_thread
 from taco.device.wire import DeviceError
 
 PRECISION = "f32"
+#: Entry of a file's metadata that names the floats it is to be computed in, and OpenVINO's names for them.
+PRECISION_KEY = "taco.precision"
+HINTS: Dict[str, str] = {"bf16": "bf16", "fp16": "f16"}
 #: What it calls eight-bit integers, and floats of less than 32 bits.
 EIGHT_BITS = ("u8", "i8")
 HALVES = ("f16", "bf16")
@@ -33,7 +37,7 @@ class OvSession:
 
     Raises:
         DeviceError: The file, the runtime or the device is missing, the model cannot be opened, or OpenVINO would run
-            it elsewhere or in a lower precision than asked.
+            it elsewhere, in a lower precision than asked, or not in the half precision that the file asks for.
     """
 
     runtime_name = "openvino"
@@ -48,11 +52,13 @@ class OvSession:
         core = runtime.Core()
         _require_device(core, provider)
 
-        def compile_it() -> Any:
-            return core.compile_model(path, provider, _options(threads, provider, profile))
+        def compile_it() -> Tuple[Any, str]:
+            model = core.read_model(path)
+            hint = _asked(model)
+            return core.compile_model(model, provider, _options(threads, provider, hint, profile)), hint
 
         try:
-            self._compiled = compile_it() if flush_caller else in_another_thread(compile_it)
+            self._compiled, hint = compile_it() if flush_caller else in_another_thread(compile_it)
             self._request = self._compiled.create_infer_request()
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO {self.runtime_version} cannot open {path!r}: {_last(error)}") from error
@@ -63,7 +69,7 @@ class OvSession:
         self.input_name, self.input_shape, self.input_dtype = _only_input(self._compiled, path)
         self.output_name: str = self._compiled.output(0).get_any_name()
         self.layers = _layers(self._compiled)
-        _require_precision(self.layers, provider)
+        _require_precision(self.layers, provider, hint)
 
     def run(self, array: Any) -> Any:
         """Run the model once.
@@ -128,8 +134,14 @@ def realised(layers: List[Dict[str, Any]]) -> Dict[str, int]:
     return counts
 
 
-def _options(threads: int, provider: str, profile: bool) -> Dict[str, Any]:
-    options: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": PRECISION, "PERFORMANCE_HINT": "LATENCY"}
+def _asked(model: Any) -> str:
+    """The precision that a model's own metadata asks for, as OpenVINO names it."""
+    key = ["framework", PRECISION_KEY]
+    return HINTS.get(str(model.get_rt_info(key).value), PRECISION) if model.has_rt_info(key) else PRECISION
+
+
+def _options(threads: int, provider: str, hint: str, profile: bool) -> Dict[str, Any]:
+    options: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     options["PERF_COUNT"] = profile
     if provider == "CPU":
         # Tiny weights left by training otherwise cost up to 10x on a CPU.
@@ -146,10 +158,16 @@ def _require_device(core: Any, provider: str) -> None:
         )
 
 
-def _require_precision(layers: List[Dict[str, Any]], provider: str) -> None:
-    lower = [layer["name"] for layer in layers if layer["precision"] in HALVES]
+def _require_precision(layers: List[Dict[str, Any]], provider: str, hint: str) -> None:
+    lower = [layer["name"] for layer in layers if layer["precision"] in HALVES and layer["precision"] != hint]
     if lower:
         raise DeviceError(f"OpenVINO would run {len(lower)} layers on {provider} in half precision, {lower[0]!r} first")
+    sums = [layer["precision"] for layer in layers if layer["kind"] in ARITHMETIC]
+    if hint in HALVES and sums and hint not in sums:
+        raise DeviceError(
+            f"the model asks for {hint}, which this {provider} does not compute in: OpenVINO would take {sums[0]}",
+            "Aim at a target in fp32 or INT8, or use a processor that has it.",
+        )
 
 
 def _layers(compiled: Any) -> List[Dict[str, Any]]:

@@ -259,7 +259,7 @@ def _assembled(
 def _warnings(ground: Groundwork, found: _Found, marks: Sequence[Mark]) -> list[str]:
     told = [*ground.material.task.warnings, *found.missing]
     if ground.delivery.given_up is not None:
-        told.append(f"INT8 was given up: {ground.delivery.given_up.why}")
+        told.append(ground.delivery.given_up.words)
     if found.bench.stopped_early:
         told.append("the measurement was stopped at its time limit, before all rounds")
     told += found.bench.unstable

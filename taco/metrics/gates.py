@@ -25,7 +25,7 @@ CONVERSION_POINTS = 1.0
 DEVICE_GATE = "answers on the device"
 #: Mean cosine of centred logits of the shipped precision and fp32, and percent of equal answers, that a sound
 #: conversion reaches with ease.
-LEAST_COSINE = {"int8": 0.97, "fp16": 0.999}
+LEAST_COSINE = {"int8": 0.97, "fp16": 0.999, "bf16": 0.99}
 LEAST_AGREEMENT = 95.0
 #: Fewer evaluation pictures of a class are too few to gate.
 LEAST_PICTURES = 30

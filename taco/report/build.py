@@ -26,6 +26,7 @@ def build_page(report: Report) -> Page:
             results.speed_section(report),
             *engines.engine_sections(report),
             *checked.precision_sections(report),
+            *checked.half_sections(report),
             results.size_section(report),
             *sparsity.sparsity_sections(report),
             *([] if report.sparsity else [results.widths_section(report)]),

@@ -53,6 +53,25 @@ def precision_sections(report: Report) -> tuple[Section, ...]:
     return (Section("precision", "INT8", text, tuple(blocks)),)
 
 
+def half_sections(report: Report) -> tuple[Section, ...]:
+    """What floats of 16 bits are worth, or why they are not used; nothing where the target does not ask for them."""
+    found = report.half
+    if found is None:
+        return ()
+    name = {"fp16": "FP16"}.get(found.asked, found.asked)
+    if found.given_up is not None:
+        note = Note(f"{name} was asked for and given up: {found.given_up}. The model is shipped in fp32.", Tone.WARN)
+    else:
+        note = Note(f"{name} is used: {_times(found.faster_than_fp32)} times as fast as fp32, same model.", Tone.GOOD)
+    rows = tuple((kind, str(number)) for kind, number in found.realised.items())
+    table = Table(("layers, and what the runtime computes them in", "number"), rows)
+    text = (
+        f"{name} computes with floats of 16 bits where the processor is made for it. The file holds floats of 32 bits, "
+        "and its metadata says what it is to be computed in."
+    )
+    return (Section("half", f"Floats of 16 bits ({name})", text, (note, table)),)
+
+
 def _precision_note(found: PrecisionSection) -> Note:
     if found.given_up is not None:
         return Note(
@@ -70,10 +89,11 @@ def _other(found: PrecisionSection) -> str:
 
 
 def _gain(found: PrecisionSection) -> str:
-    if found.faster_than_fp32 is None:
-        return wording.NOT_MEASURED
-    value, low, high = found.faster_than_fp32
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return _times(found.faster_than_fp32)
+
+
+def _times(ratio: tuple[float, float, float] | None) -> str:
+    return wording.NOT_MEASURED if ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
 
 
 def _lost(found: PrecisionSection) -> str:

@@ -138,6 +138,21 @@ class PrecisionSection(Frozen):
     saved_in: str
 
 
+class HalfSection(Frozen):
+    """What floats of 16 bits, which an OpenVINO target asks for, are worth, or why they were given up."""
+
+    asked: str = Field(description="bf16 or fp16")
+    used: str
+    given_up: str | None = Field(description="why they are not used; null where they are")
+    faster_than_fp32: tuple[float, float, float] | None = Field(
+        description="time of fp32 over theirs, of the same model: median of rounds and its interval; null where not "
+        "measured"
+    )
+    realised: dict[str, int] = Field(
+        description="kind and precision of the layers that do the arithmetic, read back from the runtime -> how many"
+    )
+
+
 class LayerWidth(Frozen):
     """One unit of the model and the width that was kept."""
 
@@ -326,6 +341,7 @@ class Report(Frozen):
     estimate: Estimate | None = Field(default=None, description="null where no table from elsewhere chose the widths")
     parity: Parity
     precision: PrecisionSection | None = Field(default=None, description="null where the target asks for no INT8")
+    half: HalfSection | None = Field(default=None, description="null where the target asks OpenVINO for no such floats")
     gates: list[GateResult] = Field(default=[], description="everything that was checked before shipping")
     shipped: Literal["yes", "forced", "no"] = Field(
         default="yes", description="no: a gate failed and nothing was shipped; forced: shipped all the same"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from taco.device.openvino_session import HINTS
 from taco.formats.names import BLANK
 from taco.metrics.accuracy import Score
 from taco.metrics.gates import (
@@ -83,6 +84,23 @@ def precision_section(done: Finished) -> schema.PrecisionSection | None:
         compared_with="fp16" if done.plan.target.runtime == "trt" else "fp32",
         put_back=[schema.PutBackLayer(**dataclasses.asdict(item)) for item in found.put_back],
         **facts,
+    )
+
+
+def half_section(done: Finished) -> schema.HalfSection | None:
+    """Say what OpenVINO's floats of 16 bits are worth; None where the target does not ask for them."""
+    asked, given_up = done.plan.target, done.given_up
+    if asked.precision not in HINTS or asked.runtime != "ov":
+        return None
+    ratio = None if given_up is None else given_up.ratio
+    if given_up is None and done.bench is not None:
+        ratio = done.bench.speedup(floats_name(done.compressed), "compressed")
+    return schema.HalfSection(
+        asked=asked.precision,
+        used=done.target.precision,
+        given_up=None if given_up is None else given_up.why,
+        faster_than_fp32=None if ratio is None else (ratio.value, ratio.low, ratio.high),
+        realised=done.bench.models["compressed"].session["realised"] if done.bench else {},
     )
 
 

@@ -1,7 +1,8 @@
-"""A torch module as files of the target's runtime: fp32 always, and FP16 or INT8 made of it where the target asks it.
+"""A torch module as files of the target's runtime: fp32 always, and FP16, bf16 or INT8 made of it where it is asked.
 
 INT8 is given up, for the whole run, where it was measured to be slower than the floats that compete with it on the
-target (FP16 under TensorRT, else fp32), or where every layer went back to floats.
+target (FP16 under TensorRT, else fp32), or where every layer went back to floats; OpenVINO's floats of 16 bits where
+they are slower than fp32.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Pair:
     Attributes:
         shipped: In the precision that is used.
         fp32: In fp32; the same file where that is used.
-        fp16: In FP16, where INT8 competes with that; None elsewhere.
+        fp16: In FP16, where INT8 competes with that; None elsewhere, also where FP16 itself is shipped.
     """
 
     shipped: Artifact
@@ -46,30 +47,36 @@ class Pair:
 
     @property
     def floats(self) -> Artifact:
-        """What INT8 competes with."""
+        """What the shipped precision competes with."""
         return self.fp16 or self.fp32
 
     @property
     def plain(self) -> Pair:
-        """The pair with INT8 given up."""
+        """The pair with the shipped precision given up."""
         return Pair(self.floats, self.fp32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Why INT8 was asked for and is not used.
+    """Why a precision was asked for and is not used.
 
     Attributes:
         why: In words.
         model: What it was measured on: dense or compressed.
-        ratio: Time of the floats over that of INT8, of that model; None where it was not a matter of time.
-        tried: How its INT8 had come about.
+        ratio: Time of what it competes with over its own, of that model; None where it was not a matter of time.
+        tried: How its INT8 had come about; the file, where it was another precision.
     """
 
     why: str
     model: str
     ratio: Ratio | None
     tried: Artifact
+
+    @property
+    def words(self) -> str:
+        """The same as a sentence."""
+        what = "INT8" if self.tried.quantisation is not None else called(self.tried.precision)
+        return f"{what} was given up: {self.why}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +103,11 @@ class Converter:
         return self.target.precision == "int8"
 
     @property
+    def competes(self) -> bool:
+        """Whether the precision is kept only where it is faster than floats of more bits."""
+        return self.int8 or (self.reduced and self.target.runtime == "ov")
+
+    @property
     def reduced(self) -> bool:
         """Whether what is shipped is made of the fp32 file."""
         return self.target.precision != "fp32"
@@ -115,10 +127,8 @@ class Converter:
                 return self.exporter.export(Compressed(module, self.input_size), self._in("fp32"), path)
 
         def halved(path: Path) -> Artifact:
-            with say(f"halve the {name} specialist"):
-                return self.exporter.export(
-                    Compressed(module, self.input_size, None, fp32.path), self._in("fp16"), path
-                )
+            with say(f"write the {name} specialist in {called(half)}"):
+                return self.exporter.export(Compressed(module, self.input_size, None, fp32.path), self._in(half), path)
 
         def quantised(path: Path) -> Artifact:
             with say(f"quantise the {name} specialist"):
@@ -128,9 +138,9 @@ class Converter:
         fp32 = self.store.artifact(f"{name}-fp32" if self.reduced else name, key, plain)
         if not self.reduced:
             return Pair(fp32, fp32)
-        fp16 = None
-        if self.target.precision == "fp16" or self.target.runtime == "trt":
-            fp16 = self.store.artifact(f"{name}-fp16", {**key, "fp32": fp32.sha256}, halved)
+        fp16, half = None, self._half
+        if half != "fp32":
+            fp16 = self.store.artifact(f"{name}-{half}", {**key, "fp32": fp32.sha256}, halved)
             if not self.int8:
                 return Pair(fp16, fp32)
         made_of = {
@@ -145,6 +155,13 @@ class Converter:
         """Export a module whose time alone matters."""
         calibration = Calibration(self._pictures(self.material.task.fit[:_TRIAL_FIT])) if self.int8 else None
         return self.exporter.export(Compressed(module, self.input_size, calibration), self.target, path)
+
+    @property
+    def _half(self) -> Precision:
+        """Floats of 16 bits that are made, for themselves or for INT8 to compete with; fp32 where none are."""
+        if self.int8:
+            return "fp16" if self.target.runtime == "trt" else "fp32"
+        return self.target.precision
 
     def _in(self, precision: Precision) -> Target:
         return dataclasses.replace(self.target, precision=precision)
@@ -169,36 +186,40 @@ def spread(pictures: Sequence[Item], most: int) -> list[Item]:
 
 
 def given_up(pair: Pair, model: str, ratio: Ratio | None) -> GivenUp | None:
-    """Say why INT8 of a model is not worth having; None where it is.
+    """Say why the precision of a model is not worth having; None where it is.
 
     Args:
         pair: The model.
         model: dense or compressed.
-        ratio: Time of the floats over that of INT8; None where nothing can be measured.
+        ratio: Time of what it competes with over its own; None where nothing was measured.
     """
-    found, floats = pair.shipped.quantisation, "fp32" if pair.fp16 is None else "FP16"
-    if found is None:
-        return None
-    if found.quantised == 0:
+    found, floats = pair.shipped.quantisation, called(pair.floats.precision)
+    what = "INT8" if found is not None else called(pair.shipped.precision)
+    if found is not None and found.quantised == 0:
         why = f"every layer of the {model} model went back to {floats}: INT8 costs answers"
         return GivenUp(why, model, None, pair.shipped)
     if ratio is not None and ratio.value <= 1:
         why = (
-            f"INT8 is slower than {floats} here: of the {model} model {floats} takes {ratio.value:.2f} of the INT8 "
+            f"{what} is slower than {floats} here: of the {model} model {floats} takes {ratio.value:.2f} of the {what} "
             f"time ({ratio.low:.2f} to {ratio.high:.2f})"
         )
         return GivenUp(why, model, ratio, pair.shipped)
     return None
 
 
-def timed_files(dense: Pair, compressed: Pair) -> dict[str, Path]:
-    """Return what is timed: both models as they are shipped, dense in fp32, and the floats that INT8 competes with."""
+def timed_files(dense: Pair, compressed: Pair, *, competes: bool) -> dict[str, Path]:
+    """Return what is timed: both models as they are shipped, dense in fp32, and the floats that are competed with."""
     found = {"dense": dense.shipped.path, "compressed": compressed.shipped.path, "baseline_fp32": dense.fp32.path}
-    if compressed.shipped.quantisation is not None and compressed.floats is not compressed.shipped:
+    if competes and compressed.floats is not compressed.shipped:
         found[floats_name(compressed)] = compressed.floats.path
     return found
 
 
 def floats_name(compressed: Pair) -> str:
-    """Return the name under which the floats are timed that INT8 competes with."""
+    """Return the name under which the floats are timed that the shipped precision competes with."""
     return f"compressed_{compressed.floats.precision}"
+
+
+def called(precision: str) -> str:
+    """Return a precision as it is written in sentences."""
+    return {"fp16": "FP16", "int8": "INT8"}.get(precision, precision)

@@ -20,7 +20,7 @@ from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.bench import VALUE_RUNS, Bench
 from taco.steps.baking import Baked, make_baked
-from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
+from taco.steps.converting import Converter, GivenUp, Pair, called, floats_name, given_up, timed_files
 from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge
 from taco.steps.keys import Keys
 from taco.steps.stored import Key, Store
@@ -39,7 +39,7 @@ class Delivery:
 
     Attributes:
         exporter: Of the target's runtime.
-        target: In the precision that is used; changes when INT8 is given up.
+        target: In the precision that is used; changes when one is given up.
         options: What was asked.
         material: The pictures.
         keys: What results depend on.
@@ -47,7 +47,7 @@ class Delivery:
         progress: Told about every step.
         scratch: For files that need not survive.
         device: What is attached; None for none.
-        given_up: Why INT8 is not used though the target asks for it; None while it is.
+        given_up: Why the precision that the target asks for is not used; None while it is.
     """
 
     exporter: Exporter
@@ -79,19 +79,20 @@ class Delivery:
         return self.converter.pair(name, module, key, self.progress.step)
 
     def worth_having(self, dense: Pair) -> Pair:
-        """Give INT8 up before anything is searched for, where it is slower than the floats of the dense model."""
+        """Give the precision up before anything is searched for, where it is slower than that of more bits."""
         ratio = None
-        if self.converter.int8 and self.bench.measurable:
+        if self.converter.competes and self.bench.measurable:
             models = {"dense": dense.floats.path, "compressed": dense.shipped.path}
             depends = {"fp32": dense.floats.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
+            names = [called(pair) for pair in (self.target.precision, dense.floats.precision)]
 
             def compute() -> Any:
-                with self.progress.step(f"time INT8 against {dense.floats.precision}"):
+                with self.progress.step(f"time {' against '.join(names)}"):
                     return _BENCH.dump_python(self.bench.settle(models, 1.0), mode="json")
 
             bench = _BENCH.validate_python(self.store.rundir.json_step("int8-gain", depends, compute, measured=True))
             ratio = bench.speedup("dense", "compressed")
-        return self._or_plain(dense, given_up(dense, "dense", ratio))
+        return self._or_plain(dense, given_up(dense, "dense", ratio) if self.converter.competes else None)
 
     def _or_plain(self, pair: Pair, why: GivenUp | None) -> Pair:
         if why is None:
@@ -109,7 +110,7 @@ class Delivery:
         asked: float | None = None,
         usual_ms: float | None = None,
     ) -> tuple[Pair, Pair, BenchResult | None]:
-        """Export a compressed module and time it; INT8 is given up for both models where it does not pay here.
+        """Export a compressed module and time it; a precision that does not pay here is given up for both models.
 
         Args:
             module: The compressed specialist.
@@ -120,8 +121,9 @@ class Delivery:
         """
         compressed = self.export("model", module, key)
         bench = self.time(dense, compressed, asked, usual_ms)
-        ratio = bench.speedup(floats_name(compressed), "compressed") if bench and self.converter.int8 else None
-        why = given_up(compressed, "compressed", ratio)
+        competes = self.converter.competes
+        ratio = bench.speedup(floats_name(compressed), "compressed") if bench and competes else None
+        why = given_up(compressed, "compressed", ratio) if competes else None
         if why is None:
             return dense, compressed, bench
         dense, compressed = dense.plain, self._or_plain(compressed, why)
@@ -157,7 +159,7 @@ class Delivery:
         """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
         if not self.bench.measurable:
             return None
-        models = timed_files(dense, compressed)
+        models = timed_files(dense, compressed, competes=self.converter.competes)
         hashes = {"model": compressed.shipped.sha256, "dense": dense.shipped.sha256, "fp32": compressed.fp32.sha256}
 
         def compute() -> Any:

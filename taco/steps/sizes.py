@@ -136,10 +136,10 @@ class Sizes:
         return self.every[-1]
 
     def give_up(self, where: Sized) -> None:
-        """Give INT8 up at every size because it was at one: what is compared has one precision."""
+        """Give the precision up at every size because it was at one: what is compared has one precision."""
         delivery = where.ground.delivery
         for sized in self.every:
-            if sized.dense.shipped.precision == "int8":
+            if sized.dense.shipped.precision == sized.ground.plan.target.precision:
                 sized.dense = sized.dense.plain
             sized.ground.delivery.target, sized.ground.delivery.given_up = delivery.target, delivery.given_up
 

@@ -30,7 +30,7 @@ from taco.report.search_schema import DropSearchSection
 from taco.sparse.packing import PACKED_NAME
 from taco.specialist.head import Candidate
 from taco.steps.baking import BAKED_NAME
-from taco.steps.checks import failed, loop_fields, precision_section
+from taco.steps.checks import failed, half_section, loop_fields, precision_section
 from taco.summaries.accuracy_section import abstention, accuracy_section, blank_class
 from taco.summaries.device_summary import (
     busy_warnings,
@@ -88,6 +88,7 @@ def make_report(
         **loop_fields(done),
         parity=schema.Parity(**dataclasses.asdict(done.judgement.parity)),
         precision=precision_section(done),
+        half=half_section(done),
         gates=[parts.GateResult(**dataclasses.asdict(gate)) for gate in checks],
         engines_run=engines_run(done, checks),
         shipped="yes" if not failed(checks) else "forced" if options.force else "no",
@@ -284,7 +285,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
     if plan.target.runtime == "trt":
         found.append(engines_warning(done))
     if done.given_up is not None:
-        found.append(f"INT8 was given up: {done.given_up.why}")
+        found.append(done.given_up.words)
     if done.packed is not None and done.target.precision != "fp32":
         found.append(
             f"{done.target.precision.upper()} weights are not packed: aim at an fp32 target for a small file to send"
