@@ -8,11 +8,12 @@ answers falls when that layer alone goes back.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx
@@ -20,7 +21,8 @@ import onnx
 from taco.exporters.layers import Graph
 from taco.exporters.protocol import Calibration, FloatArray, PutBack, Quantisation, Reference
 from taco.exporters.qdq import RoundedWeights, insert_qdq
-from taco.exporters.ranges import METHODS, Method, Observed, observe
+from taco.exporters.ranges import METHODS, Method, Observed, observe, shifts_of
+from taco.exporters.rounding import rounded_for_outputs
 from taco.exporters.scheme import Scheme
 
 #: Points that INT8 may lose against the torch model: the conversion gate (ARCHITECTURE section 8).
@@ -57,6 +59,7 @@ class _Choice:
     quantised: frozenset[str]
     method: Method
     corrected: bool
+    rounding: Literal["nearest", "output error"] = "nearest"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def quantise(
 class _Search:
     def __init__(self, graph: Graph, scheme: Scheme, calibration: Calibration, backend: Backend, folder: Path) -> None:
         self.graph, self.scheme, self.backend = graph, scheme, backend
-        self.reference = calibration.reference
+        self.calibration, self.reference = calibration, calibration.reference
         self.file = folder / "candidate.onnx"
         self.rounded = RoundedWeights(graph, scheme)
         self.observed: Observed = observe(graph, scheme, calibration.fit, self.rounded)
@@ -110,6 +113,7 @@ class _Search:
             put_back=tuple(self.put_back),
             ranges=choice.method,
             bias_corrected=choice.corrected,
+            rounding=choice.rounding,
             pictures=self.observed.pictures,
             divergence=judged.divergence if judged else None,
             drop_points=judged.drop_points if judged else None,
@@ -121,8 +125,16 @@ class _Search:
     def _realise(self, choice: _Choice) -> onnx.ModelProto:
         if not choice.quantised:
             return self.graph.proto
-        seen = self.observed.activations(choice.method, corrected=choice.corrected)
-        return insert_qdq(self.graph, choice.quantised, self.scheme, seen, self.rounded)
+        observed, rounded = (self.observed, self.rounded) if choice.rounding == "nearest" else self._settled
+        seen = observed.activations(choice.method, corrected=choice.corrected)
+        return insert_qdq(self.graph, choice.quantised, self.scheme, seen, rounded)
+
+    @functools.cached_property
+    def _settled(self) -> tuple[Observed, RoundedWeights]:
+        """Weights that are rounded for the least error of outputs, and what that shifts."""
+        pictures = self.calibration.fit
+        rounded = rounded_for_outputs(self.graph, self.scheme, self.rounded, pictures, self.observed.pictures)
+        return dataclasses.replace(self.observed, shifts=shifts_of(self.graph, rounded, pictures)), rounded
 
     def _saved(self, choice: _Choice) -> tuple[dict[str, float], str]:
         """Return what INT8 of each layer saves, and put back those that the runtime does not compute in INT8."""
@@ -145,10 +157,11 @@ class _Search:
         found = [
             (self._judge(c, reference), c) for method in METHODS if (c := dataclasses.replace(choice, method=method))
         ]
-        best = min(found, key=lambda item: item[0].divergence)
-        plain = dataclasses.replace(best[1], corrected=False)
-        other = (self._judge(plain, reference), plain)
-        judged, choice = min((best, other), key=lambda item: item[0].divergence)
+        judged, choice = min(found, key=lambda item: item[0].divergence)
+        for change in ({"corrected": False}, {"rounding": "output error", "corrected": True}):
+            other = dataclasses.replace(choice, **change)
+            found = [(judged, choice), (self._judge(other, reference), other)]
+            judged, choice = min(found, key=lambda item: item[0].divergence)
         return choice, judged
 
     def _until_it_passes(

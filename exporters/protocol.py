@@ -103,6 +103,8 @@ class Quantisation:
         drop_points: Torch model's accuracy minus this file's on the select pictures, points; None without any.
         evaluations: How many candidates were run on the select pictures.
         saved_in: Unit of `PutBack.saved`: measured milliseconds, or multiply-accumulates where nothing can be measured.
+        rounding: Weights are on their nearest steps, or on those of the least error of outputs: `nearest`,
+            `output error`.
     """
 
     scheme: str
@@ -116,6 +118,7 @@ class Quantisation:
     drop_points: float | None
     evaluations: int
     saved_in: str
+    rounding: str = "nearest"
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Quantisation:

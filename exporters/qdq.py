@@ -78,17 +78,19 @@ class RoundedWeights:
     Args:
         graph: fp32.
         scheme: How many bits.
+        settled: Layer -> integers that take the place of the nearest ones, on the same steps.
     """
 
-    def __init__(self, graph: Graph, scheme: Scheme) -> None:
-        self._graph, self._scheme = graph, scheme
+    def __init__(self, graph: Graph, scheme: Scheme, settled: Mapping[str, npt.NDArray[np.int8]] | None = None) -> None:
+        self._graph, self._scheme, self._settled = graph, scheme, settled or {}
         self._kept: dict[str, tuple[npt.NDArray[np.int8], Floats]] = {}
 
     def of(self, layer: Layer) -> tuple[npt.NDArray[np.int8], Floats]:
-        """Return what `round_weight` gives for a layer; not to be changed."""
+        """Return integers and scales as `round_weight` does; not to be changed."""
         if layer.name not in self._kept:
             weight = self._graph.constant(layer.weight)
-            self._kept[layer.name] = round_weight(weight, layer.axis, self._scheme)
+            integers, scale = round_weight(weight, layer.axis, self._scheme)
+            self._kept[layer.name] = self._settled.get(layer.name, integers), scale
         return self._kept[layer.name]
 
     def error(self, layer: Layer) -> Floats:

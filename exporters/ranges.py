@@ -85,7 +85,7 @@ def observe(
     names = graph.tensors([layer.name for layer in graph.layers], all_sides=scheme.all_sides)
     limits: dict[str, tuple[float, float]] = {}
     seen = 0
-    run = _Runner(graph.proto, names)
+    run = Runner(graph.proto, names)
     for picture in pictures():
         seen += 1
         for name, value in run(picture):
@@ -99,6 +99,11 @@ def observe(
     return Observed(limits, *_second_pass(graph, rounded or RoundedWeights(graph, scheme), limits, pictures), seen)
 
 
+def shifts_of(graph: Graph, rounded: RoundedWeights, pictures: Callable[[], Iterable[Floats]]) -> Mapping[str, Floats]:
+    """Return by layer what rounding its weights adds to its output, the mean over pictures and places, (rows,)."""
+    return _second_pass(graph, rounded, {}, pictures)[1]
+
+
 def _second_pass(
     graph: Graph,
     rounded: RoundedWeights,
@@ -107,7 +112,7 @@ def _second_pass(
 ) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Floats]]:
     counts = {name: np.zeros(_BINS, np.int64) for name in limits}
     sums: dict[str, Floats] = {}
-    run = _Runner(_with_shifts(graph, rounded), [*limits, *(_SHIFT + layer.name for layer in graph.layers)])
+    run = Runner(_with_shifts(graph, rounded), [*limits, *(_SHIFT + layer.name for layer in graph.layers)])
     seen = 0
     for picture in pictures():
         seen += 1
@@ -165,8 +170,16 @@ def _shift_nodes(layer: Layer, like: onnx.NodeProto, axes: list[int] | None) -> 
     return nodes
 
 
-class _Runner:
-    """Runs a graph and gives chosen tensors, the input among them."""
+class Runner:
+    """Runs a graph and gives chosen tensors, the input among them.
+
+    Args:
+        proto: fp32.
+        names: Of the tensors.
+
+    Raises:
+        GateError: The graph cannot be opened, or run.
+    """
 
     def __init__(self, proto: onnx.ModelProto, names: Sequence[str]) -> None:
         runtime = import_runtime()
@@ -188,6 +201,9 @@ class _Runner:
             raise GateError(f"the fp32 graph cannot be opened to find ranges: {error}") from error
 
     def __call__(self, picture: Floats) -> list[tuple[str, Floats]]:
+        """Return the names with what they hold for one picture."""
+        if not self._asked:
+            return [(name, picture) for name in self._names]
         try:
             values = dict(zip(self._asked, self._session.run(self._asked, {self._input: picture}), strict=True))
         except self._errors as error:

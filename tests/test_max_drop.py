@@ -13,12 +13,14 @@ from test_pipeline import hashes
 from tiny_run import options, steps_of
 
 from taco import api
+from taco.allocate import Allocation
 from taco.errors import InputError, MeasurementError
 from taco.metrics.accuracy import Drop
 from taco.report.schema import Report
+from taco.rundir import RunDir
 from taco.search import drop_search
 from taco.search.drop_search import DropSearch, Place
-from taco.search.ladder import Ladder
+from taco.search.ladder import Ladder, Rung
 from taco.steps import delivery
 from taco.steps.cutting import Cutter
 
@@ -75,8 +77,10 @@ def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 api.export(options(pi_site, out, max_drop=4.0))
-    trials = len(looked(run.report))
-    assert cuts.count((1.0,)) == 3 * trials + 2, "the candidate that was interrupted is begun again, no other one"
+    assert run.report.max_drop is not None
+    found = run.report.max_drop
+    made = sum(round(3 * (trial.judging_images or 0) / found.judging_images) for trial in found.trials)
+    assert cuts.count((1.0,)) == made + 1, "what was interrupted is begun again, nothing else"
     again = api.export(options(pi_site, out, max_drop=4.0))
     assert looked(again.report) == looked(run.report)
     assert hashes(out) == hashes(run.folder)
@@ -85,7 +89,7 @@ def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
 def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
     pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drop_search, "_estimate", lambda *_: estimated(9.0))
+    monkeypatch.setattr(drop_search, "drop_between", lambda *_, **__: estimated(9.0))
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.width_ratio == 1.0
     assert "no smaller model loses at most 1 points on held-out shots: the dense one was kept" in report.warnings
@@ -101,7 +105,7 @@ def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(
         looked.append(index)
         return estimated(3.0 if len(looked) == 1 else 0.0)
 
-    monkeypatch.setattr(drop_search, "_estimate", lambda *_: estimated(0.0))
+    monkeypatch.setattr(drop_search, "drop_between", lambda *_, **__: estimated(0.0))
     monkeypatch.setattr(DropSearch, "shipped", shipped)
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.max_drop is not None
@@ -128,12 +132,61 @@ def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
     search = DropSearch(lambda: Ladder(5, lambda _: rung), (Place(side, [side], {}),), unused, 1.0, unused)
     cut: Any = SimpleNamespace(module=None, head=None)
     assert search.shipped(0, cut, exported).points == 50.0
-    lost = {"points": 2.0, "low": 1.0, "high": 3.0}
+    lost = {"points": 2.0, "low": 1.0, "high": 3.0, "judging_images": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DropSearch, "_trial", lambda *_: lost)
         found = search.shipped(3, cut, names)
         assert (found.points, found.low, found.high) == (2.0, 1.0, 3.0)
         assert search.shipped(3, cut, exported).points == 52.0
+
+
+class Division:
+    """Eight shots that judge; the dense model names all right, a candidate so many wrong."""
+
+    labels = np.arange(8) % 2
+    share = 1.0
+
+    def __init__(self, name: str, wrong: int, made: list[str]) -> None:
+        self.depends_on, self.wrong, self.made = {"name": name}, wrong, made
+        self.looks = SimpleNamespace(each=1)
+
+    def make_cutter(self) -> Any:
+        def cut(_allocation: Any, _share: float) -> Any:
+            self.made.append(self.depends_on["name"])
+            return SimpleNamespace(module="cut", head=None, recovered=SimpleNamespace(steps=5, ended="done"))
+
+        return SimpleNamespace(cut=cut)
+
+    def answer(self, module: Any, _head: Any = None, _logits: Any = None) -> Any:
+        names = np.eye(2, dtype=np.float32)[self.labels]
+        if module == "cut":
+            names[: self.wrong] = 1 - names[: self.wrong]
+        return names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "made", "holds"),
+    [((0, 0, 0), "abc", True), ((8, 0, 0), "a", False), ((2, 8, 0), "ab", False), ((1, 0, 1), "abc", False)],
+    ids=["nothing", "all at once", "surely after two", "never surely"],
+)
+def test_a_candidate_that_surely_loses_too_much_is_not_made_again(
+    wrong: tuple[int, ...], made: str, holds: bool, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    sides: Any = [Division(name, n, told) for name, n in zip("abc", wrong, strict=True)]
+    rung = Rung(Allocation(1.0, {"u": 4}), None)
+    unused: Any = None
+    place = Place(sides[0], sides, {"u": 8})
+    search = DropSearch(lambda: Ladder(2, lambda _: rung), (place,), unused, 1.0, RunDir(tmp_path))
+    found = search.find()
+    assert "".join(told) == made
+    (trial,) = found.trials
+    assert trial["judging_images"] == 8 * len(made)
+    assert trial["points"] == pytest.approx(100 * sum(wrong[: len(made)]) / (8 * len(made)))
+    assert (found.within.index == 1) == holds
+    again = search.find()
+    assert again.trials == found.trials
+    assert "".join(told) == made, "what was made is not made again"
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

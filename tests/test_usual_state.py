@@ -56,6 +56,53 @@ def test_the_run_counts_in_which_the_dense_model_is_fastest(
     assert len(runs) == left
 
 
+def mixed(*rounds: tuple[float, float]) -> BenchResult:
+    """Rounds in which the models take so long, dense and compressed."""
+    timings = {
+        name: ModelTiming(tuple((ms[at],) * 3 for ms in rounds), "CPU", "fake", "0", 1.0, {})
+        for at, name in enumerate(MODELS)
+    }
+    return BenchResult(timings, 1, len(rounds), stopped_early=False, measured_on={})
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *results: BenchResult) -> list[BenchResult]:
+    left = list(results)
+    monkeypatch.setattr(Bench, "time", lambda *_: left.pop(0))
+    monkeypatch.setattr(bench_module, "_PAUSE_S", 0.0)
+    return left
+
+
+def test_rounds_in_which_the_machine_was_slowed_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What slows it slows small models by another factor: the median over both states would be of neither."""
+    left = install(monkeypatch, mixed(*[(3.0, 2.0)] * 4, *[(2.0, 1.0)] * 4), mixed((9.0, 9.0)))
+    result = bench(tmp_path).as_usual(MODELS, 2.0)
+    assert result.speedup("dense", "compressed").rounds == (2.0,) * 4
+    assert (result.rounds, result.set_aside, len(left)) == (4, 4, 1)
+
+
+def test_too_few_rounds_of_the_usual_state_wait_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quiet = (3.0, 2.0), (2.0, 1.0)
+    left = install(
+        monkeypatch, mixed(*[slow] * 6, *[quiet] * 2), mixed(*[slow] * 8), mixed(quiet, quiet, *[slow] * 6), mixed(slow)
+    )
+    result = bench(tmp_path).as_usual(MODELS, 2.0)
+    assert result.speedup("dense", "compressed").rounds == (2.0,) * 4, "of all runs together"
+    assert (result.rounds, result.set_aside, len(left)) == (4, 20, 1)
+
+
+def test_where_it_never_is_as_usual_all_rounds_of_the_fastest_run_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "_WAITS", 1)
+    left = install(monkeypatch, mixed((3.0, 2.0), (3.1, 2.0)), mixed((2.9, 2.0), (3.0, 2.1)))
+    where = bench(tmp_path)
+    where.state.waits = 1
+    result = where.as_usual(MODELS, 2.0)
+    assert not left
+    assert result.models["dense"].samples_ms[0] == 2.9
+    assert (result.rounds, result.set_aside) == (2, 0)
+
+
 def test_faster_than_usual_is_usual_from_then_on(tmp_path: Path, runs: list[tuple[float, float]]) -> None:
     runs += [(1.5, 0.5), (2.0, 0.8), (1.55, 0.5), (9.0, 9.0)]
     where = bench(tmp_path)

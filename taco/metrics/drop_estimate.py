@@ -29,13 +29,39 @@ def estimate_drop(
     Raises:
         InputError: No picture, or arrays that do not pair up.
     """
-    looks = len(dense) // max(1, labels.size)
-    paired = dense.ndim == 2 and dense.shape == other.shape
-    if not paired or not len(dense) or len(dense) != looks * labels.size:
-        raise InputError(
-            f"answers {dense.shape} and {other.shape} do not pair up with {labels.size} labels",
-            "Let both models look at the same pictures, each as often",
-        )
-    first, second = ((answers.argmax(1).reshape(-1, looks) == labels[:, None]).mean(1) for answers in (dense, other))
-    found = paired_shares(labels, first, second, balanced)
+    if dense.shape != other.shape:
+        raise _unpaired(labels, dense, other)
+    return drop_between(labels, right_shares(labels, dense), right_shares(labels, other), balanced=balanced)
+
+
+def right_shares(labels: NDArray[np.integer], answers: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return in what share of the looks at each picture a model is right, (n,).
+
+    Args:
+        labels: (n,) int, true classes.
+        answers: (n * looks, classes) float, logits, all looks at the first picture first.
+
+    Raises:
+        InputError: No picture, or not as many answers for each.
+    """
+    looks = len(answers) // max(1, labels.size)
+    if answers.ndim != 2 or not len(answers) or len(answers) != looks * labels.size:
+        raise _unpaired(labels, answers)
+    shares: NDArray[np.float64] = (answers.argmax(1).reshape(-1, looks) == labels[:, None]).mean(1)
+    return shares
+
+
+def drop_between(
+    labels: NDArray[np.integer], dense: NDArray[np.floating], other: NDArray[np.floating], *, balanced: bool
+) -> Drop:
+    """Return the same of what `right_shares` gives for both models, (n,) each."""
+    found = paired_shares(labels, dense, other, balanced)
     return Drop(found.points, found.low, found.high, int(labels.size), found.lower_one_sided)
+
+
+def _unpaired(labels: NDArray[np.integer], *answers: NDArray[np.floating]) -> InputError:
+    shapes = " and ".join(str(given.shape) for given in answers)
+    return InputError(
+        f"answers {shapes} do not pair up with {labels.size} labels",
+        "Let both models look at the same pictures, each as often",
+    )

@@ -34,6 +34,7 @@ def precision_sections(report: Report) -> tuple[Section, ...]:
         ("layers in INT8", f"{found.quantised} of {found.layers}"),
         (f"times as fast as {_other(found)} of the same model", _gain(found)),
         ("ranges of activations", f"{found.ranges}, from {wording.counted(found.pictures, 'picture')}"),
+        ("weights are rounded", "for the least output error" if found.rounding != "nearest" else "to the nearest step"),
         ("biases make up for rounded weights", "yes" if found.bias_corrected else "no"),
         ("lost on the select pictures", _lost(found)),
         ("candidates tried on the select pictures", wording.amount(found.evaluations)),

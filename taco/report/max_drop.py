@@ -53,6 +53,8 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         "and what conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
+    if any((trial.judging_images or found.judging_images) < found.judging_images for trial in found.trials):
+        caption += " A candidate that surely loses more than was asked is not made for the shots that are left."
     held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
     cells = tuple((*row, "yes" if holds else "no") for row, holds in zip(rows, held, strict=True))
     yield Table(columns, cells, wording.marked(caption, report))
@@ -71,7 +73,8 @@ def _judging(found: DropSearchSection) -> str:
 
 def _candidate(trial: DropTrial) -> str:
     at = f" at {trial.pictures} pixels" if trial.pictures else ""
-    return f"{wording.percent(trial.kept_percent)} of the widths{at}, {wording.counted(trial.steps, 'step')}"
+    judged = f", judged by {wording.counted(trial.judging_images, 'shot')}" if trial.judging_images else ""
+    return f"{wording.percent(trial.kept_percent)} of the widths{at}, {wording.counted(trial.steps, 'step')}{judged}"
 
 
 def _cells(figures: DropFigures) -> tuple[str, ...]:

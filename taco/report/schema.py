@@ -136,6 +136,9 @@ class PrecisionSection(Frozen):
     drop_points: float | None = Field(description="lost against the torch model on the select pictures, points")
     evaluations: int
     saved_in: str
+    rounding: str = Field(
+        default="nearest", description="of weights: to the nearest step, or for the least error of outputs"
+    )
 
 
 class HalfSection(Frozen):

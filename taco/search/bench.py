@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import statistics
@@ -16,7 +17,7 @@ from taco.errors import MeasurementError
 from taco.targets.loading import Target
 from taco.timing.measure import MeasureOptions, measure
 from taco.timing.stability import steady
-from taco.timing.timings import BenchResult, Ratio, pooled
+from taco.timing.timings import BenchResult, Ratio, pooled, rounds_within
 from taco.transport import LocalTransport
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ _NEAR, _FEWEST_NEAR, _MOST_NEAR, _SURE = 0.06, 3, 8, 0.007
 #: What counts as the machine's usual state (the fastest of quiet runs lies up to 9 % below the others, a neighbour on
 #: the same cores slowed it by 22 to 42 %, for ten seconds to minutes); seconds until it is looked at again; and how
 #: often in one job.
-_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 8
+_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 16
+#: Share of a run's rounds that must be of the usual state, together with those of the runs before.
+_ENOUGH = 0.5
 #: A target's time limit is meant for a run of so many models.
 _USUAL_MODELS = 4
 
@@ -167,10 +170,11 @@ class Bench:
     def as_usual(self, models: Mapping[str, Path], usual_ms: float | None, rounds: int | None = None) -> BenchResult:
         """Time, and again after a pause while the dense model shows that the machine is slower than usual.
 
-        Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Of all runs the
-        one counts in which the dense model was fastest; the other models' times decide nothing. A machine that is
-        faster than usual was disturbed until now: that is what is usual from then on. All waiting of a job is limited:
-        where it was in vain, what is asked is answered in the state that is.
+        Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Rounds count in
+        which the dense model takes what it usually does, of all runs together; the other models' times decide nothing.
+        A machine that is faster than usual was disturbed until now: that is what is usual from then on. All waiting of
+        a job is limited: where it was in vain, what is asked is answered in the state that is, by the run in which
+        the dense model was fastest.
 
         Args:
             models: Name -> file, `dense` among them.
@@ -178,7 +182,12 @@ class Bench:
             rounds: As in `time`.
         """
         found = [self._seen(models, self.time(models, rounds))]
-        while usual_ms is not None and self.state.waits > 0 and self._disturbed(models, found[-1], usual_ms):
+        while usual_ms is not None:
+            quiet = self._quiet(models, found, usual_ms)
+            if quiet is not None and quiet.rounds >= _ENOUGH * found[0].rounds:
+                return quiet
+            if self.state.waits <= 0:
+                break
             log.info(
                 "the dense model took %.3g ms, usually %.3g ms: something slows this machine; measuring again",
                 *(found[-1].models["dense"].p50_ms, self._usual(models, usual_ms)),
@@ -191,8 +200,12 @@ class Bench:
     def _usual(self, models: Mapping[str, Path], usual_ms: float) -> float:
         return min(usual_ms, self.state.quickest.get(models["dense"], usual_ms))
 
-    def _disturbed(self, models: Mapping[str, Path], result: BenchResult, usual_ms: float) -> bool:
-        return result.models["dense"].p50_ms > (1 + _SAME_STATE) * self._usual(models, usual_ms)
+    def _quiet(self, models: Mapping[str, Path], found: Sequence[BenchResult], usual_ms: float) -> BenchResult | None:
+        """Put the rounds together in which the machine was in its usual state; None where it never was."""
+        most_ms = (1 + _SAME_STATE) * self._usual(models, usual_ms)
+        quiet = [kept for result in found if (kept := rounds_within(result, "dense", most_ms)) is not None]
+        aside = sum(result.set_aside + result.rounds for result in found) - sum(kept.rounds for kept in quiet)
+        return dataclasses.replace(functools.reduce(pooled, quiet), set_aside=aside) if quiet else None
 
     def _seen(self, models: Mapping[str, Path], result: BenchResult) -> BenchResult:
         took, quickest = result.models["dense"].p50_ms, self.state.quickest

@@ -2,8 +2,8 @@
 
 Every candidate is cut and recovered with a part of the time, asked about shots that it has not seen, and forgotten.
 With few shots it is made several times, each time without another part of them, so that all of them judge
-(cross-fitting, docs/adr/0023). What it lost is stored, so that a search that was stopped goes on. Evaluation pictures
-are never looked at here.
+(cross-fitting, docs/adr/0023), until it is sure that it loses too much. What it answered is stored, so that a search
+that was stopped goes on. Evaluation pictures are never looked at here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from taco.allocate import Allocation
 from taco.allocation.within import Within, last_within
 from taco.exporters.protocol import FloatArray
 from taco.material import labels_of
 from taco.metrics.accuracy import Drop, is_unequal
-from taco.metrics.drop_estimate import estimate_drop
+from taco.metrics.drop_estimate import drop_between, estimate_drop, right_shares
 from taco.recover import INTERRUPTED
 from taco.recovery.looks import Looks
 from taco.rundir import RunDir
@@ -182,49 +183,63 @@ class DropSearch:
         """
         full = self.places[self.rung(index).at].full
         before, after = (full.answer(cut.module, cut.head, logits) for logits in (None, exported))
-        export = _estimate(full.labels, before, after)
+        export = estimate_drop(full.labels, before, after, balanced=_balanced(full.labels))
         if not index:
             return export
         lost = self._trial(index)
         points, low, high = (float(lost[name]) + export.points for name in ("points", "low", "high"))
-        return Drop(points, low, high, sum(len(side.labels) for side in self.places[0].sides), low)
+        return Drop(points, low, high, int(lost["judging_images"]), low)
 
     @functools.cached_property
     def _ladder(self) -> Ladder:
         return self.make_ladder()
 
     @functools.cached_property
-    def _dense(self) -> FloatArray:
-        return np.concatenate([side.answer(self.dense) for side in self.places[0].sides])
+    def _dense(self) -> list[npt.NDArray[np.float64]]:
+        return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
 
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
 
-        def compute() -> dict[str, Any]:
-            answers, steps = [], 0
-            for side in place.sides:
-                cut = side.make_cutter().cut(allocation, side.share)
-                if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
-                    raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
-                answers.append(side.answer(cut.module, cut.head))
-                steps += cut.recovered.steps if cut.recovered else 0
-            labels = np.concatenate([side.labels for side in place.sides])
-            return {"steps": steps, **as_json(_estimate(labels, self._dense, np.concatenate(answers)))}
-
-        depends = {"sides": [dict(side.depends_on) for side in place.sides], "widths": dict(allocation.widths)}
-        found = self.rundir.json_step("trial-drop", depends, compute)
+        steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
+        for side in place.sides:
+            found = self._made_without(side, allocation)
+            steps += found["steps"]
+            right.append(np.array(found["right"]))
+            labels = np.concatenate([side.labels for side in place.sides[: len(right)]])
+            dense = np.concatenate(self._dense[: len(right)])
+            lost = drop_between(labels, dense, np.concatenate(right), balanced=_balanced(labels))
+            if lost.low > self.limit:
+                break  # the other divisions would only tell it more exactly
+        if lost is None:
+            raise ValueError("a candidate needs a division of the shots")
         channels = {name: width for name, width in place.dense.items() if name in allocation.widths}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         log.info(
             "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f)",
-            *(share, f" at {place.words}" if place.words else "", found["points"], found["low"], found["high"]),
+            *(share, f" at {place.words}" if place.words else "", lost.points, lost.low, lost.high),
         )
-        return {"kept_percent": share, "pictures": place.words or None, **found}
+        told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
+        return {**told, **as_json(lost)}
+
+    def _made_without(self, side: Side, allocation: Allocation) -> dict[str, Any]:
+        """Cut and recover a candidate on one division, and let the shots judge that it has not seen."""
+
+        def compute() -> dict[str, Any]:
+            cut = side.make_cutter().cut(allocation, side.share)
+            if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
+                raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
+            right = right_shares(side.labels, side.answer(cut.module, cut.head))
+            return {"steps": cut.recovered.steps if cut.recovered else 0, "right": right.tolist()}
+
+        depends = {**side.depends_on, "widths": dict(allocation.widths)}
+        found: dict[str, Any] = self.rundir.json_step("trial-drop", depends, compute)
+        return found
 
 
-def _estimate(labels: Labels, dense: FloatArray, other: FloatArray) -> Drop:
-    return estimate_drop(labels, dense, other, balanced=is_unequal(np.bincount(labels)))
+def _balanced(labels: Labels) -> bool:
+    return is_unequal(np.bincount(labels))
 
 
 def as_json(found: Drop) -> dict[str, float]:

@@ -292,6 +292,11 @@ def _warnings(done: Finished, units: int) -> list[str]:
         )
     if done.asked is not None and done.asked <= 1 and done.dense.shipped.sha256 == done.compressed.shipped.sha256:
         found.append("the dense model already is inside the budget: it was kept as it is")
+    if done.bench and done.bench.set_aside:
+        found.append(
+            f"{done.bench.set_aside} of {done.bench.set_aside + done.bench.rounds} rounds of the last measurement do "
+            "not count: something slowed this machine in them"
+        )
     if done.bench and done.bench.stopped_early:
         found.append("the measurement was stopped at its time limit, before all rounds")
     found += busy_warnings(done)

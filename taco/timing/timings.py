@@ -147,6 +147,7 @@ class BenchResult:
         emulated: How the device is emulated, which makes its times worthless; None for a real one.
         unstable: What disturbed the measurement, in words; empty for a quiet one.
         repeated: Whether it was taken a second time because the first was disturbed.
+        set_aside: Rounds that do not count, because something slowed the machine in them.
         rest_w: Readings of the board's rails before the first run, watts; empty where nothing tells.
         rest_package_w: Mean power of an Intel package while idling, watts; None where it cannot be read.
     """
@@ -163,6 +164,7 @@ class BenchResult:
     emulated: str | None = None
     unstable: tuple[str, ...] = ()
     repeated: bool = False
+    set_aside: int = 0
     rest_w: Mapping[str, float] = field(default_factory=dict)
     rest_package_w: float | None = None
 
@@ -207,9 +209,27 @@ def pooled(first: BenchResult, second: BenchResult) -> BenchResult:
         first,
         models=models,
         rounds=first.rounds + second.rounds,
+        set_aside=first.set_aside + second.set_aside,
         stopped_early=first.stopped_early or second.stopped_early,
         measured_on={**first.measured_on, **after},
     )
+
+
+def rounds_within(result: BenchResult, model: str, most_ms: float) -> BenchResult | None:
+    """Return only the rounds in which a model's median is at most so many milliseconds; None where there is none.
+
+    What slows a machine for seconds at a time slows small models by another factor than large ones: rounds of two of
+    its states must not be mixed.
+    """
+    kept = [n for n, samples in enumerate(result.models[model].rounds_ms) if np.median(samples) <= most_ms]
+    if not kept:
+        return None
+    models = {
+        name: replace(timing, rounds_ms=tuple(timing.rounds_ms[n] for n in kept))
+        for name, timing in result.models.items()
+    }
+    aside = result.set_aside + result.rounds - len(kept)
+    return replace(result, models=models, rounds=len(kept), set_aside=aside)
 
 
 def median_ratio(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
