@@ -59,7 +59,7 @@ class _Choice:
     quantised: frozenset[str]
     method: Method
     corrected: bool
-    rounding: Literal["nearest", "output error"] = "nearest"
+    rounding: Literal["nearest", "output error"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class _Search:
 
     def run(self) -> tuple[onnx.ModelProto, Quantisation]:
         every = frozenset(layer.name for layer in self.graph.layers)
-        choice = _Choice(every, "minmax", True)
+        choice = _Choice(every, "minmax", True, "nearest" if self.reference is None else "output error")
         saved, unit = self._saved(choice)
         choice = dataclasses.replace(choice, quantised=every - {item.layer for item in self.put_back})
         judged = None
@@ -157,11 +157,10 @@ class _Search:
         found = [
             (self._judge(c, reference), c) for method in METHODS if (c := dataclasses.replace(choice, method=method))
         ]
-        judged, choice = min(found, key=lambda item: item[0].divergence)
-        for change in ({"corrected": False}, {"rounding": "output error", "corrected": True}):
-            other = dataclasses.replace(choice, **change)
-            found = [(judged, choice), (self._judge(other, reference), other)]
-            judged, choice = min(found, key=lambda item: item[0].divergence)
+        best = min(found, key=lambda item: item[0].divergence)
+        plain = dataclasses.replace(best[1], corrected=False)
+        other = (self._judge(plain, reference), plain)
+        judged, choice = min((best, other), key=lambda item: item[0].divergence)
         return choice, judged
 
     def _until_it_passes(

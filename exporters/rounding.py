@@ -3,8 +3,8 @@
 Rounding each weight to its nearest step is not what keeps a layer's answers (M. Nagel et al., "Up or Down? Adaptive
 Rounding for Post-Training Quantization", ICML 2020). With H the second moment of what the layer reads, the columns of W
 are settled one after the other and those to come make up for the error (E. Frantar et al., "GPTQ", ICLR 2023), on the
-steps that nearest rounding has too. Of a picture only some places count, and moments are gathered for as many layers at
-a time as fit into a fixed memory.
+steps that nearest rounding has too. Nothing is chosen: few pictures could not tell (docs/adr/0026). Of a picture only
+some places count, and moments are gathered for as many layers at a time as fit into a fixed memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx import helper
 
+from taco.errors import SolverError
 from taco.exporters.layers import Floats, Graph, Layer
 from taco.exporters.qdq import RoundedWeights
 from taco.exporters.ranges import Runner
@@ -192,7 +193,7 @@ def _moments(
 def _settled(
     graph: Graph, layer: Layer, moment: npt.NDArray[np.float64], nearest: RoundedWeights, scheme: Scheme
 ) -> npt.NDArray[np.int8]:
-    """Return a layer's integers; those of nearest rounding where the others are no better by its moment."""
+    """Return a layer's integers; those of nearest rounding where the others are no better by its moment, or fail."""
     integers, scale = nearest.of(layer)
     moved = np.moveaxis(graph.constant(layer.weight), layer.axis, 0)
     groups, cols = moment.shape[:2]
@@ -202,7 +203,11 @@ def _settled(
         return integers
     limit = scheme.weight_limit
     problem = Problem.of(wanted, h, _DAMPING)
-    settled = settle_columns(problem.W, problem.upper, lambda free, j: free[:, :, j].round().clamp(-limit, limit))
+    try:
+        upper = problem.upper
+    except SolverError:
+        return integers
+    settled = settle_columns(problem.W, upper, lambda free, j: free[:, :, j].round().clamp(-limit, limit))
     old = torch.from_numpy(np.moveaxis(integers, layer.axis, 0).reshape(groups, -1, cols).astype(np.float64))
     settled = torch.where(problem.dead[:, None, :], old, settled)
     if _loss(settled - wanted, h) >= _loss(old - wanted, h):

@@ -1,8 +1,7 @@
-"""Rounding for the least error of outputs: what layers read, the error, memory in lots, the choice by answers."""
+"""Rounding for the least error of outputs: what layers read, the error, memory in lots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from taco.exporters import mixed, rounding
 from taco.exporters.layers import Graph
 from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
-from taco.exporters.protocol import FloatArray
+from taco.exporters.protocol import Calibration
 from taco.exporters.qdq import RoundedWeights
 from taco.exporters.ranges import observe
 from taco.exporters.rounding import Window, rounded_for_outputs
@@ -156,36 +155,20 @@ def test_inputs_that_are_always_zero_keep_their_nearest_steps() -> None:
     np.testing.assert_array_equal(nothing.of(graph.layers[0])[0], before)
 
 
-class Prefers:
-    """A runtime whose answers are right for one way of rounding alone."""
-
-    def __init__(self, graph: Graph, settled: RoundedWeights, *, likes_settled: bool) -> None:
-        self.integers = {layer.node: settled.of(layer)[0] for layer in graph.layers}
-        self.likes_settled = likes_settled
-
-    def profile(self, file: Path, graph: Graph) -> None:
-        """Nothing can be measured."""
-
-    def open(self, file: Path) -> Callable[[FloatArray], FloatArray]:
-        held = {i.name: numpy_helper.to_array(i) for i in onnx.load(file).graph.initializer}
-        settled = all(np.array_equal(held[f"{node}/weight/q"], q) for node, q in self.integers.items())
-        run_it = Simulated().open(file)
-        spoiled = np.array([[0 if settled == self.likes_settled else 0.5, 0, 0, 0]], np.float32)
-        return lambda picture: run_it(picture) + spoiled
-
-
-@pytest.mark.parametrize(("likes_settled", "expected"), [(True, "output error"), (False, "nearest")])
-def test_the_answers_on_select_pictures_decide(
-    graph: Graph, likes_settled: bool, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_judged_is_rounded_so_and_what_is_only_timed_is_not(graph: Graph) -> None:
     data = calibration(graph.proto)
-    settled = rounded_for_outputs(graph, U8, RoundedWeights(graph, U8), data.fit, 6)
-    backend = Prefers(graph, settled, likes_settled=likes_settled)
-    found, facts = quantise(graph.proto, U8, data, backend)
-    assert facts.rounding == expected
-    held = {i.name: numpy_helper.to_array(i) for i in found.graph.initializer}
-    same = all(np.array_equal(held[f"{node}/weight/q"], q) for node, q in backend.integers.items())
-    assert same == likes_settled
+    nearest = RoundedWeights(graph, U8)
+    settled = rounded_for_outputs(graph, U8, nearest, data.fit, 6)
+    for shown, expected, words in (
+        (data, settled, "output error"),
+        (Calibration(data.fit), nearest, "nearest"),
+    ):
+        found, facts = quantise(graph.proto, U8, shown, Simulated())
+        assert facts.rounding == words
+        held = {i.name: numpy_helper.to_array(i) for i in found.graph.initializer}
+        for layer in graph.layers:
+            np.testing.assert_array_equal(held[f"{layer.node}/weight/q"], expected.of(layer)[0])
+    assert any(not np.array_equal(settled.of(layer)[0], nearest.of(layer)[0]) for layer in graph.layers)
 
 
 def test_biases_make_up_for_what_was_really_rounded(graph: Graph) -> None:
