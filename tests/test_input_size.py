@@ -117,7 +117,8 @@ def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.Expo
     from test_max_drop import estimated
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drop_search, "_estimate", lambda *_: estimated(9.0))
+        for name in ("drop_between", "estimate_drop"):
+            patch.setattr(drop_search, name, lambda *_, **__: estimated(9.0))
         report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=1.0, input_size=96)).report
     assert report.width_ratio == 1.0
     assert any("pictures of 96x96 pixels alone cost more than 1 points" in warning for warning in report.warnings)
