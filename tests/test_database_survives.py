@@ -20,7 +20,8 @@ from taco.database import LayerDatabase
 from taco.errors import InputError
 
 pytestmark = pytest.mark.slow
-KILLS = 8
+#: Builds that must be killed, and begun at most: one that ends first, on a fast machine, was not killed.
+KILLS, TRIES = 4, 24
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, bytes], tmp_path: Path) -> None:
     moments, killed = random.Random(3), 0
-    for number in range(KILLS):
+    for number in range(TRIES):
         folder = tmp_path / str(number)
         process = Forked(partial(make, folder, executor="local:1"), tmp_path / f"{number}-streams")
         while process.poll() is None and not (folder / "index.json").exists():
@@ -46,7 +47,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(whole: dict[str, b
             assert database.weight(unit, MOST).any(), "what the index names can be read, even now"
         make(folder)
         assert contents(folder) == whole
-    assert killed >= KILLS // 2
+        if killed == KILLS:
+            break
+    assert killed == KILLS
 
 
 def test_a_second_build_of_the_same_folder_is_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
