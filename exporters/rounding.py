@@ -17,12 +17,14 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import helper
+from torch import nn
 
 from taco.errors import SolverError
 from taco.exporters.layers import Floats, Graph, Layer
 from taco.exporters.qdq import RoundedWeights
 from taco.exporters.ranges import Runner
 from taco.exporters.scheme import Scheme
+from taco.moments.unfold import positions_of, unfold, weight_matrix
 from taco.solvers.feedback import settle_columns
 from taco.solvers.problem import Problem
 
@@ -42,44 +44,48 @@ class Window:
     """How a layer reads its input.
 
     Attributes:
-        groups: Of a convolution; 1 for a product.
-        cols: Inputs of one output.
-        kernel: (height, width); None for a product of matrices.
-        strides: Between places.
-        dilations: Between inputs of one place.
-        pads: Top, left, bottom, right.
+        layer: Of the same shape, without numbers; it pads nothing.
+        pads: Zeros around a convolution's input: left, right, top, bottom.
     """
 
-    groups: int
-    cols: int
-    kernel: tuple[int, int] | None = None
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
+    layer: nn.Conv2d | nn.Linear
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @classmethod
     def of(cls, node: onnx.NodeProto, layer: Layer, shape: Sequence[int]) -> Window | None:
         """Return the window of a layer whose weight has this shape; None for what is not read so."""
         if node.op_type != "Conv":
-            return cls(1, shape[1 - layer.axis])
+            return cls(nn.Linear(shape[1 - layer.axis], shape[layer.axis], bias=False, device="meta"))
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if len(shape) != _IMAGE or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
             return None
-        return cls(
-            groups=given.get("group", 1),
-            cols=int(np.prod(shape[1:])),
-            kernel=(shape[2], shape[3]),
-            strides=tuple(given.get("strides", (1, 1))),
-            dilations=tuple(given.get("dilations", (1, 1))),
-            pads=tuple(given.get("pads", (0, 0, 0, 0))),
+        groups = given.get("group", 1)
+        top, left, bottom, right = given.get("pads", (0, 0, 0, 0))
+        reader = nn.Conv2d(
+            groups * shape[1],
+            shape[0],
+            (shape[2], shape[3]),
+            stride=tuple(given.get("strides", (1, 1))),
+            dilation=tuple(given.get("dilations", (1, 1))),
+            groups=groups,
+            bias=False,
+            device="meta",
         )
+        return cls(reader, (left, right, top, bottom))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(groups, rows, cols) of its weight."""
+        groups, rows, cols = weight_matrix(self.layer).shape
+        return groups, rows, cols
 
     @property
     def bytes(self) -> int:
         """Memory of its second moment."""
-        return self.groups * self.cols**2 * np.dtype(np.float64).itemsize
+        groups, _, cols = self.shape
+        return groups * cols**2 * np.dtype(np.float64).itemsize
 
-    def read(self, value: Floats, places: int, rng: np.random.Generator) -> Floats:
+    def read(self, value: Floats, places: int, rng: np.random.Generator) -> torch.Tensor:
         """Return what some places read.
 
         Args:
@@ -88,21 +94,11 @@ class Window:
             rng: Draws them.
 
         Returns:
-            (groups, n, cols).
+            (groups, n, cols) float32.
         """
-        if self.kernel is None:
-            rows = value.reshape(-1, self.cols)
-            return rows[_drawn(len(rows), places, rng)][None]
-        top, left, bottom, right = self.pads
-        (height, width), (down, across) = self.kernel, self.dilations
-        padded = np.pad(value[0], ((0, 0), (top, bottom), (left, right)))
-        span = ((height - 1) * down + 1, (width - 1) * across + 1)
-        views = np.lib.stride_tricks.sliding_window_view(padded, span, axis=(1, 2))
-        views = views[:, :: self.strides[0], :: self.strides[1], ::down, ::across]
-        at = _drawn(views.shape[1] * views.shape[2], places, rng)
-        taken = views[:, at // views.shape[2], at % views.shape[2]]  # (C, n, height, width)
-        split = taken.reshape(self.groups, -1, len(at), height * width)
-        return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).reshape(self.groups, len(at), self.cols)
+        x = torch.from_numpy(value)
+        x = nn.functional.pad(x, self.pads) if any(self.pads) else x
+        return unfold(self.layer, x, torch.from_numpy(_drawn(positions_of(self.layer, x), places, rng)))
 
 
 def _drawn(n: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -158,28 +154,29 @@ class _Moment:
     """Sums up x x^T of a layer; rows are kept until there are enough for a product that is worth its memory."""
 
     def __init__(self, window: Window) -> None:
-        self._sum = np.zeros((window.groups, window.cols, window.cols))
-        self._kept: list[Floats] = []
+        groups, _, cols = window.shape
+        self._sum = torch.zeros(groups, cols, cols, dtype=torch.float64)
+        self._kept: list[torch.Tensor] = []
 
-    def add(self, rows: Floats) -> None:
+    def add(self, rows: torch.Tensor) -> None:
         self._kept.append(rows)
         if sum(kept.shape[1] for kept in self._kept) >= _BATCH * self._sum.shape[1]:
             self._spend()
 
-    def finish(self) -> npt.NDArray[np.float64]:
+    def finish(self) -> torch.Tensor:
         self._spend()
         return self._sum
 
     def _spend(self) -> None:
         if self._kept:
-            rows = torch.from_numpy(np.concatenate(self._kept, axis=1))
-            self._sum += torch.bmm(rows.transpose(1, 2), rows).numpy()
+            rows = torch.cat(self._kept, 1)
+            self._sum += torch.bmm(rows.transpose(1, 2), rows)
             self._kept = []
 
 
 def _moments(
     graph: Graph, lot: Mapping[Layer, Window], pictures: Callable[[], Iterable[Floats]]
-) -> Iterator[tuple[Layer, npt.NDArray[np.float64]]]:
+) -> Iterator[tuple[Layer, torch.Tensor]]:
     run, rng = Runner(graph.proto, list(dict.fromkeys(layer.input for layer in lot))), np.random.default_rng(0)
     sums = {layer: _Moment(window) for layer, window in lot.items()}
     for picture in pictures():
@@ -191,14 +188,14 @@ def _moments(
 
 
 def _settled(
-    graph: Graph, layer: Layer, moment: npt.NDArray[np.float64], nearest: RoundedWeights, scheme: Scheme
+    graph: Graph, layer: Layer, h: torch.Tensor, nearest: RoundedWeights, scheme: Scheme
 ) -> npt.NDArray[np.int8]:
-    """Return a layer's integers; those of nearest rounding where the others are no better by its moment, or fail."""
+    """Return a layer's integers; those of nearest rounding where the others fail or are no better by its moment `h`."""
     integers, scale = nearest.of(layer)
     moved = np.moveaxis(graph.constant(layer.weight), layer.axis, 0)
-    groups, cols = moment.shape[:2]
+    groups, cols = h.shape[:2]
     steps = moved.reshape(len(scale), -1).astype(np.float64) / scale.astype(np.float64)[:, None]
-    wanted, h = torch.from_numpy(steps.reshape(groups, -1, cols)), torch.from_numpy(moment)
+    wanted = torch.from_numpy(steps.reshape(groups, -1, cols))
     if not bool(h.isfinite().all()) or not bool((h != 0).any()):
         return integers
     limit = scheme.weight_limit

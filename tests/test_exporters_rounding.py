@@ -61,7 +61,7 @@ def test_a_convolution_is_the_product_of_what_is_read(
     weight = graph.constant("w.weight")
     window = Window.of(proto.graph.node[0], graph.layers[0], weight.shape)
     assert window is not None
-    read = window.read(picture, 10_000, np.random.default_rng(0))
+    read = window.read(picture, 10_000, np.random.default_rng(0)).numpy()
     outputs = read @ weight.reshape(group, 4 // group, -1).transpose(0, 2, 1)  # (groups, n, rows of a group)
     expected = run(proto, picture)[0].reshape(4, -1)
     np.testing.assert_allclose(outputs.transpose(0, 2, 1).reshape(4, -1), expected, rtol=1e-4, atol=1e-4)
@@ -72,7 +72,7 @@ def test_of_many_places_some_count_and_none_twice() -> None:
     window = Window.of(proto.graph.node[0], Graph(proto).layers[0], (4, 4, 3, 3))
     assert window is not None
     picture = np.random.default_rng(0).standard_normal((1, 4, 9, 8)).astype(np.float32)
-    read = window.read(picture, 5, np.random.default_rng(0))
+    read = window.read(picture, 5, np.random.default_rng(0)).numpy()
     assert read.shape == (1, 5, 36)
     assert len(np.unique(read, axis=1)[0]) == 5
 
@@ -85,11 +85,13 @@ def output_error(graph: Graph, weights: RoundedWeights, layer: int) -> float:
     node = next(n for n in graph.proto.graph.node if n.name == one.node)
     window = Window.of(node, one, graph.constant(one.weight).shape)
     assert window is not None
-    error = np.moveaxis(weights.error(one), one.axis, 0).reshape(window.groups, -1, window.cols)
+    error = np.moveaxis(weights.error(one), one.axis, 0).reshape(window.shape)
     total = 0.0
     for picture in pictures():
         value = dict(Runner(graph.proto, [one.input])(picture))[one.input]
-        total += float(np.square(window.read(value, 10_000, np.random.default_rng(0)) @ error.transpose(0, 2, 1)).sum())
+        total += float(
+            np.square(window.read(value, 10_000, np.random.default_rng(0)).numpy() @ error.transpose(0, 2, 1)).sum()
+        )
     return total
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taco.progress import PlainProgress, Progress, TerminalProgress
+from taco.wording import precision
 
 if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
@@ -279,7 +280,7 @@ def _precision(report: Report) -> list[tuple[str, str]]:
     found = report.precision
     if found is None:
         return []
-    other = {"fp16": "FP16"}.get(found.compared_with, found.compared_with)
+    other = precision(found.compared_with)
     if found.given_up is not None:
         return [("INT8", f"given up, the model is in {other}: {found.given_up}")]
     gain = f"whether it is faster than {other} was not measured"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from taco.report import wording
 from taco.report.page import Block, Folded, Note, Section, Table, Tone
 from taco.report.schema import PrecisionSection, Report
+from taco.wording import precision
 
 _RESULT = {True: "passed", False: "FAILED", None: "not decided"}
 
@@ -59,7 +60,7 @@ def half_sections(report: Report) -> tuple[Section, ...]:
     found = report.half
     if found is None:
         return ()
-    name = {"fp16": "FP16"}.get(found.asked, found.asked)
+    name = precision(found.asked)
     if found.given_up is not None:
         note = Note(f"{name} was asked for and given up: {found.given_up}. The model is shipped in fp32.", Tone.WARN)
     else:
@@ -86,7 +87,7 @@ def _precision_note(found: PrecisionSection) -> Note:
 
 def _other(found: PrecisionSection) -> str:
     """Name what INT8 competes with."""
-    return {"fp16": "FP16"}.get(found.compared_with, found.compared_with)
+    return precision(found.compared_with)
 
 
 def _gain(found: PrecisionSection) -> str:

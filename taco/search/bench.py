@@ -204,8 +204,10 @@ class Bench:
         """Put the rounds together in which the machine was in its usual state; None where it never was."""
         most_ms = (1 + _SAME_STATE) * self._usual(models, usual_ms)
         quiet = [kept for result in found if (kept := rounds_within(result, "dense", most_ms)) is not None]
-        aside = sum(result.set_aside + result.rounds for result in found) - sum(kept.rounds for kept in quiet)
-        return dataclasses.replace(functools.reduce(pooled, quiet), set_aside=aside) if quiet else None
+        if not quiet:
+            return None
+        together = functools.reduce(pooled, quiet)
+        return dataclasses.replace(together, set_aside=sum(result.rounds for result in found) - together.rounds)
 
     def _seen(self, models: Mapping[str, Path], result: BenchResult) -> BenchResult:
         took, quickest = result.models["dense"].p50_ms, self.state.quickest

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
+from taco import wording
 from taco.exporters.protocol import Artifact, Calibration, Compressed, Exporter, FloatArray, Reference
 from taco.exporters.scheme import scheme_for
 from taco.material import Material, labels_of
@@ -75,7 +76,7 @@ class GivenUp:
     @property
     def words(self) -> str:
         """The same as a sentence."""
-        what = "INT8" if self.tried.quantisation is not None else called(self.tried.precision)
+        what = "INT8" if self.tried.quantisation is not None else wording.precision(self.tried.precision)
         return f"{what} was given up: {self.why}"
 
 
@@ -127,7 +128,7 @@ class Converter:
                 return self.exporter.export(Compressed(module, self.input_size), self._in("fp32"), path)
 
         def halved(path: Path) -> Artifact:
-            with say(f"write the {name} specialist in {called(half)}"):
+            with say(f"write the {name} specialist in {wording.precision(half)}"):
                 return self.exporter.export(Compressed(module, self.input_size, None, fp32.path), self._in(half), path)
 
         def quantised(path: Path) -> Artifact:
@@ -193,8 +194,8 @@ def given_up(pair: Pair, model: str, ratio: Ratio | None) -> GivenUp | None:
         model: dense or compressed.
         ratio: Time of what it competes with over its own; None where nothing was measured.
     """
-    found, floats = pair.shipped.quantisation, called(pair.floats.precision)
-    what = "INT8" if found is not None else called(pair.shipped.precision)
+    found, floats = pair.shipped.quantisation, wording.precision(pair.floats.precision)
+    what = "INT8" if found is not None else wording.precision(pair.shipped.precision)
     if found is not None and found.quantised == 0:
         why = f"every layer of the {model} model went back to {floats}: INT8 costs answers"
         return GivenUp(why, model, None, pair.shipped)
@@ -218,8 +219,3 @@ def timed_files(dense: Pair, compressed: Pair, *, competes: bool) -> dict[str, P
 def floats_name(compressed: Pair) -> str:
     """Return the name under which the floats are timed that the shipped precision competes with."""
     return f"compressed_{compressed.floats.precision}"
-
-
-def called(precision: str) -> str:
-    """Return a precision as it is written in sentences."""
-    return {"fp16": "FP16", "int8": "INT8"}.get(precision, precision)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from torch import nn
 
+from taco import wording
 from taco.attached.ondevice import Device
 from taco.exporters.protocol import Exporter, FloatArray
 from taco.field.device_judge import Asking, OnDevice, chosen
@@ -20,7 +21,7 @@ from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.bench import VALUE_RUNS, Bench
 from taco.steps.baking import Baked, make_baked
-from taco.steps.converting import Converter, GivenUp, Pair, called, floats_name, given_up, timed_files
+from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
 from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge
 from taco.steps.keys import Keys
 from taco.steps.stored import Key, Store
@@ -84,7 +85,7 @@ class Delivery:
         if self.converter.competes and self.bench.measurable:
             models = {"dense": dense.floats.path, "compressed": dense.shipped.path}
             depends = {"fp32": dense.floats.sha256, "int8": dense.shipped.sha256, "target": self.bench.key()}
-            names = [called(pair) for pair in (self.target.precision, dense.floats.precision)]
+            names = [wording.precision(name) for name in (self.target.precision, dense.floats.precision)]
 
             def compute() -> Any:
                 with self.progress.step(f"time {' against '.join(names)}"):

@@ -228,8 +228,7 @@ def rounds_within(result: BenchResult, model: str, most_ms: float) -> BenchResul
         name: replace(timing, rounds_ms=tuple(timing.rounds_ms[n] for n in kept))
         for name, timing in result.models.items()
     }
-    aside = result.set_aside + result.rounds - len(kept)
-    return replace(result, models=models, rounds=len(kept), set_aside=aside)
+    return replace(result, models=models, rounds=len(kept))
 
 
 def median_ratio(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
