@@ -18,8 +18,6 @@ from taco.report import device_schema, parts, schema
 from taco.summaries.accuracy_section import proportion
 from taco.summaries.unit_summary import sustained_minute
 
-#: An interval of the median ratio wider than this share of it is called unstable.
-_STABLE_SPREAD = 0.1
 #: Name of the engine in the bundle on the device.
 ENGINE = "model.engine"
 
@@ -114,19 +112,6 @@ def device_warnings(done: Finished) -> list[str]:
     if done.bench is not None:
         found += [f"the measurement on {device.name} was disturbed: {reason}" for reason in done.bench.unstable]
     return found
-
-
-def busy_warnings(done: Finished) -> list[str]:
-    """Warn when something else was running while the models were timed."""
-    if done.bench is None:
-        return []
-    ratio = done.bench.speedup("dense", "compressed")
-    if ratio.high - ratio.low <= _STABLE_SPREAD * ratio.value:
-        return []
-    return [
-        f"the machine was busy while it was measured: the speed-up lies between {ratio.low:.2f} and {ratio.high:.2f} "
-        f"({ratio.coverage:.0%} interval); stop other programs and run again into a new folder"
-    ]
 
 
 def deployed(

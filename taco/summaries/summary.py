@@ -33,7 +33,6 @@ from taco.steps.baking import BAKED_NAME
 from taco.steps.checks import failed, half_section, loop_fields, precision_section
 from taco.summaries.accuracy_section import abstention, accuracy_section, blank_class
 from taco.summaries.device_summary import (
-    busy_warnings,
     device_section,
     device_warnings,
     engines_run,
@@ -41,12 +40,11 @@ from taco.summaries.device_summary import (
     next_step,
 )
 from taco.summaries.fleet_summary import fleet_section, fleet_warnings
+from taco.summaries.measurement import measurement_warnings
 from taco.surgery.size import measure_size
 from taco.timing.timings import ModelTiming
 from taco.units import UnitMap
 
-#: Of the rounds that count; more that do not are told.
-_MOST_ASIDE = 0.1
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
 
 
@@ -294,14 +292,7 @@ def _warnings(done: Finished, units: int) -> list[str]:
         )
     if done.asked is not None and done.asked <= 1 and done.dense.shipped.sha256 == done.compressed.shipped.sha256:
         found.append("the dense model already is inside the budget: it was kept as it is")
-    if done.bench and done.bench.set_aside > _MOST_ASIDE * done.bench.rounds:
-        found.append(
-            f"{done.bench.set_aside} of {done.bench.set_aside + done.bench.rounds} rounds of the last measurement do "
-            "not count: something slowed this machine in them"
-        )
-    if done.bench and done.bench.stopped_early:
-        found.append("the measurement was stopped at its time limit, before all rounds")
-    found += busy_warnings(done)
+    found += measurement_warnings(done.bench)
     if done.drops is not None:
         drops = DropSearchSection.model_validate(done.drops)
         found += [text for text in (exceeds(drops, accuracy_section(done)), _nothing_held(done, drops)) if text]
