@@ -111,7 +111,7 @@ TABLES = (
     ),
     Table(
         "loop", "The latency loop", BENCHMARKS, CELLS / "loop", "*.json",
-        "python -m benchmarks.loop docs/evidence/loop", _loop,
+        "python -m benchmarks.loop docs/evidence/loop --threads 1", _loop,
     ),
     Table(
         "int8", "INT8 beside the runtimes' own", BENCHMARKS, CELLS / "int8", "*-*.json",

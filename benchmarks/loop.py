@@ -142,7 +142,7 @@ def table(cells: Sequence[Cell]) -> str:
         note = "" if ("int8" in cell["target"]) == (cell["precision"] == "int8") else " (INT8 did not pay: fp32)"
         rounds = "; ".join(f"{r['predicted_ms']:.2f} / {r['measured_ms']:.2f}" for r in cell["rounds"])
         lines.append(f"{head} {rounds}{note} | {100 * cell['share']:.1f} % | {cell['profile_seconds']:.0f} |")
-    return "\n".join([*lines, "", verdict(cells)])
+    return "\n".join([*lines, "", verdict(cells) + _threads(cells)])
 
 
 def verdict(cells: Sequence[Cell]) -> str:
@@ -157,6 +157,12 @@ def verdict(cells: Sequence[Cell]) -> str:
         f"{len(hit)} of {len(feasible)} feasible runs ended within {BAND:.0%} to 100% of the budget after at most "
         f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
     )
+
+
+def _threads(cells: Sequence[Cell]) -> str:
+    """Say with how many threads models were timed, where it was not every core."""
+    found = sorted({cell["threads"] for cell in cells if cell.get("threads")})
+    return f" Timed with {' or '.join(map(str, found))} thread{'s' * (found != [1])} (`--threads`)." if found else ""
 
 
 def _error(one: Mapping[str, float]) -> float:

@@ -46,6 +46,11 @@ def test_the_table_has_a_row_a_cell() -> None:
     assert "INT8 did not pay: fp32" in eight
 
 
+def test_the_threads_of_the_timed_models_are_told_where_they_were_chosen() -> None:
+    assert "thread" not in loop.table([make_cell()])
+    assert loop.table([{**make_cell(), "threads": 1}]).endswith("Timed with 1 thread (`--threads`).")
+
+
 def test_cells_that_are_there_are_read_and_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "resnet50-host-cpu-2.json").write_text(json.dumps(make_cell()))
     page = tmp_path / "page.md"

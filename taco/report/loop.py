@@ -185,6 +185,8 @@ def _allocation(report: Report) -> Iterator[Block]:
     if not report.allocation:
         return
     caption = "The block around each unit, in the order of the network; the dark part is what was chosen."
+    if any(unit.level == "drop" for unit in report.allocation):
+        caption += " Blocks that were left out stand below once more, each as one unit."
     yield Picture(partial(block_times, report), caption)
     rows = tuple(
         (f"{number}. {u.unit}", u.level, f"{u.dense_ms:.3f}", f"{u.latency_ms:.3f}", f"{u.loss:.3g}", u.source)
