@@ -10,7 +10,6 @@ one target the latency table. ResNet-50 has random weights; time does not depend
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import statistics
@@ -43,44 +42,43 @@ _UNCONFIRMED = "was reached in the search but not confirmed"
 Cell = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class How:
-    """How cells are timed.
+def work(
+    results: Path,
+    data: Path,
+    cells: Sequence[tuple[str, str, float]],
+    patience: float = 0.0,
+    threads: int | None = None,
+) -> None:
+    """Run every cell that is missing, each when the machine is in its usual state, or after `patience` minutes.
 
-    Attributes:
-        threads: Of the timed models; None is every physical core.
-        patience: Minutes to wait for the machine's usual state before each cell.
+    Models are timed with so many threads; None is every physical core.
     """
-
-    threads: int | None = None
-    patience: float = 0.0
-
-
-def work(results: Path, data: Path, cells: Sequence[tuple[str, str, float]], how: How) -> None:
-    """Run every cell that is missing, each when the machine is in its usual state, or after waiting for it."""
     results.mkdir(parents=True, exist_ok=True)
     class_map = _class_map(results)
     class_map.parent.mkdir(parents=True, exist_ok=True)
-    class_map.write_text(json.dumps(imagenet_indices(data)))
-    quiet = Quiet(class_map.with_name("quiet.json"), how.patience)
+    known = imagenet_indices(data)
+    class_map.write_text(json.dumps(known))
+    quiet = Quiet(class_map.with_name("quiet.json"), patience)
     for model, target, speedup in cells:
         file = _file(results, model, target, speedup)
         if not file.exists():
             if (waited := quiet.wait()) > 1:
                 print(f"waited {waited:.0f} s for a quiet machine", flush=True)
-            cell = _run(results, data, (model, target, speedup), how.threads)
+            cell = _run(results, data, (model, target, speedup), tuple(known)[:CLASSES], threads)
             write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
             print(f"{file.stem}: {_words(cell)}", flush=True)
 
 
-def _run(results: Path, data: Path, asked: tuple[str, str, float], threads: int | None) -> Cell:
+def _run(
+    results: Path, data: Path, asked: tuple[str, str, float], classes: tuple[str, ...], threads: int | None
+) -> Cell:
     model, target, speedup = asked
     out = results / "runs" / f"{model}-{target}-{speedup:g}"
     random = model in RANDOM
     options = api.make_options(
         {
             "task": data, "target": target, "model": model, "speedup": speedup, "allocation": "latency",
-            "classes": tuple(json.loads(_class_map(results).read_text()))[:CLASSES], "threads": threads,
+            "classes": classes, "threads": threads,
             "shots": SHOTS, "max_images": PICTURES, "recover_minutes": 0.0, "out": out,
             "class_map": None if random else _class_map(results), "head": "fit" if random else "auto",
             "random_weights": random, "from_run": _earlier(results, model, target, out),
@@ -210,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.results,
             given.data,
             [(m, t, s) for m in given.models for t in given.targets for s in given.speedups],
-            How(given.threads, given.patience),
+            given.patience,
+            given.threads,
         )
     every = [(m, t, s) for m in MODELS for t in TARGETS for s in SPEEDUPS]
     text = table(list(read(given.results, every)))

@@ -113,6 +113,15 @@ def test_how_readers_were_refitted_is_told(changes: dict[str, object], said: str
     assert "refitted" not in " ".join(b.text for b in recovery_section(make_report()).blocks if isinstance(b, Note))
 
 
+def test_blocks_that_stand_twice_in_the_picture_are_told_where_there_are_some() -> None:
+    levels = make_loop().allocation
+    assert levels is not None
+    gone = levels[1].model_copy(update={"unit": "blocks.0.1", "level": "drop", "latency_ms": 0.0})
+    for allocation, told in ((levels, False), ([*levels, gone], True)):
+        captions = [block.caption for block in blocks(allocation=allocation) if isinstance(block, Picture)]
+        assert ("left out stand below once more" in captions[-1]) == told
+
+
 def test_every_unit_has_a_row() -> None:
     *_, picture, folded = blocks()
     assert isinstance(picture, Picture)
