@@ -139,6 +139,23 @@ def test_rounds_go_on_until_every_time_is_known_well_enough(workers, disturbed, 
     assert (found["rounds"], found["stopped_early"]) == (rounds, False)
 
 
+def test_rounds_do_not_go_on_beyond_their_own_time(workers):
+    workers(a=1, b=2).disturbed["b"] = 100
+    found = bench(request("a", "b", rounds=6, steady=0.05, most_rounds=60, steady_s=1e-6))
+    assert (found["rounds"], found["stopped_early"]) == (6, False), "the rounds that are asked for are always made"
+    workers(a=1, b=2).disturbed["b"] = 1000
+    some = bench(request("a", "b", rounds=6, steady=0.05, most_rounds=6000, steady_s=0.3))
+    assert 6 < some["rounds"] < 6000
+    assert some["rounds"] % 6 == 0
+
+
+def test_a_short_round_may_hold_a_single_run(workers):
+    fake = workers(fast=2, slow=50)
+    bench(request("fast", "slow", rounds=2, round_ms=10, least_iterations=1))
+    made = {name: (command["iterations"], command["warmup"]) for name, command in fake.timed()}
+    assert made == {"fast": (5, 2), "slow": (1, 1)}, "a run that is longer than the round warms up once"
+
+
 def test_nothing_goes_on_unless_it_is_asked_or_beyond_the_time(workers):
     workers(a=1)
     assert bench(request("a", rounds=3, most_rounds=30))["rounds"] == 3

@@ -24,6 +24,8 @@ def test_every_key_is_taken():
         "seed": 9,
         "steady": 0.05,
         "most_rounds": 21,
+        "steady_s": 4,
+        "least_iterations": 1,
     }
     assert read_request(full) == BenchRequest(
         {"a": "/a", "b": "/b"},
@@ -35,6 +37,8 @@ def test_every_key_is_taken():
         seed=9,
         steady=0.05,
         most_rounds=21,
+        steady_s=4.0,
+        least_iterations=1,
     )
 
 
@@ -88,6 +92,8 @@ WRONG = [
     Wrong("provider null", {"models": {"a": "b"}, "provider": None}, "'provider'"),
     Wrong("steady text", {"models": {"a": "b"}, "steady": "very"}, "'steady' must be a positive number"),
     Wrong("most_rounds 0", {"models": {"a": "b"}, "most_rounds": 0}, "'most_rounds'"),
+    Wrong("steady_s text", {"models": {"a": "b"}, "steady_s": "long"}, "'steady_s' must be a positive number"),
+    Wrong("least_iterations 0", {"models": {"a": "b"}, "least_iterations": 0}, "'least_iterations'"),
     Wrong("seed negative", {"models": {"a": "b"}, "seed": -1}, "'seed'"),
 ]
 

@@ -146,6 +146,14 @@ def test_rounds_that_go_on_are_asked_for_together(dense):
     measure(fake, {"dense": dense}, MeasureOptions(rounds=2, steady=0.05, most_rounds=6))
     asked = json.loads(fake.files[fake.calls[1][4]])
     assert (asked["rounds"], asked["steady"], asked["most_rounds"]) == (2, 0.05, 6)
+    assert not {"steady_s", "least_iterations"} & set(asked)
+
+
+def test_a_limit_of_what_goes_on_and_runs_in_a_round_are_asked_for(dense):
+    fake = FakeTransport([NOTHING_THERE, said(ANSWER)])
+    measure(fake, {"dense": dense}, MeasureOptions(steady=0.05, most_rounds=6, steady_s=0.0, least_iterations=1))
+    asked = json.loads(fake.files[fake.calls[1][4]])
+    assert (asked["steady_s"], asked["least_iterations"]) == (0.0, 1)
 
 
 def test_a_model_that_the_device_holds_is_not_sent(dense):

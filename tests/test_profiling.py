@@ -52,12 +52,14 @@ class Device:
     factor: Speed = lambda _: 1.0
     spike: Speed = lambda _: 1.0
     runs: list[list[str]] = dataclasses.field(default_factory=list)
+    repeats: list[float] = dataclasses.field(default_factory=list)
     seconds: float = 1.0
     now: float = 0.0
 
-    def time(self, models: Mapping[str, Path], _rounds: int | None = None) -> BenchResult:
+    def time(self, models: Mapping[str, Path], repeat_s: float = 0.0) -> BenchResult:
         first, ticks = 11 * len(self.runs), itertools.count()
         self.runs.append(list(models))
+        self.repeats.append(repeat_s)
         self.now += self.seconds
         timings = {}
         for name, path in models.items():
@@ -158,6 +160,16 @@ def test_bursts_widen_intervals_and_the_levels_do_not_follow_them(exports: None,
     for share in (0.8, 0.6, 0.5):
         quiet, disturbed = (choose(o, share * dense(o).table_ms) for o in options)
         assert quiet.widths == disturbed.widths, "the choice does not follow the bursts"
+
+
+def test_units_share_the_time_for_repeats_and_none_spends_that_of_others(exports: None, tmp_path: Path) -> None:
+    quick, slow = Device(seconds=1.0), Device(seconds=40.0, spike=lambda tick: 1.0 + tick % 3)
+    make_profiler(quick, max_seconds=240.0).profile(tmp_path / "a", PlainProgress())
+    assert quick.repeats[:3] == [30, 59, 30], "a quarter for two units; the second has what the first left; the zeros"
+    table = make_profiler(slow, max_seconds=240.0).profile(tmp_path / "b", PlainProgress())
+    assert slow.repeats[:2] == [30, 20], "one pass took more than the share: what is left is the second's"
+    assert len(slow.runs) == 4, "intervals are wide, but nothing is repeated"
+    assert (table.stopped_early, table.unfinished) == (True, False)
 
 
 def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Path) -> None:

@@ -101,17 +101,18 @@ def round_order(names: List[str], index: int) -> List[str]:
     return names[shift:] + names[:shift]
 
 
-def iterations_for(round_ms: float, run_ms: float) -> int:
+def iterations_for(round_ms: float, run_ms: float, least: int = LEAST_ITERATIONS) -> int:
     """Runs that fill a round.
 
     Args:
         round_ms: Time of the round.
         run_ms: Time of one run.
+        least: At least so many.
 
     Returns:
-        Between 3 and 2000.
+        Between `least` and 2000.
     """
-    return int(max(LEAST_ITERATIONS, min(MOST_ITERATIONS, round(round_ms / run_ms))))
+    return int(max(least, min(MOST_ITERATIONS, round(round_ms / run_ms))))
 
 
 def _start(name: str, stack: contextlib.ExitStack) -> WorkerProcess:
@@ -140,25 +141,29 @@ def _ask(worker: WorkerProcess, command: Dict[str, Any]) -> Dict[str, Any]:
 
 def _time(worker: WorkerProcess, iterations: int, warmup: int = WARMUP_RUNS) -> List[float]:
     """Times of one model in milliseconds."""
-    answer = _ask(worker, {"cmd": "time", "iterations": iterations, "warmup": warmup})
+    answer = _ask(worker, {"cmd": "time", "iterations": iterations, "warmup": min(warmup, iterations)})
     return [sample / 1e6 for sample in answer["samples_ns"]]
 
 
-def _steady(asked: float, samples: List[List[List[float]]]) -> bool:
-    """Say whether the time of every model over the first one's is known as well as asked."""
-    first, *others = samples
-    return not asked or all(relative_width(other, first) <= asked for other in others)
+def _enough(asked: BenchRequest, samples: Samples, took_s: float) -> bool:
+    """Say whether the time of every model over the first one's is known as well as asked, or the time is up."""
+    first, *others = samples.values()
+    if not asked.steady or all(relative_width(other, first) <= asked.steady for other in others):
+        return True
+    done = len(samples[next(iter(samples))]) // asked.rounds
+    return asked.steady_s is not None and took_s * (done + 1) / done > asked.steady_s
 
 
 def _rounds(asked: BenchRequest, workers: Dict[str, WorkerProcess]) -> Samples:
     pilot = {name: statistics.median(_time(worker, LEAST_ITERATIONS)) for name, worker in workers.items()}
-    iterations = {name: iterations_for(asked.round_ms, run_ms) for name, run_ms in pilot.items()}
+    least = asked.least_iterations
+    iterations = {name: iterations_for(asked.round_ms, run_ms, least) for name, run_ms in pilot.items()}
     samples: Samples = {name: [] for name in workers}
     start = time.monotonic()
     longest = 0.0
     for index in range(max(asked.rounds, asked.most_rounds)):
         began = time.monotonic()
-        if index and index % asked.rounds == 0 and _steady(asked.steady, list(samples.values())):
+        if index and index % asked.rounds == 0 and _enough(asked, samples, began - start):
             break
         if index > 0 and began - start + longest > asked.max_seconds:
             break

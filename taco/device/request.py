@@ -11,6 +11,7 @@ from taco.device.wire import RequestError
 KEYS = (
     *("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed"),
     *("idle_s", "sustained_s", "focus", "sweep", "steady", "most_rounds"),
+    *("steady_s", "least_iterations"),
 )
 
 
@@ -34,6 +35,8 @@ class BenchRequest:
         steady: Rounds go on, `rounds` more at a time, until the interval of every model's time over the first one's is
             at most this share of it wide; 0 asks for no more rounds.
         most_rounds: They end there whatever the intervals are.
+        steady_s: Nor do they go on where they would take longer than this, seconds; None is no limit.
+        least_iterations: Runs of a model in a round at least, however long one takes.
     """
 
     models: Dict[str, str]
@@ -50,6 +53,8 @@ class BenchRequest:
     sweep: Tuple[int, ...] = ()
     steady: float = 0.0
     most_rounds: int = 1
+    steady_s: Optional[float] = None
+    least_iterations: int = 3
 
     def provider_of(self, name: str) -> str:
         """The provider of one model."""
@@ -87,6 +92,8 @@ def read_request(request: Any, folder: str = ".") -> BenchRequest:
         sweep=tuple(_whole({"sweep": count}, "sweep", 1) for count in _list(request.get("sweep", []))),
         steady=_or_zero(request, "steady"),
         most_rounds=_whole(request, "most_rounds", 1),
+        steady_s=None if request.get("steady_s") is None else _or_zero(request, "steady_s"),
+        least_iterations=_whole(request, "least_iterations", 1),
     )
 
 

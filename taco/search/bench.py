@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.attached.ondevice import Device
+from taco.device.bench import LEAST_ITERATIONS
 from taco.errors import MeasurementError
 from taco.targets.loading import Target
 from taco.timing.measure import MeasureOptions, measure
@@ -68,6 +69,8 @@ class Bench:
         device: What is attached; None is this machine.
         steady: See `taco.timing.measure.MeasureOptions`.
         most_rounds: Likewise.
+        steady_s: Likewise.
+        least_iterations: Likewise.
         state: Of the machine, as far as this job has seen it.
     """
 
@@ -77,6 +80,8 @@ class Bench:
     device: Device | None = None
     steady: float = 0.0
     most_rounds: int = 1
+    steady_s: float | None = None
+    least_iterations: int = LEAST_ITERATIONS
     state: State = dataclasses.field(default_factory=State, compare=False, repr=False)
 
     @property
@@ -92,6 +97,15 @@ class Bench:
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""
         return self._measure(models, self._options(rounds))
+
+    def until_steady(self, models: Mapping[str, Path], repeat_s: float) -> BenchResult:
+        """Time models against each other until every interval is small, or they have been repeated for so long.
+
+        Args:
+            models: Name -> file; the first is what the others are compared with.
+            repeat_s: After so many seconds rounds are no longer repeated; 0 asks for one pass.
+        """
+        return dataclasses.replace(self, steady_s=repeat_s).time(models)
 
     def together(self, models: Mapping[str, Path], providers: Mapping[str, str]) -> BenchResult:
         """Time many models, also of several runtimes, in one interleaved run; the time limit grows with their number.
@@ -133,6 +147,8 @@ class Bench:
             provider=self.target.provider,
             steady=self.steady,
             most_rounds=self.most_rounds,
+            steady_s=self.steady_s,
+            least_iterations=self.least_iterations,
         )
 
     def settle(

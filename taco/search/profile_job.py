@@ -13,7 +13,7 @@ from taco.exporters.loading import load_exporter
 from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
 from taco.model import load_generalist
 from taco.progress import Progress
-from taco.search.bench import Bench
+from taco.search.bench import Bench, State
 from taco.search.profiling import Profiler
 from taco.targets.loading import BenchmarkProtocol, Target
 from taco.units import find_units
@@ -24,6 +24,9 @@ _ROUNDS, _ROUND_MS = 11, 10.0
 ENGINE_ROUNDS, ENGINE_ROUND_MS = 7, 100.0
 #: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
 _LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
+_REPEAT_SHARE = 0.25
+#: A profile alone does not wait as long for a quiet machine as a job does that ends with a result.
+_WAITS = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ def cells_bench(bench: Bench) -> Bench:
     target = dataclasses.replace(
         bench.target, benchmark=BenchmarkProtocol(rounds, round_ms, bench.target.benchmark.max_seconds)
     )
-    return dataclasses.replace(bench, target=target, steady=SMALL_SPREAD, most_rounds=most_rounds_of(target))
+    return dataclasses.replace(
+        bench, target=target, steady=SMALL_SPREAD, most_rounds=most_rounds_of(target), least_iterations=1
+    )
 
 
 def most_rounds_of(target: Target) -> int:
@@ -77,6 +82,14 @@ def _rounds_of(target: Target) -> tuple[int, float]:
 def limit_s(target: Target) -> float:
     """Return how long profiling may take where nobody says it, seconds."""
     return _ENGINES_LIMIT_S if target.runtime == "trt" else _LIMIT_S
+
+
+def repeat_share_of(target: Target) -> float:
+    """Return which share of the time limit timing the units may take, before each is timed once and no more.
+
+    One pass over all units takes a tenth to a fifth of the limit (ResNet-50 on two cores), one over engines most of it.
+    """
+    return 1.0 if target.runtime == "trt" else _REPEAT_SHARE
 
 
 def profile_or_load(
@@ -146,7 +159,7 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         InputError: There is no such model.
     """
     target, device = place.target, place.device
-    bench = Bench(target, place.threads, scratch, device)
+    bench = Bench(target, place.threads, scratch, device, state=State(waits=_WAITS))
     generalist = load_generalist(model, random_weights=True)
     input_size = generalist.preprocessing.input_size
     return Profiler(
@@ -157,9 +170,10 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         target=target,
         threads=place.threads,
         exporter=load_exporter(target.runtime),
-        timer=cells_bench(bench).time,
+        timer=cells_bench(bench).until_steady,
         whole_timer=bench.as_usual,
         machine=None if device is None else device.machine(target.runtime),
         max_seconds=max_seconds or limit_s(target),
+        repeat_share=repeat_share_of(target),
         most_rounds=most_rounds_of(target),
     )

@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 _NOISE = 2
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 
-#: Times models, named, against each other in alternating rounds.
-Timer = Callable[[Mapping[str, Path]], BenchResult]
+#: Times models, named, against each other in alternating rounds; may repeat them for so many seconds.
+Timer = Callable[[Mapping[str, Path], float], BenchResult]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +62,9 @@ class Profiler:
         whole_timer: Times whole models as the loop does, with longer rounds, because what a model takes in its first
             runs after others is no part of it, and while the dense model takes what it usually does. None is `timer`.
         machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
-        max_seconds: No unit is begun after that, and no measurement is repeated.
+        max_seconds: No unit is begun after that.
+        repeat_share: Of `max_seconds`, for all units together, whose rounds go on until their intervals are small. Each
+            may take an equal part of what is left, so that a disturbed machine does not spend it on the first ones.
         most_rounds: A measurement that has as many rounds is not repeated.
         clock: Seconds, from anywhere.
     """
@@ -78,6 +80,7 @@ class Profiler:
     whole_timer: Callable[[Mapping[str, Path], float], BenchResult] | None = None
     machine: Mapping[str, Any] | None = None
     max_seconds: float = 600.0
+    repeat_share: float = 0.25
     most_rounds: int = 33
     clock: Callable[[], float] = time.monotonic
 
@@ -215,16 +218,18 @@ class Profiler:
         """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
         first = {signature: name for signature, name in self.first.items() if signature not in known}
         results: dict[str, BenchResult] = {}
-        begin, settled = self.clock(), True
+        begin, settled, timing_s = self.clock(), True, 0.0
         with progress.step("time every unit at every width", len(first)) as advance:
-            for signature, name in first.items():
+            for done, (signature, name) in enumerate(first.items()):
                 if self.clock() - begin > self.max_seconds:
                     log.warning(
                         "%d of %d different units are left out: the time limit", len(first) - len(results), len(first)
                     )
                     return results, False
                 files = self.export_unit(name, folder / signature)
-                results[signature] = result = self._settle({DENSE: dense, **files}, begin)
+                began, for_repeats = self.clock(), self.repeat_share * self.max_seconds - timing_s
+                results[signature] = result = self._settle({DENSE: dense, **files}, for_repeats / (len(first) - done))
+                timing_s += self.clock() - began
                 settled &= spread(result) <= SMALL_SPREAD
                 advance(1)
         return results, settled
@@ -233,8 +238,9 @@ class Profiler:
         """Time the dense model with zeros in its weights against itself."""
         if self.clock() - begin > self.max_seconds:
             return ()
+        share_s = self.repeat_share * self.max_seconds / (len(self.first) or 1)
         with progress.step("time the dense model with zeros in its weights"):
-            result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, begin)
+            result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, share_s)
         return gains(result)
 
     def _wholes(
@@ -245,19 +251,20 @@ class Profiler:
             return None
         with progress.step("time smaller whole models"):
             models = {DENSE: dense, **self.export_wholes(folder)}
-            return self.timer(models) if self.whole_timer is None else self.whole_timer(models, usual_ms)
+            return self.timer(models, 0.0) if self.whole_timer is None else self.whole_timer(models, usual_ms)
 
-    def _settle(self, models: Mapping[str, Path], begin: float) -> BenchResult:
-        """Time until every interval is small, or the time is up, or it has been repeated often enough.
+    def _settle(self, models: Mapping[str, Path], repeat_s: float) -> BenchResult:
+        """Time until every interval is small, or so many seconds are over, or it has been repeated often enough.
 
         Agents go on by themselves up to `most_rounds`; a timer that cannot is asked again.
         """
-        result = self.timer(models)
+        begin = self.clock()
+        result = self.timer(models, max(0.0, repeat_s))
         for _ in range(REPEATS - 1):
             enough = spread(result) <= SMALL_SPREAD or result.rounds >= self.most_rounds
-            if enough or self.clock() - begin > self.max_seconds:
+            if enough or self.clock() - begin > repeat_s:
                 break
-            result = pooled(result, self.timer(models))
+            result = pooled(result, self.timer(models, repeat_s))
         return result
 
     def _cells(self, results: Mapping[str, BenchResult], dense_ms: float) -> dict[str, UnitCells]:

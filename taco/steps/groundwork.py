@@ -29,7 +29,7 @@ from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
 from taco.search.budget import Budget, decide_allocation
 from taco.search.probes import Prober
-from taco.search.profile_job import cells_bench, limit_s, most_rounds_of
+from taco.search.profile_job import cells_bench, limit_s, most_rounds_of, repeat_share_of
 from taco.search.profiling import Profiler
 from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
@@ -161,10 +161,11 @@ class Groundwork:
             target=self.delivery.converter.target,
             threads=bench.threads,
             exporter=self.plan.exporter,
-            timer=cells_bench(bench).time,
+            timer=cells_bench(bench).until_steady,
             whole_timer=bench.as_usual,
             machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
             max_seconds=limit_s(self.plan.target),
+            repeat_share=repeat_share_of(self.plan.target),
             most_rounds=most_rounds_of(self.plan.target),
         )
         probed = self.material.probed

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from taco.attached.agent_calls import AgentCaller
+from taco.device.bench import LEAST_ITERATIONS
 from taco.device.sustained import IDLE_REPEATS
 from taco.errors import MeasurementError
 from taco.timing.timings import BenchResult, Minute, ModelTiming, SweepPoint
@@ -43,6 +44,8 @@ class MeasureOptions:
         steady: Rounds go on, `rounds` more at a time, until the interval of every model's time over the first one's is
             at most this share of it wide; 0 asks for no more.
         most_rounds: Then they end all the same.
+        steady_s: Nor do they go on where they would take longer than this, seconds; None is no limit.
+        least_iterations: Runs of a model in a round at least, however long one takes.
     """
 
     threads: int | None = None
@@ -59,6 +62,8 @@ class MeasureOptions:
     focus: str | None = None
     steady: float = 0.0
     most_rounds: int = 1
+    steady_s: float | None = None
+    least_iterations: int = LEAST_ITERATIONS
 
     def limit_s(self, models: int) -> float:
         """Seconds after which a measurement of so many models has failed."""
@@ -146,6 +151,10 @@ def _request(names: Mapping[str, str], options: MeasureOptions) -> dict[str, Any
         request["focus"] = options.focus
     if options.steady:
         request |= {"steady": options.steady, "most_rounds": options.most_rounds}
+        if options.steady_s is not None:
+            request["steady_s"] = options.steady_s
+    if options.least_iterations != LEAST_ITERATIONS:
+        request["least_iterations"] = options.least_iterations
     return request
 
 
