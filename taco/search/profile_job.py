@@ -24,9 +24,9 @@ _ROUNDS, _ROUND_MS = 11, 10.0
 ENGINE_ROUNDS, ENGINE_ROUND_MS = 7, 100.0
 #: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
 _LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
-_REPEAT_SHARE = 0.25
+_REPEAT_SHARE = 0.18
 #: A profile alone does not wait as long for a quiet machine as a job does that ends with a result.
-_WAITS = 2
+_WAITS = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def limit_s(target: Target) -> float:
 
 
 def repeat_share_of(target: Target) -> float:
-    """Return which share of the time limit timing the units may take, before each is timed once and no more.
+    """Return in which share of the time limit units are timed again.
 
     One pass over all units takes a tenth to a fifth of the limit (ResNet-50 on two cores), one over engines most of it.
     """

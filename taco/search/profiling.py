@@ -21,7 +21,7 @@ import onnx
 from torch import nn
 
 from taco.device.probe import probe
-from taco.device.trt_units import DENSE, REPEATS, SMALL_SPREAD
+from taco.device.trt_units import DENSE
 from taco.errors import MeasurementError
 from taco.exporters.graph import OPSET, export_proto, write_proto
 from taco.exporters.opsets import NATIVE
@@ -32,18 +32,16 @@ from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, Ze
 from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.micromodels import Holder, Unheld, cut_whole, find_holders, whole_widths, widths_of
+from taco.search.settling import Settler, Timer
 from taco.targets.loading import Target
-from taco.timing.cells import cell, gains, spread, wholes
-from taco.timing.timings import BenchResult, pooled
+from taco.timing.cells import cell, gains, wholes
+from taco.timing.timings import BenchResult
 from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
 _NOISE = 2
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
-
-#: Times models, named, against each other in alternating rounds; may repeat them for so many seconds.
-Timer = Callable[[Mapping[str, Path], float], BenchResult]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,8 +61,9 @@ class Profiler:
             runs after others is no part of it, and while the dense model takes what it usually does. None is `timer`.
         machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
         max_seconds: No unit is begun after that.
-        repeat_share: Of `max_seconds`, for all units together, whose rounds go on until their intervals are small. Each
-            may take an equal part of what is left, so that a disturbed machine does not spend it on the first ones.
+        repeat_share: Of `max_seconds`: when timing has taken so long, nothing is timed again. In the first half of it
+            the rounds of each unit go on until its intervals are small, all with equal parts of what is left; then
+            those come again that are still in doubt.
         most_rounds: A measurement that has as many rounds is not repeated.
         clock: Seconds, from anywhere.
     """
@@ -80,9 +79,14 @@ class Profiler:
     whole_timer: Callable[[Mapping[str, Path], float], BenchResult] | None = None
     machine: Mapping[str, Any] | None = None
     max_seconds: float = 600.0
-    repeat_share: float = 0.25
+    repeat_share: float = 0.18
     most_rounds: int = 33
     clock: Callable[[], float] = time.monotonic
+
+    @property
+    def settler(self) -> Settler:
+        """What times until it is sure."""
+        return Settler(self.timer, self.most_rounds, self.clock)
 
     @functools.cached_property
     def holders(self) -> Mapping[str, Holder | Unheld]:
@@ -217,22 +221,22 @@ class Profiler:
     ) -> tuple[dict[str, BenchResult], bool]:
         """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
         first = {signature: name for signature, name in self.first.items() if signature not in known}
-        results: dict[str, BenchResult] = {}
-        begin, settled, timing_s = self.clock(), True, 0.0
+        results, models = dict[str, BenchResult](), dict[str, dict[str, Path]]()
+        begin, timing_s, repeat_s = self.clock(), 0.0, self.repeat_share * self.max_seconds
         with progress.step("time every unit at every width", len(first)) as advance:
             for done, (signature, name) in enumerate(first.items()):
                 if self.clock() - begin > self.max_seconds:
-                    log.warning(
-                        "%d of %d different units are left out: the time limit", len(first) - len(results), len(first)
-                    )
-                    return results, False
-                files = self.export_unit(name, folder / signature)
-                began, for_repeats = self.clock(), self.repeat_share * self.max_seconds - timing_s
-                results[signature] = result = self._settle({DENSE: dense, **files}, for_repeats / (len(first) - done))
+                    log.warning("%d of %d different units are left out: the time limit", len(first) - done, len(first))
+                    break
+                models[signature] = {DENSE: dense, **self.export_unit(name, folder / signature)}
+                began = self.clock()
+                share_s = (repeat_s / 2 - timing_s) / (len(first) - done)
+                results[signature] = self.settler.settle(models[signature], share_s)
                 timing_s += self.clock() - began
-                settled &= spread(result) <= SMALL_SPREAD
                 advance(1)
-        return results, settled
+            results = self.settler.again(results, models, self.clock() + repeat_s - timing_s)
+        complete = len(results) == len(first)
+        return self.settler.calm(results), complete and self.settler.settled(results)
 
     def _zeros(self, folder: Path, progress: Progress, dense: Path, begin: float) -> tuple[ZerosGain, ...]:
         """Time the dense model with zeros in its weights against itself."""
@@ -240,7 +244,7 @@ class Profiler:
             return ()
         share_s = self.repeat_share * self.max_seconds / (len(self.first) or 1)
         with progress.step("time the dense model with zeros in its weights"):
-            result = self._settle({DENSE: dense, **export_zeros(dense, folder)}, share_s)
+            result = self.settler.settle({DENSE: dense, **export_zeros(dense, folder)}, share_s)
         return gains(result)
 
     def _wholes(
@@ -252,20 +256,6 @@ class Profiler:
         with progress.step("time smaller whole models"):
             models = {DENSE: dense, **self.export_wholes(folder)}
             return self.timer(models, 0.0) if self.whole_timer is None else self.whole_timer(models, usual_ms)
-
-    def _settle(self, models: Mapping[str, Path], repeat_s: float) -> BenchResult:
-        """Time until every interval is small, or so many seconds are over, or it has been repeated often enough.
-
-        Agents go on by themselves up to `most_rounds`; a timer that cannot is asked again.
-        """
-        begin = self.clock()
-        result = self.timer(models, max(0.0, repeat_s))
-        for _ in range(REPEATS - 1):
-            enough = spread(result) <= SMALL_SPREAD or result.rounds >= self.most_rounds
-            if enough or self.clock() - begin > repeat_s:
-                break
-            result = pooled(result, self.timer(models, repeat_s))
-        return result
 
     def _cells(self, results: Mapping[str, BenchResult], dense_ms: float) -> dict[str, UnitCells]:
         kinds = {u.name: u.kind for u in self.found.unit_by_unit}

@@ -64,6 +64,11 @@ class ModelTiming:
         return tuple(sample for samples in self.rounds_ms for sample in samples)
 
     @property
+    def medians_ms(self) -> tuple[float, ...]:
+        """The median of every round."""
+        return tuple(float(np.median(samples)) for samples in self.rounds_ms)
+
+    @property
     def n(self) -> int:
         """Number of samples."""
         return len(self.samples_ms)
@@ -221,7 +226,11 @@ def rounds_within(result: BenchResult, model: str, most_ms: float) -> BenchResul
     What slows a machine for seconds at a time slows small models by another factor than large ones: rounds of two of
     its states must not be mixed.
     """
-    kept = [n for n, samples in enumerate(result.models[model].rounds_ms) if np.median(samples) <= most_ms]
+    return some_rounds(result, [n for n, ms in enumerate(result.models[model].medians_ms) if ms <= most_ms])
+
+
+def some_rounds(result: BenchResult, kept: Sequence[int]) -> BenchResult | None:
+    """Return only the rounds with these numbers, from 0; None where there is none."""
     if not kept:
         return None
     models = {

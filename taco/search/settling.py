@@ -1,0 +1,84 @@
+"""Time many groups of models, each until it is sure or its share of the time is up, and those in doubt again later."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from taco.device.trt_units import REPEATS, SMALL_SPREAD
+from taco.timing.calm import calm, doubt, usual_ms
+from taco.timing.cells import spread
+from taco.timing.timings import BenchResult, pooled
+
+log = logging.getLogger(__name__)
+
+#: Times models, named, against each other in alternating rounds; may repeat them for so many seconds.
+Timer = Callable[[Mapping[str, Path], float], BenchResult]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settler:
+    """Times groups of models.
+
+    Attributes:
+        timer: Times one group.
+        most_rounds: Rounds of a group until it is taken as it is; `REPEATS` times what the timer makes at once.
+        clock: Seconds, from anywhere.
+    """
+
+    timer: Timer
+    most_rounds: int
+    clock: Callable[[], float]
+
+    def settle(self, models: Mapping[str, Path], repeat_s: float) -> BenchResult:
+        """Time until every interval is small, or so many seconds are over, or it has been repeated often enough.
+
+        Agents go on by themselves up to `most_rounds`; a timer that cannot is asked again.
+        """
+        begin, repeat_s = self.clock(), max(0.0, repeat_s)
+        result = self.timer(models, repeat_s)
+        for _ in range(REPEATS - 1):
+            enough = spread(result) <= SMALL_SPREAD or result.rounds >= self.most_rounds
+            if enough or self.clock() - begin > repeat_s:
+                break
+            result = pooled(result, self.timer(models, repeat_s))
+        return result
+
+    def again(
+        self, results: Mapping[str, BenchResult], models: Mapping[str, Mapping[str, Path]], until: float
+    ) -> dict[str, BenchResult]:
+        """Time groups again that are in doubt, until the clock shows `until`; returns all, more rounds in some.
+
+        The widest interval comes first, but each once before any comes twice: what disturbs a machine often lasts
+        longer than a group takes.
+        """
+        found, times = dict(results), Counter[str]()
+        while self.clock() < until:
+            doubts = {name: self._doubt(found, name) for name in models}
+            wanting = [name for name, wide in doubts.items() if wide > SMALL_SPREAD and times[name] < REPEATS]
+            if not wanting:
+                break
+            name = min(wanting, key=lambda name: (times[name], -doubts[name]))
+            log.debug("%s is timed again: its widest interval is %.3g", name, doubts[name])
+            found[name] = pooled(found[name], self.timer(models[name], 0.0))
+            times[name] += 1
+        return found
+
+    def settled(self, results: Mapping[str, BenchResult]) -> bool:
+        """Whether all intervals are small, in rounds in which nothing slowed the machine."""
+        return all(self._doubt(results, name) <= SMALL_SPREAD for name in results)
+
+    def calm(self, results: Mapping[str, BenchResult]) -> dict[str, BenchResult]:
+        """Return of each group the rounds in which nothing slowed the machine; all, where there are none."""
+        usual = usual_ms(results.values(), self._least) if results else 0.0
+        return {name: calm(result, usual, self._least) or result for name, result in results.items()}
+
+    def _doubt(self, results: Mapping[str, BenchResult], name: str) -> float:
+        return doubt(results[name], usual_ms(results.values(), self._least), self._least)
+
+    @property
+    def _least(self) -> int:
+        return self.most_rounds // REPEATS
