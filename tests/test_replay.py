@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from taco.moments import replay
 from taco.moments.replay import Replay
 
 SIZE = (3, 64, 64)
@@ -141,3 +142,18 @@ def test_going_back_is_a_whole_run(model: nn.Module) -> None:
         found, own = watched(model, replay, group)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert own == whole
+
+
+def test_blanks_are_zeros_again_after_something_wrote_into_them() -> None:
+    blanks = replay._Blanks({"a": torch.Size([1, 2, 3]), "b": torch.Size([1, 5])})
+    like = torch.ones(4, 7)
+    first = blanks.give("a", like)
+    assert first.shape == (4, 2, 3)
+    assert first.data_ptr() == blanks.give("b", like).data_ptr(), "one memory for all"
+    first.add_(3.0)
+    assert not blanks.give("b", like).any()
+    assert blanks.give("b", torch.ones(1, 7)).shape == (1, 5)
+    blanks.give("a", like).fill_(torch.nan)
+    larger = blanks.give("a", torch.ones(6, 7))
+    assert larger.shape == (6, 2, 3)
+    assert not larger.any()

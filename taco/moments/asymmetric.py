@@ -143,7 +143,7 @@ class _Pair:
 
     def over(self, passes: Sequence[Run], number: int, batch: torch.Tensor) -> None:
         """Run both on one batch: the dense one first, which gives the targets."""
-        self.batch, self.keys = batch, keys_of(batch)
+        self.batch, self.keys = batch, [] if self.options.positions is None else keys_of(batch)
         self.drawn.clear()
         self.targets.clear()
         x = _channels_last(batch)

@@ -9,6 +9,7 @@ nothing of that kind is found is run whole.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -80,14 +81,14 @@ class Replay:
             kept = self._kept = None
         later = cut is not None and (kept is None or ran[cut].ended > ran[kept.name].ended)
         found = _Kept("" if cut is None else cut, {})
-        blanks = {} if kept is None else self._before(kept.name)
+        blanks = None if kept is None else _Blanks(self._before(kept.name))
         with ExitStack() as stack:
             if cut is not None and later:
                 stack.callback(self.model.get_submodule(cut).register_forward_hook(self._keeper(found)).remove)
 
             def run(number: int, batch: torch.Tensor) -> object:
                 self._number = number
-                if kept is None or number not in kept.outputs:
+                if kept is None or blanks is None or number not in kept.outputs:
                     return self.model(batch)
                 with _starting(self.model, blanks, kept.name, kept.outputs[number]):
                     return self.model(batch)
@@ -165,7 +166,7 @@ class Replay:
                 expected = self._seen_by(later, picture)
             for name in options:
                 try:
-                    with _starting(self.model, self._before(name), name, seen[name]):
+                    with _starting(self.model, _Blanks(self._before(name)), name, seen[name]):
                         found = self._seen_by(later, picture)
                 except _NEEDED:
                     continue
@@ -191,19 +192,40 @@ def _note(seen: list[torch.Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dic
     return note
 
 
+class _Blanks:
+    """Zeros that modules give which are not needed, the same memory for all of them.
+
+    Args:
+        shapes: Module -> shape of what it gives for one picture.
+    """
+
+    def __init__(self, shapes: dict[str, torch.Size]) -> None:
+        self.shapes = shapes
+        self._zeros, self._version = torch.zeros(0), 0
+
+    def give(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Return the zeros of one module for as many pictures as there are in another's output."""
+        shape = torch.Size([len(like), *self.shapes[name][1:]])
+        if self._zeros.numel() < shape.numel():
+            most = max(len(like) * s[1:].numel() for s in self.shapes.values())
+            self._zeros, self._version = like.new_zeros(most), 0
+        if self._zeros._version != self._version:  # what follows wrote into it
+            self._zeros.zero_()
+            self._version = self._zeros._version
+        return self._zeros[: shape.numel()].view(shape)
+
+
 @contextmanager
-def _starting(model: nn.Module, before: dict[str, torch.Size], cut: str, output: torch.Tensor) -> Iterator[None]:
+def _starting(model: nn.Module, blanks: _Blanks, cut: str, output: torch.Tensor) -> Iterator[None]:
     """Let a module give what it gave before, and all modules before it nothing but zeros of the right shape."""
-    zero = output.new_zeros(())
     with ExitStack() as stack:
-        for name, shape in before.items():
-            blank = zero.expand(len(output), *shape[1:])
-            _replace(stack, model.get_submodule(name), blank)
-        _replace(stack, model.get_submodule(cut), output)
+        for name in blanks.shapes:
+            _replace(stack, model.get_submodule(name), functools.partial(blanks.give, name, output))
+        _replace(stack, model.get_submodule(cut), output.clone)
         yield
 
 
-def _replace(stack: ExitStack, module: nn.Module, output: torch.Tensor) -> None:
+def _replace(stack: ExitStack, module: nn.Module, give: Callable[[], torch.Tensor]) -> None:
     own = module.__dict__.get("forward")  # as a rule there is none, and the class's is used
 
     def restore() -> None:
@@ -212,7 +234,7 @@ def _replace(stack: ExitStack, module: nn.Module, output: torch.Tensor) -> None:
         else:
             module.forward = own
 
-    module.forward = lambda *_args, **_named: output.clone()
+    module.forward = lambda *_args, **_named: give()
     stack.callback(restore)
 
 
