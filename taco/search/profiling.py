@@ -234,7 +234,9 @@ class Profiler:
                 results[signature] = self.settler.settle(models[signature], share_s)
                 timing_s += self.clock() - began
                 advance(1)
-            results = self.settler.again(results, models, self.clock() + repeat_s - timing_s)
+        if not self.settler.settled(results):
+            with progress.step("time units again that are in doubt"):
+                results = self.settler.again(results, models, self.clock() + repeat_s - timing_s)
         complete = len(results) == len(first)
         return self.settler.calm(results), complete and self.settler.settled(results)
 
