@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,8 +23,10 @@ from taco.report.record import recovery_section
 from taco.report.schema import HeadCandidate
 from taco.rundir import RunDir
 from taco.specialist.head import Linear, with_head
+from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import fit_head
 from taco.specialist.specialise import penultimate, predict_logits
+from taco.steps import rehead
 from taco.steps.rehead import Heads
 from taco.steps.stored import Store
 
@@ -93,6 +97,33 @@ def test_a_head_that_no_longer_fits_is_fitted_anew(case: Case, material: Materia
     own = predict_logits(case.dense, material.batches(material.shots))
     assert (predict_logits(changed, material.batches(material.shots)).argmax(1) == own.argmax(1)).mean() > 0.9
     assert len(head.without) == len(case.head.without), "choices need heads that have not seen the select pictures"
+
+
+@pytest.mark.parametrize(("more", "chosen"), [(0, False), (1, False), (100, True)])
+def test_a_gain_within_its_standard_error_is_none(
+    case: Case, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int, chosen: bool
+) -> None:
+    cut, labels = shuffled(case.dense), case.labels
+    one = heads(case, material, tmp_path)
+    held_out = HeldOut(case.head, torch.arange(len(labels)), case.dense)
+    batches = functools.partial(material.batches, material.shots)
+    old = torch.from_numpy(held_out.correct(predict_logits(cut, batches()), cut, batches))
+    wrong = (old.argmax(1) != labels).nonzero().flatten()
+    assert len(wrong) > 1
+    new = old.clone()
+    for shot in wrong[:more]:
+        new[shot, labels[shot]] = old.max() + 1
+
+    def fit(*_args: object, **_named: object) -> SimpleNamespace:
+        return SimpleNamespace(held_out=new, head=case.head)
+
+    monkeypatch.setattr(rehead, "fit_head", fit)
+    with one.store.rundir.locked():
+        _, head = one.best(cut)
+    assert head is not None
+    before, after = head.candidates
+    assert (before.chosen, after.chosen) == (not chosen, chosen)
+    assert (after.percent > before.percent) == (more > 0), "both figures are told whatever is chosen"
 
 
 def test_features_that_are_as_they_were_keep_their_head(case: Case, material: Material, tmp_path: Path) -> None:

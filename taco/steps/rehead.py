@@ -1,10 +1,12 @@
-"""The head of what was cut: a fitted one is fitted anew on the features that are left, where cross-validation gains.
+"""The head of what was cut: a fitted one is fitted anew on the features that are left, where cross-validation clearly gains.
 
 Recovery brings the features of a cut model near to those of the dense one, not onto them, and a head that was fitted on
 few shots rests on directions that may be lost. EfficientNet-Lite0 at 160 pixels, three tasks of eight species that
 ImageNet does not name, right answers on unseen pictures with the dense model's head and with its own: at half of the
 widths 79.2 and 85.1, 92.3 and 92.7, 96.1 and 95.9 %; at 35 % of them 75.5 and 80.4, 87.6 and 87.9, 88.7 and 90.3 %.
-Rows of the generalist's own head have seen a thousand times as many pictures, and stay.
+On 200 pictures of solar cells in two classes it named half a point more of the shots right, and 4.6 points less of 2357
+unseen pictures: a gain below its own standard error decides nothing. Rows of the generalist's own head have seen a
+thousand times as many pictures, and stay.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from taco.device.statistics import Z_95
+from taco.exporters.protocol import FloatArray
+from taco.metrics.drop_estimate import drop_between, right_shares
 from taco.model import classifier_of, state_sha256
 from taco.pictures.listing import LabelledPicture
 from taco.progress import Progress
@@ -70,7 +75,9 @@ class Heads:
             with self.progress.step("compare heads on the features that are left"):
                 return self._compared(module)
 
-        found = self.store.head({**self.depends_on, "rehead": state_sha256(module)}, compute)
+        found = self.store.head(
+            {**self.depends_on, "rehead": state_sha256(module), "gain": "one standard error"}, compute
+        )
         return (_ending_in(module, found) if found.candidates[1].chosen else module), found
 
     def _compared(self, module: nn.Module) -> Linear:
@@ -80,9 +87,20 @@ class Heads:
         held_out = HeldOut(self.own, torch.arange(len(self.shots)), self.dense)
         old = held_out.correct(predict_logits(module, batches()), module, batches)
         before, after = (balanced_accuracy(logits, labels) for logits in (torch.from_numpy(old), fitted.held_out))
-        better = after > before
+        better = _clearly(labels, old, fitted.held_out.numpy())
         candidates = (Candidate(_OWN, before, not better), Candidate(_NEW, after, better))
         return dataclasses.replace(fitted.head if better else self.own, candidates=candidates)
+
+
+def _clearly(labels: torch.Tensor, old: FloatArray, new: FloatArray) -> bool:
+    """Whether the new logits are right more often than the old ones, by more than one standard error.
+
+    The rule of Breiman, Friedman, Olshen and Stone (1984) for what cross-validation chooses: the simpler one, which is
+    here the one that was there, unless another is better by more than that.
+    """
+    classes = labels.numpy()
+    gain = drop_between(classes, right_shares(classes, new), right_shares(classes, old), balanced=True)
+    return gain.points > (gain.high - gain.low) / (2 * Z_95)
 
 
 def _ending_in(module: nn.Module, head: Linear) -> nn.Module:
