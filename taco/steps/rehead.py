@@ -1,4 +1,4 @@
-"""The head of what was cut: a fitted one is fitted anew on the features that are left, where cross-validation clearly gains.
+"""The head of what was cut: a fitted one is fitted anew on the features left, where cross-validation clearly gains.
 
 Recovery brings the features of a cut model near to those of the dense one, not onto them, and a head that was fitted on
 few shots rests on directions that may be lost. EfficientNet-Lite0 at 160 pixels, three tasks of eight species that
