@@ -131,6 +131,12 @@ def test_every_unit_has_a_row() -> None:
     assert len(folded.content.rows) == 16
 
 
+def test_a_single_round_has_one_number() -> None:
+    svg = round_marks(make_loop(rounds=make_loop().rounds[:1]))
+    assert "1" in texts(svg)
+    assert not [text for text in texts(svg) if text in {"0.5", "0.6", "1.5"}], "there is no half of a round"
+
+
 def test_the_picture_of_rounds_has_a_ring_and_a_dot_each() -> None:
     svg = round_marks(make_loop())
     assert parsed(svg).get("aria-label") == "Predicted and measured time in 3 rounds of the latency loop"

@@ -35,7 +35,7 @@ def round_marks(report: Report) -> str:
     low, high = min(*predicted, *measured, _FROM), max(*predicted, *measured, _TO)
     axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
     axes.set_xlim(0.5, len(numbers) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_xlabel("round")
     axes.set_ylabel("of the budget, %")
