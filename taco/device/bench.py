@@ -18,11 +18,10 @@ from taco.device import board
 from taco.device.child import WorkerProcess, worker_argv
 from taco.device.intervals import relative_width
 from taco.device.probe import physical_cores, probe
-from taco.device.request import BenchRequest, read_request
+from taco.device.request import LEAST_ITERATIONS, BenchRequest, read_request
 from taco.device.sustained import after_idle, sustain, watts
 
 WARMUP_RUNS = 2
-LEAST_ITERATIONS = 3
 MOST_ITERATIONS = 2000
 SWEEP_ROUNDS = 7
 

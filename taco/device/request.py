@@ -8,10 +8,10 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from taco.device.wire import RequestError
 
+LEAST_ITERATIONS = 3
 KEYS = (
     *("models", "threads", "rounds", "round_ms", "max_seconds", "provider", "providers", "seed"),
-    *("idle_s", "sustained_s", "focus", "sweep", "steady", "most_rounds"),
-    *("steady_s", "least_iterations"),
+    *("idle_s", "sustained_s", "focus", "sweep", "steady", "most_rounds", "steady_s", "least_iterations"),
 )
 
 
@@ -54,7 +54,7 @@ class BenchRequest:
     steady: float = 0.0
     most_rounds: int = 1
     steady_s: Optional[float] = None
-    least_iterations: int = 3
+    least_iterations: int = LEAST_ITERATIONS
 
     def provider_of(self, name: str) -> str:
         """The provider of one model."""

@@ -81,14 +81,14 @@ class Replay:
             kept = self._kept = None
         later = cut is not None and (kept is None or ran[cut].ended > ran[kept.name].ended)
         found = _Kept("" if cut is None else cut, {})
-        blanks = None if kept is None else _Blanks(self._before(kept.name))
+        blanks = _Blanks({} if kept is None else self._before(kept.name))
         with ExitStack() as stack:
             if cut is not None and later:
                 stack.callback(self.model.get_submodule(cut).register_forward_hook(self._keeper(found)).remove)
 
             def run(number: int, batch: torch.Tensor) -> object:
                 self._number = number
-                if kept is None or blanks is None or number not in kept.outputs:
+                if kept is None or number not in kept.outputs:
                     return self.model(batch)
                 with _starting(self.model, blanks, kept.name, kept.outputs[number]):
                     return self.model(batch)

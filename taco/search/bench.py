@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taco.attached.ondevice import Device
-from taco.device.bench import LEAST_ITERATIONS
+from taco.device.request import LEAST_ITERATIONS
 from taco.errors import MeasurementError
 from taco.targets.loading import Target
 from taco.timing.measure import MeasureOptions, measure

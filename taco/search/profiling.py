@@ -244,7 +244,7 @@ class Profiler:
         """Time the dense model with zeros in its weights against itself."""
         if self.clock() - begin > self.max_seconds:
             return ()
-        share_s = self.repeat_share * self.max_seconds / (len(self.first) or 1)
+        share_s = self.repeat_share * self.max_seconds / len(self.first)
         with progress.step("time the dense model with zeros in its weights"):
             result = self.settler.settle({DENSE: dense, **export_zeros(dense, folder)}, share_s)
         return gains(result)

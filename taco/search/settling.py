@@ -57,7 +57,7 @@ class Settler:
         """
         found, times = dict(results), Counter[str]()
         while self.clock() < until:
-            doubts = {name: self._doubt(found, name) for name in models}
+            doubts = self._doubts(found)
             wanting = [name for name, wide in doubts.items() if wide > SMALL_SPREAD and times[name] < REPEATS]
             if not wanting:
                 break
@@ -69,15 +69,16 @@ class Settler:
 
     def settled(self, results: Mapping[str, BenchResult]) -> bool:
         """Whether all intervals are small, in rounds in which nothing slowed the machine."""
-        return all(self._doubt(results, name) <= SMALL_SPREAD for name in results)
+        return all(wide <= SMALL_SPREAD for wide in self._doubts(results).values())
 
     def calm(self, results: Mapping[str, BenchResult]) -> dict[str, BenchResult]:
         """Return of each group the rounds in which nothing slowed the machine; all, where there are none."""
-        usual = usual_ms(results.values(), self._least) if results else 0.0
+        usual = usual_ms(results.values(), self._least)
         return {name: calm(result, usual, self._least) or result for name, result in results.items()}
 
-    def _doubt(self, results: Mapping[str, BenchResult], name: str) -> float:
-        return doubt(results[name], usual_ms(results.values(), self._least), self._least)
+    def _doubts(self, results: Mapping[str, BenchResult]) -> dict[str, float]:
+        usual = usual_ms(results.values(), self._least)
+        return {name: doubt(result, usual, self._least) for name, result in results.items()}
 
     @property
     def _least(self) -> int:

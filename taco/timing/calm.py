@@ -23,13 +23,13 @@ _LONGER = 0.05
 
 
 def usual_ms(results: Iterable[BenchResult], least: int) -> float:
-    """Return the least median of the dense model in a stretch of several runs, milliseconds.
+    """Return the least median of the dense model in a stretch of several runs, milliseconds; 0 of none.
 
     Args:
-        results: Of at least one unit.
+        results: Of every unit.
         least: Rounds of a stretch.
     """
-    return min(ms for result in results for _, ms in _stretches(result, least))
+    return min((ms for result in results for _, ms in _stretches(result, least)), default=0.0)
 
 
 def calm(result: BenchResult, usual: float, least: int) -> BenchResult | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from taco.attached.agent_calls import AgentCaller
-from taco.device.bench import LEAST_ITERATIONS
+from taco.device.request import LEAST_ITERATIONS
 from taco.device.sustained import IDLE_REPEATS
 from taco.errors import MeasurementError
 from taco.timing.timings import BenchResult, Minute, ModelTiming, SweepPoint
