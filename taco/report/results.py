@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from taco.report import figures, sparsity, wording
 from taco.report.accuracy_schema import ModelAccuracy
-from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
+from taco.report.page import Block, Folded, Lines, Note, Picture, Section, Table, Tone
 from taco.report.parts import Latency
 from taco.report.schema import ModelSize, Report
+
+#: More than so many numbers in a row are a wall on a phone.
+_SHOWN_ROUNDS = 12
 
 
 def accuracy_section(report: Report) -> Section:
@@ -198,9 +202,15 @@ def _speed_blocks(report: Report) -> list[Block]:
         blocks.append(Picture(partial(figures.latency_curves, report), caption))
     blocks.append(_latency_table(report))
     if report.speedup_rounds:
-        ratios = ", ".join(wording.factor(ratio) for ratio in report.speedup_rounds)
-        blocks.append(Note(f"Speed-up of each round, dense over compressed: {ratios}."))
+        blocks.append(_ratios(report.speedup_rounds))
     return blocks
+
+
+def _ratios(rounds: Sequence[float]) -> Note | Folded:
+    ratios = ", ".join(map(wording.factor, rounds))
+    if len(rounds) <= _SHOWN_ROUNDS:
+        return Note(f"Speed-up of each round, dense over compressed: {ratios}.")
+    return Folded(f"Speed-up of each of {len(rounds)} rounds, dense over compressed", Lines((ratios,)))
 
 
 def _latency_table(report: Report) -> Table:
