@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from taco.device import bench as bench_module
 from taco.device.bench import bench, iterations_for, round_order
 from taco.device.child import WorkerProcess, worker_argv
+from taco.device.processors import chosen_for, cores
 from taco.device.wire import DeviceError, RequestError
 
 
@@ -108,7 +109,15 @@ def test_the_request_reaches_the_workers(workers):
         "threads": 3,
         "provider": "XExecutionProvider",
         "seed": 7,
+        "cpus": None if len(cores()) <= 3 else chosen_for(3),
     }
+
+
+def test_models_with_fewer_threads_than_there_are_cores_stay_on_the_same_ones(workers, monkeypatch):
+    monkeypatch.setattr(bench_module, "chosen_for", lambda threads: [5] if threads == 1 else None)
+    fake = workers(a=1, b=1)
+    bench(request("a", "b", rounds=1, threads=1, sweep=[2]))
+    assert [command["cpus"] for _, command in fake.log if command["cmd"] == "open"] == [[5], [5], None, None]
 
 
 def test_samples_are_milliseconds_by_round(workers):
@@ -266,7 +275,7 @@ def test_each_runtime_is_alone_in_its_process(provider, own, other, tmp_path):
     worker = WorkerProcess("m", worker_argv())
     try:
         command = {"cmd": "open", "model": str(write_conv(tmp_path / "m.onnx")), "threads": 1, "provider": provider}
-        assert worker.ask({**command, "seed": 0})["runtime"]["name"] == own
+        assert worker.ask({**command, "seed": 0, "cpus": None})["runtime"]["name"] == own
         loaded = libraries(worker.pid)
         assert own in loaded
         assert other not in loaded

@@ -1,11 +1,10 @@
 """Tests of `taco.device.probe` and `taco.device.runtimes` on made-up machines."""
 
-import os
 
 import pytest
 
-from taco.device import probe as probe_module
-from taco.device.probe import physical_cores, probe, telemetry, usable_cpus
+from taco.device.probe import probe, telemetry
+from taco.device.processors import usable_cpus
 from taco.device.runtimes import find_runtimes
 
 
@@ -146,40 +145,6 @@ def test_unequal_governors_are_all_named(tmp_path):
     for cpu, name in enumerate(("schedutil", "performance", "schedutil")):
         write(tmp_path, f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", name)
     assert telemetry(str(tmp_path))["governor"] == "performance+schedutil"
-
-
-def test_two_threads_of_one_core_count_once(tmp_path):
-    for cpu, siblings in enumerate(("0,4", "1,5", "0,4", "1,5")):
-        write(tmp_path, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", siblings)
-    assert physical_cores(str(tmp_path), cpus=range(4)) == 2
-    assert physical_cores(str(tmp_path), cpus=[0, 2]) == 1
-
-
-def test_cores_without_topology_count_one_each(tmp_path):
-    assert physical_cores(str(tmp_path), cpus=range(3)) == 3
-    assert physical_cores(str(tmp_path), cpus=[]) == 1
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"),
-    [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("150000 100000", 2),
-        ("1000 100000", 1),
-        ("9900000 100000", 8),
-        ("5 0", 8),
-    ],
-)
-def test_a_container_s_quota_caps_the_cores(tmp_path, quota, expected):
-    write(tmp_path, "sys/fs/cgroup/cpu.max", quota + "\n")
-    assert physical_cores(str(tmp_path), cpus=range(8)) == expected
-
-
-def test_without_affinity_every_processor_counts(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(probe_module.os, "cpu_count", lambda: 3)
-    assert usable_cpus() == [0, 1, 2]
 
 
 def test_trtexec_is_found_with_the_version_of_its_package(tmp_path):

@@ -33,7 +33,7 @@ class Gentle(OrtSession):
 
 
 def opening(path):
-    return {"cmd": "open", "model": str(path), "threads": 1, "provider": CPU, "seed": 0}
+    return {"cmd": "open", "model": str(path), "threads": 1, "provider": CPU, "seed": 0, "cpus": None}
 
 
 def serve(*commands):

@@ -4,6 +4,7 @@ A shared or hot machine changes speed by tens of percent for seconds at a time. 
 order rotates from round to round, and the host compares models only within a round. Each model has its own process
 because the spinning threads of two sessions in one process disturb each other, and is paused outside its turns because
 they go on spinning for milliseconds after the last run: left alone they doubled the time of the model that came next.
+With fewer threads than cores all of them stay on the same cores, so that what slows one slows the others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Dict, List
 from taco.device import board
 from taco.device.child import WorkerProcess, worker_argv
 from taco.device.intervals import relative_width
-from taco.device.probe import physical_cores, probe
+from taco.device.probe import probe
+from taco.device.processors import chosen_for, physical_cores
 from taco.device.request import LEAST_ITERATIONS, BenchRequest, read_request
 from taco.device.sustained import after_idle, sustain, watts
 
@@ -127,6 +129,7 @@ def _open_command(asked: BenchRequest, name: str, threads: int) -> Dict[str, Any
         "threads": threads,
         "provider": asked.provider_of(name),
         "seed": asked.seed,
+        "cpus": chosen_for(threads),
     }
 
 

@@ -91,7 +91,7 @@ def open_model(model: str, threads: Optional[int], provider: str) -> Any:
         from taco.device.opening import open_session
     except ImportError as error:
         raise DeviceError(f"numpy cannot be imported on this device: {error}", "Install numpy") from error
-    from taco.device.probe import physical_cores
+    from taco.device.processors import physical_cores
 
     return open_session(model, threads or physical_cores(), provider)
 

@@ -13,11 +13,12 @@ import re
 import shutil
 import sys
 import time
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, List, Optional
 
 from taco.device import board
 from taco.device.emulation import emulation
 from taco.device.needs import needs
+from taco.device.processors import physical_cores, usable_cpus
 from taco.device.runtimes import find_runtimes
 
 UNKNOWN = "unknown"
@@ -76,38 +77,6 @@ def telemetry(root: str = "/") -> Dict[str, Any]:
         "power_w": board.power_w(root, ask),
         "gpu_clock_mhz": board.gpu_clock_mhz(root),
     }
-
-
-def usable_cpus() -> List[int]:
-    """Numbers of the logical processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def physical_cores(root: str = "/", cpus: Optional[Iterable[int]] = None) -> int:
-    """Cores that this process may use: threads of one core count once, a container's quota caps it.
-
-    Args:
-        root: Where `sys` is.
-        cpus: Logical processors to count; None is what this process may use.
-
-    Returns:
-        At least 1.
-    """
-    cores = set()
-    for cpu in usable_cpus() if cpus is None else cpus:
-        siblings = _read(root, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings or f"cpu{cpu}")
-    quota = _cpu_quota(root)
-    return max(1, len(cores) if quota is None else min(len(cores), quota))
-
-
-def _cpu_quota(root: str) -> Optional[int]:
-    match = re.match(r"(\d+) (\d+)$", _read(root, "sys/fs/cgroup/cpu.max"))
-    if match is None or int(match.group(2)) == 0:
-        return None
-    return -(-int(match.group(1)) // int(match.group(2)))
 
 
 def _read(root: str, path: str) -> str:

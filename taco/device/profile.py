@@ -9,7 +9,7 @@ import tempfile
 from typing import Any, Dict, List
 
 from taco.device.opening import OPENVINO_DEVICES
-from taco.device.probe import physical_cores
+from taco.device.processors import physical_cores
 from taco.device.session import OrtSession, fixed_input
 from taco.device.wire import DeviceError
 

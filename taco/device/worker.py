@@ -1,6 +1,6 @@
 """The child process that times one model: JSON commands on stdin, one JSON answer a line on stdout.
 
-`{"cmd": "open", "model", "threads", "provider", "seed"}` comes first and answers what the session really uses;
+`{"cmd": "open", "model", "threads", "provider", "seed", "cpus"}` comes first and answers what the session really uses;
 `{"cmd": "time", "iterations", "warmup"}` answers samples in nanoseconds; `{"cmd": "quit"}` or the end of stdin ends it,
 so that it cannot outlive its parent.
 """
@@ -17,6 +17,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, List
 
 from taco.device.opening import open_session
+from taco.device.processors import stay_on
 from taco.device.session import fixed_input
 from taco.device.wire import DeviceError, RequestError
 
@@ -33,6 +34,7 @@ class TimedModel:
     """
 
     def __init__(self, command: Dict[str, Any]) -> None:
+        self._cpus = stay_on(command["cpus"])
         start_ns = time.perf_counter_ns()
         self._session = open_session(command["model"], command["threads"], command["provider"], flush_caller=True)
         self.open_ms = (time.perf_counter_ns() - start_ns) / 1e6
@@ -44,7 +46,7 @@ class TimedModel:
         return {
             "provider": self._session.provider,
             "runtime": {"name": self._session.runtime_name, "version": self._session.runtime_version},
-            "session": self._session.describe(),
+            "session": {**self._session.describe(), **({} if self._cpus is None else {"cpus": self._cpus})},
             "open_ms": self.open_ms,
             "cold_ms": self.cold_ms,
         }
