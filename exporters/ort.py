@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taco.device.probe import physical_cores
+from taco.device.processors import physical_cores
 from taco.device.session import OrtSession, fixed_input
 from taco.errors import TargetError
 from taco.exporters.graph import export_proto, write_proto

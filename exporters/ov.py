@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from taco.device.openvino_session import ARITHMETIC, EIGHT_BITS, HINTS, PRECISION_KEY, OvSession
-from taco.device.probe import physical_cores
+from taco.device.processors import physical_cores
 from taco.errors import MeasurementError, TargetError
 from taco.exporters.graph import export_proto, write_proto
 from taco.exporters.layers import Graph

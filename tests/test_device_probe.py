@@ -1,6 +1,5 @@
 """Tests of `taco.device.probe` and `taco.device.runtimes` on made-up machines."""
 
-
 import pytest
 
 from taco.device.probe import probe, telemetry
