@@ -25,7 +25,7 @@ import onnx
 import onnxruntime
 
 from benchmarks._machine import machine
-from taco.device.probe import physical_cores
+from taco.device.processors import physical_cores
 from taco.device.profile import nodes
 from taco.device.session import OrtSession, fixed_input
 

@@ -15,7 +15,7 @@ import timm
 import torch
 
 from taco.device.openvino_session import OvSession
-from taco.device.probe import physical_cores
+from taco.device.processors import physical_cores
 from taco.device.session import OrtSession, fixed_input
 from taco.exporters.graph import write_onnx
 from taco.exporters.protocol import Compressed
