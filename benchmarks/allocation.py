@@ -78,23 +78,23 @@ class Gain:
         return f"{self.points:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell]) -> None:
-    """Do every cell that is missing."""
+def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], threads: int | None = None) -> None:
+    """Do every cell that is missing; models are timed with so many threads, None is every physical core."""
     results.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         file = results / f"{cell.name}.json"
         if not file.exists():
-            found = {"species": cell.species, "seed": cell.seed, **machine(), **_run(cell, runs, data)}
+            found = {"species": cell.species, "seed": cell.seed, **machine(), **_run(cell, runs, data, threads)}
             write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
             print(f"{cell.name}: {len(found['points'])} files", flush=True)
 
 
-def _run(cell: Cell, runs: Path, data: Path) -> Found:
+def _run(cell: Cell, runs: Path, data: Path, threads: int | None) -> Found:
     options = api.make_options(
         {
             **species_options(data, cell.species, cell.seed, runs),
             "target": TARGET, "model": MODEL, "shots": SHOTS, "speedup": max(SPEEDUPS), "allocation": "latency",
-            "recover_minutes": 0.0, "out": runs / cell.name,
+            "recover_minutes": 0.0, "threads": threads, "out": runs / cell.name,
         }
     )  # fmt: skip
     rundir = RunDir(options.out)
@@ -192,7 +192,9 @@ def table(results: Path) -> str:
     ]  # fmt: skip
     for cell in sorted(cells, key=lambda c: (TASKS.index(c["species"]), c["seed"])):
         lines += list(_rows(cell))
-    return "\n".join([*lines, "", *(_mean(cells, kind) for kind in RIVALS)]) + "\n"
+    threads = " or ".join(map(str, sorted({cell["threads"] for cell in cells})))
+    timed = f"Timed with {threads} thread{'s' * (threads != '1')} (`--threads`).\n"
+    return "\n".join([*lines, "", *(_mean(cells, kind) for kind in RIVALS), timed]) + "\n"
 
 
 def _rows(cell: Found) -> Iterator[str]:
@@ -229,12 +231,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--threads", type=int, help="of the timed models; every physical core unless said")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("taco").setLevel(logging.INFO)
     if not given.table:
-        work(given.results, given.runs, given.data, [Cell(task, seed) for seed in given.seeds for task in given.tasks])
+        cells = [Cell(task, seed) for seed in given.seeds for task in given.tasks]
+        work(given.results, given.runs, given.data, cells, given.threads)
     print(table(given.results), end="")
 
 

@@ -18,7 +18,8 @@ def point(kind: str, ms: float, right: str, asked: float = 2.0) -> dict[str, Any
 
 
 def cell(*points: dict[str, Any], species: str = "imagenet", seed: int = 0) -> dict[str, Any]:
-    return {"species": species, "seed": seed, "machine": "a quiet one", "labels": [0, 0, 1, 1], "points": list(points)}
+    told = {"machine": "a quiet one", "threads": 1, "labels": [0, 0, 1, 1], "points": list(points)}
+    return {"species": species, "seed": seed, **told}
 
 
 DENSE = point("dense", 10.0, "1111", asked=1.0)
@@ -72,6 +73,7 @@ def test_the_table_compares_at_equal_time_and_says_where_it_cannot(tmp_path: Pat
     assert "| 4x | 2.00 | 5.00 | 25.0 | - | +25.0 (" in rows[2]
     assert "Ahead of one ratio at equal measured time, mean over tasks and seeds: +50.0 points at 2x." in text
     assert "+0.0 points at 2x, +25.0 points at 4x." in text
+    assert "Timed with 1 thread (" in text
     assert all(row.count("|") == rows[0].count("|") for row in rows)
 
 
