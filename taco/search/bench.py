@@ -10,7 +10,9 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import numpy as np
 
 from taco.attached.ondevice import Device
 from taco.device.request import LEAST_ITERATIONS
@@ -31,9 +33,11 @@ VALUE_RUNS = 3
 #: what is asked to take 95 to 100 % of a budget lies within 2.5 % of the middle of that.
 _NEAR, _FEWEST_NEAR, _MOST_NEAR, _SURE = 0.06, 3, 8, 0.007
 #: What counts as the machine's usual state (the fastest of quiet runs lies up to 9 % below the others, a neighbour on
-#: the same cores slowed it by 22 to 42 %, for ten seconds to minutes); seconds until it is looked at again; and how
-#: often in one job.
-_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 16
+#: the same cores slowed it by 22 to 42 %, for a tenth of a second to minutes); seconds until it is looked at again
+#: where that lasts; and how often in one job.
+_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 40
+#: Share of the rounds that are quicker than the one that a model's usual time is taken from.
+_QUICKEST = 0.1
 #: Share of a run's rounds that must be of the usual state, together with those of the runs before.
 _ENOUGH = 0.5
 #: A target's time limit is meant for a run of so many models.
@@ -184,13 +188,14 @@ class Bench:
         return result
 
     def as_usual(self, models: Mapping[str, Path], usual_ms: float | None, rounds: int | None = None) -> BenchResult:
-        """Time, and again after a pause while the dense model shows that the machine is slower than usual.
+        """Time, and again while too few rounds show the machine in its usual state.
 
         Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Rounds count in
-        which the dense model takes what it usually does, of all runs together; the other models' times decide nothing.
-        A machine that is faster than usual was disturbed until now: that is what is usual from then on. All waiting of
-        a job is limited: where it was in vain, what is asked is answered in the state that is, by the run in which
-        the dense model was fastest.
+        which the dense model takes what it usually does, and every other model what it takes in the quickest of those:
+        all models are treated alike, none may be slow in a round that counts (docs/adr/0012). A machine that is faster
+        than usual was disturbed until now: that is what is usual from then on. All waiting of a job is limited: where
+        it was in vain, the dense model's time decides alone, and where it never was as usual, what is asked is answered
+        in the state that is, by the run in which the dense model was fastest.
 
         Args:
             models: Name -> file, `dense` among them.
@@ -199,36 +204,62 @@ class Bench:
         """
         found = [self._seen(models, self.time(models, rounds))]
         while usual_ms is not None:
-            quiet = self._quiet(models, found, usual_ms)
-            if quiet is not None and quiet.rounds >= _ENOUGH * found[0].rounds:
+            usual = self._usual(models, usual_ms)
+            quiet, by_dense = _quiet(found, usual)
+            if _enough(quiet, found):
                 return quiet
             if self.state.waits <= 0:
+                if _enough(by_dense, found):
+                    return by_dense
                 break
             log.info(
                 "the dense model took %.3g ms, usually %.3g ms: something slows this machine; measuring again",
-                *(found[-1].models["dense"].p50_ms, self._usual(models, usual_ms)),
+                *(found[-1].models["dense"].p50_ms, usual),
             )
             self.state.waits -= 1
-            time.sleep(_PAUSE_S)
+            if _quiet(found[-1:], usual)[1] is None:  # not for a moment: it may last
+                time.sleep(_PAUSE_S)
             found.append(self._seen(models, self.time(models, rounds)))
         return min(found, key=lambda result: result.models["dense"].p50_ms)
 
     def _usual(self, models: Mapping[str, Path], usual_ms: float) -> float:
         return min(usual_ms, self.state.quickest.get(models["dense"], usual_ms))
 
-    def _quiet(self, models: Mapping[str, Path], found: Sequence[BenchResult], usual_ms: float) -> BenchResult | None:
-        """Put the rounds together in which the machine was in its usual state; None where it never was."""
-        most_ms = (1 + _SAME_STATE) * self._usual(models, usual_ms)
-        quiet = [kept for result in found if (kept := rounds_within(result, "dense", most_ms)) is not None]
-        if not quiet:
-            return None
-        together = functools.reduce(pooled, quiet)
-        return dataclasses.replace(together, set_aside=sum(result.rounds for result in found) - together.rounds)
-
     def _seen(self, models: Mapping[str, Path], result: BenchResult) -> BenchResult:
         took, quickest = result.models["dense"].p50_ms, self.state.quickest
         quickest[models["dense"]] = min(took, quickest.get(models["dense"], took))
         return result
+
+
+def _quiet(found: Sequence[BenchResult], usual_ms: float) -> tuple[BenchResult | None, BenchResult | None]:
+    """Return the rounds of all runs in which nothing slowed any model, and those in which the dense one was not slowed.
+
+    Args:
+        found: Runs of the same models.
+        usual_ms: What the dense model usually takes.
+
+    Returns:
+        Each None where there is no such round.
+    """
+    most = 1 + _SAME_STATE
+    kept = [one for result in found if (one := rounds_within(result, {"dense": most * usual_ms})) is not None]
+    if not kept:
+        return None, None
+    by_dense = functools.reduce(pooled, kept)
+    least = {
+        name: float(np.quantile(timing.medians_ms, _QUICKEST, method="lower"))
+        for name, timing in by_dense.models.items()
+        if name != "dense"
+    }
+    quiet = rounds_within(by_dense, {name: most * ms for name, ms in least.items()})
+    made = sum(result.rounds for result in found)
+    both = (None if one is None else dataclasses.replace(one, set_aside=made - one.rounds) for one in (quiet, by_dense))
+    return next(both), next(both)
+
+
+def _enough(quiet: BenchResult | None, found: Sequence[BenchResult]) -> TypeGuard[BenchResult]:
+    """Whether so many rounds count as are wanted of the runs."""
+    return quiet is not None and quiet.rounds >= _ENOUGH * found[0].rounds
 
 
 def _doubtful(ratio: Ratio, threshold: float, values: Sequence[float]) -> bool:
