@@ -103,8 +103,7 @@ TABLES = (
     ),
     Table(
         "allocation", "Unit by unit against one ratio and against MACs, at equal measured time", EVIDENCE,
-        CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation --threads 1",
-        allocation.table,
+        CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
     ),
     Table(
         "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed*.json",
