@@ -35,7 +35,7 @@ _NEAR, _FEWEST_NEAR, _MOST_NEAR, _SURE = 0.06, 3, 8, 0.007
 #: What counts as the machine's usual state (the fastest of quiet runs lies up to 9 % below the others, a neighbour on
 #: the same cores slowed it by 22 to 42 %, for a tenth of a second to minutes); seconds until it is looked at again
 #: where that lasts; and how often in one job.
-_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 16
+_SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 10
 #: Share of the rounds that are quicker than the one that a model's usual time is taken from.
 _QUICKEST = 0.1
 #: Share of a run's rounds that must be of the usual state, together with those of the runs before.
