@@ -12,6 +12,8 @@ import re
 import subprocess
 from typing import Callable, Dict, List, Optional, Tuple
 
+from taco.device.sysfiles import read_text
+
 UNKNOWN = "unknown"
 _PROGRAM_S = 5.0
 #: Volts times amperes of these rails is what a Pi 5's power chip delivers; the board takes a little more.
@@ -47,9 +49,9 @@ def throttled(root: str = "/", ask: Ask = ask_program) -> Dict[str, str]:
         ("raspberry_pi_flags", "sys/devices/platform/soc*/soc*firmware/get_throttled"),
         ("x86_package_count", "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"),
     )
-    values = {name: _read(path) for name, pattern in sources for path in _paths(root, pattern)}
+    values = {name: read_text(path) for name, pattern in sources for path in _paths(root, pattern)}
     for path in _paths(root, "sys/class/hwmon/hwmon*/oc*_event_cnt"):
-        values["jetson_" + os.path.basename(path)] = _read(path)
+        values["jetson_" + os.path.basename(path)] = read_text(path)
     found = {name: value for name, value in values.items() if value}
     if "raspberry_pi_flags" not in found:
         match = re.search(r"throttled=(0x[0-9a-fA-F]+)", ask(["vcgencmd", "get_throttled"]))
@@ -63,7 +65,7 @@ def power_mode(root: str = "/", ask: Ask = ask_program) -> str:
     match = re.search(r"NV Power Mode: (\S+)", ask(["nvpmodel", "-q"]))
     if match:
         return match.group(1)
-    no_turbo = _read(os.path.join(root, "sys/devices/system/cpu/intel_pstate/no_turbo"))
+    no_turbo = read_text(os.path.join(root, "sys/devices/system/cpu/intel_pstate/no_turbo"))
     return {"0": "turbo on", "1": "turbo off"}.get(no_turbo, UNKNOWN)
 
 
@@ -80,14 +82,14 @@ def power_w(root: str = "/", ask: Ask = ask_program) -> Dict[str, float]:
 
 def energy_uj(root: str = "/") -> Optional[int]:
     """Energy counter of an Intel package in microjoules; None without the right to read it."""
-    text = _read(os.path.join(root, "sys/class/powercap/intel-rapl:0/energy_uj"))
+    text = read_text(os.path.join(root, "sys/class/powercap/intel-rapl:0/energy_uj"))
     return int(text) if text.isdigit() else None
 
 
 def gpu_clock_mhz(root: str = "/") -> Optional[float]:
     """Clock of a Jetson's GPU in MHz."""
     for path in _paths(root, "sys/class/devfreq/*gpu*/cur_freq"):
-        text = _read(path)
+        text = read_text(path)
         if text.isdigit():
             return round(int(text) / 1e6, 1)
     return None
@@ -95,9 +97,8 @@ def gpu_clock_mhz(root: str = "/") -> Optional[float]:
 
 def jetpack(root: str, release: str) -> str:
     """JetPack's version: by the package list, else by the release of its Linux."""
-    listed = re.search(
-        r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: (\S+)", _read(os.path.join(root, "var/lib/dpkg/status")), re.M
-    )
+    packages = read_text(os.path.join(root, "var/lib/dpkg/status"))
+    listed = re.search(r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: (\S+)", packages, re.M)
     if listed:
         return listed.group(1)
     families = {"R35": "5", "R36": "6", "R38": "7"}
@@ -110,20 +111,12 @@ def _ina3221(root: str) -> Dict[str, float]:
     for label in _paths(root, "sys/class/hwmon/hwmon*/in*_label"):
         match = re.search(r"in(\d+)_label$", label)
         number, folder = (match.group(1) if match else ""), os.path.dirname(label)
-        millivolt = _read(os.path.join(folder, f"in{number}_input"))
-        milliampere = _read(os.path.join(folder, f"curr{number}_input"))
-        if _read(os.path.join(folder, "name")) == "ina3221" and millivolt.isdigit() and milliampere.isdigit():
-            found[_read(label)] = round(int(millivolt) * int(milliampere) / 1e6, 3)
+        millivolt = read_text(os.path.join(folder, f"in{number}_input"))
+        milliampere = read_text(os.path.join(folder, f"curr{number}_input"))
+        if read_text(os.path.join(folder, "name")) == "ina3221" and millivolt.isdigit() and milliampere.isdigit():
+            found[read_text(label)] = round(int(millivolt) * int(milliampere) / 1e6, 3)
     return found
 
 
 def _paths(root: str, pattern: str) -> List[str]:
     return sorted(glob.glob(os.path.join(glob.escape(root), pattern)))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read().decode("utf-8", "replace").strip("\0 \t\r\n")
-    except OSError:
-        return ""

@@ -11,6 +11,8 @@ import os
 import platform
 from typing import Optional
 
+from taco.device.sysfiles import read_text
+
 _FOREIGN = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64", "riscv64": "qemu-riscv64"}
 #: What the device tree of a virtual ARM machine is called: it stands for no board.
 _VIRTUAL = ("linux,dummy-virt",)
@@ -29,12 +31,12 @@ def emulation(root: str = "/", machine: Optional[str] = None) -> Optional[str]:
     runner = os.path.basename(_link(os.path.join(root, "proc/thread-self/exe")))
     if runner.startswith("qemu-"):
         return f"{runner} runs this program"
-    if any("/qemu-" in _text(path) for path in glob.glob(os.path.join(glob.escape(root), "proc/self/task/*/maps"))):
+    if any("/qemu-" in read_text(path) for path in glob.glob(os.path.join(glob.escape(root), "proc/self/task/*/maps"))):
         return "qemu runs this program"
     entry = _FOREIGN.get(machine or platform.machine(), "")
     if entry and os.path.exists(os.path.join(root, "proc/sys/fs/binfmt_misc", entry)):
         return f"programs for this processor are run by {entry}"
-    model = _text(os.path.join(root, "proc/device-tree/model")).strip("\0 \n")
+    model = read_text(os.path.join(root, "proc/device-tree/model"))
     if model in _VIRTUAL:
         return f"a virtual machine ({model})"
     return None
@@ -43,13 +45,5 @@ def emulation(root: str = "/", machine: Optional[str] = None) -> Optional[str]:
 def _link(path: str) -> str:
     try:
         return os.readlink(path)
-    except OSError:
-        return ""
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read().decode("utf-8", "replace")
     except OSError:
         return ""

@@ -20,6 +20,7 @@ from taco.device.emulation import emulation
 from taco.device.needs import needs
 from taco.device.processors import physical_cores, usable_cpus
 from taco.device.runtimes import find_runtimes
+from taco.device.sysfiles import number, read_text
 
 UNKNOWN = "unknown"
 X86_FLAGS = ("f16c", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
@@ -80,25 +81,13 @@ def telemetry(root: str = "/") -> Dict[str, Any]:
 
 
 def _read(root: str, path: str) -> str:
-    """Stripped text of a file, "" when it cannot be read."""
-    try:
-        with open(os.path.join(root, path), "rb") as stream:
-            return stream.read().decode("utf-8", "replace").strip("\0 \t\r\n")
-    except OSError:
-        return ""
+    return read_text(os.path.join(root, path))
 
 
 def _paths(root: str, pattern: str) -> List[str]:
     """Paths that match, in natural order (cpu2 before cpu10)."""
     found = glob.glob(os.path.join(glob.escape(root), pattern))
     return sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)])
-
-
-def _number(text: str) -> Optional[float]:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _cpuinfo(root: str) -> Dict[str, str]:
@@ -139,18 +128,18 @@ def _governor(root: str) -> str:
 def _clocks_mhz(root: str) -> List[float]:
     """Clock of each logical processor in MHz; empty when unknown."""
     paths = _paths(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
-    khz = [value for value in (_number(_read("", path)) for path in paths) if value is not None]
+    khz = [value for value in (number(_read("", path)) for path in paths) if value is not None]
     if khz:
         return [round(value / 1000, 1) for value in khz]
     lines = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _read(root, "proc/cpuinfo"), re.MULTILINE)
-    return [round(value, 1) for value in map(_number, lines) if value is not None]
+    return [round(value, 1) for value in map(number, lines) if value is not None]
 
 
 def _temperatures_c(root: str) -> Dict[str, float]:
     """Degrees Celsius by zone name; zones of one name are numbered."""
     zones: Dict[str, float] = {}
     for path in _paths(root, "sys/class/thermal/thermal_zone*"):
-        value = _number(_read(path, "temp"))
+        value = number(_read(path, "temp"))
         if value is None or value / 1000 <= COLDEST_C:
             continue
         name = _read(path, "type") or os.path.basename(path)
@@ -166,7 +155,7 @@ def _free_name(name: str, taken: Dict[str, float]) -> str:
 
 
 def _load_average(root: str) -> Optional[List[float]]:
-    values = [_number(word) for word in _read(root, "proc/loadavg").split()[:3]]
+    values = [number(word) for word in _read(root, "proc/loadavg").split()[:3]]
     known = [value for value in values if value is not None]
     return known if len(known) == 3 else None
 

@@ -12,6 +12,8 @@ import os
 import re
 from typing import Dict, Iterable, List, Optional, Tuple
 
+from taco.device.sysfiles import number, read_text
+
 
 def usable_cpus() -> List[int]:
     """Numbers of the logical processors that this process may use."""
@@ -35,17 +37,17 @@ def physical_cores(root: str = "/", cpus: Optional[Iterable[int]] = None) -> int
     return max(1, number if quota is None else min(number, quota))
 
 
-def cores(root: str = "/", cpus: Optional[Iterable[int]] = None) -> List[List[int]]:
-    """Return the logical processors of every core that this process may use.
+def cores(root: str = "/", cpus: Optional[Iterable[int]] = None) -> List[int]:
+    """Return a logical processor of every core that this process may use, the first of each.
 
     Args:
         root: Where `sys` is.
         cpus: Logical processors; None is what this process may use.
     """
-    found: Dict[str, List[int]] = {}
+    found: Dict[str, int] = {}
     for cpu in usable_cpus() if cpus is None else cpus:
-        siblings = _text(root, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        found.setdefault(siblings or f"cpu{cpu}", []).append(cpu)
+        siblings = _about(root, cpu, "topology/thread_siblings_list")
+        found.setdefault(siblings or f"cpu{cpu}", cpu)
     return list(found.values())
 
 
@@ -62,7 +64,7 @@ def chosen_for(threads: int, root: str = "/", cpus: Optional[Iterable[int]] = No
     Returns:
         Ascending numbers; None where there is nothing to choose, since every core is used.
     """
-    each = [core[0] for core in cores(root, cpus)]
+    each = cores(root, cpus)
     if threads >= len(each):
         return None
     fastest = sorted(each, key=lambda cpu: (_speed(root, cpu), cpu), reverse=True)
@@ -87,7 +89,7 @@ def stay_on(cpus: Optional[Iterable[int]]) -> Optional[List[int]]:
 
 
 def _cpu_quota(root: str) -> Optional[int]:
-    match = re.match(r"(\d+) (\d+)$", _text(root, "sys/fs/cgroup/cpu.max"))
+    match = re.match(r"(\d+) (\d+)$", read_text(os.path.join(root, "sys/fs/cgroup/cpu.max")))
     if match is None or int(match.group(2)) == 0:
         return None
     return -(-int(match.group(1)) // int(match.group(2)))
@@ -95,20 +97,9 @@ def _cpu_quota(root: str) -> Optional[int]:
 
 def _speed(root: str, cpu: int) -> Tuple[float, float]:
     """How fast a processor is: the kernel's figure for unequal cores (Arm), then its highest clock; 0 is not known."""
-    folder = f"sys/devices/system/cpu/cpu{cpu}"
-    return _number(_text(root, f"{folder}/cpu_capacity")), _number(_text(root, f"{folder}/cpufreq/cpuinfo_max_freq"))
+    capacity, clock = (number(_about(root, cpu, name)) for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"))
+    return capacity or 0.0, clock or 0.0
 
 
-def _text(root: str, path: str) -> str:
-    try:
-        with open(os.path.join(root, path), encoding="ascii") as stream:
-            return stream.read().strip("\0 \t\r\n")
-    except (OSError, ValueError):
-        return ""
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+def _about(root: str, cpu: int, name: str) -> str:
+    return read_text(os.path.join(root, f"sys/devices/system/cpu/cpu{cpu}", name))

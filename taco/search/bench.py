@@ -205,7 +205,8 @@ class Bench:
         found = [self._seen(models, self.time(models, rounds))]
         while usual_ms is not None:
             usual = self._usual(models, usual_ms)
-            quiet, by_dense = _quiet(found, usual)
+            by_dense = _by_dense(found, usual)
+            quiet = None if by_dense is None else _quiet(by_dense)
             if _enough(quiet, found):
                 return quiet
             if self.state.waits <= 0:
@@ -213,11 +214,11 @@ class Bench:
                     return by_dense
                 break
             log.info(
-                "the dense model took %.3g ms, usually %.3g ms: something slows this machine; measuring again",
+                "the dense model took %.3g ms, usually %.3g ms, and too few rounds were undisturbed: measuring again",
                 *(found[-1].models["dense"].p50_ms, usual),
             )
             self.state.waits -= 1
-            if _quiet(found[-1:], usual)[1] is None:  # not for a moment: it may last
+            if _by_dense(found[-1:], usual) is None:  # not for a moment: it may last
                 time.sleep(_PAUSE_S)
             found.append(self._seen(models, self.time(models, rounds)))
         return min(found, key=lambda result: result.models["dense"].p50_ms)
@@ -231,30 +232,31 @@ class Bench:
         return result
 
 
-def _quiet(found: Sequence[BenchResult], usual_ms: float) -> tuple[BenchResult | None, BenchResult | None]:
-    """Return the rounds of all runs in which nothing slowed any model, and those in which the dense one was not slowed.
+def _by_dense(found: Sequence[BenchResult], usual_ms: float) -> BenchResult | None:
+    """Return the rounds of all runs in which nothing slowed the dense model; None where there is none.
 
     Args:
         found: Runs of the same models.
         usual_ms: What the dense model usually takes.
-
-    Returns:
-        Each None where there is no such round.
     """
-    most = 1 + _SAME_STATE
-    kept = [one for result in found if (one := rounds_within(result, {"dense": most * usual_ms})) is not None]
+    most_ms = {"dense": (1 + _SAME_STATE) * usual_ms}
+    kept = [one for result in found if (one := rounds_within(result, most_ms)) is not None]
     if not kept:
-        return None, None
-    by_dense = functools.reduce(pooled, kept)
-    least = {
-        name: float(np.quantile(timing.medians_ms, _QUICKEST, method="lower"))
+        return None
+    together = functools.reduce(pooled, kept)
+    return dataclasses.replace(together, set_aside=sum(result.rounds for result in found) - together.rounds)
+
+
+def _quiet(by_dense: BenchResult) -> BenchResult | None:
+    """Return those of its rounds in which nothing slowed the other models either; None where there is none."""
+    most_ms = {
+        name: (1 + _SAME_STATE) * float(np.quantile(timing.medians_ms, _QUICKEST, method="lower"))
         for name, timing in by_dense.models.items()
         if name != "dense"
     }
-    quiet = rounds_within(by_dense, {name: most * ms for name, ms in least.items()})
-    made = sum(result.rounds for result in found)
-    both = (None if one is None else dataclasses.replace(one, set_aside=made - one.rounds) for one in (quiet, by_dense))
-    return next(both), next(both)
+    quiet = rounds_within(by_dense, most_ms)
+    made = by_dense.rounds + by_dense.set_aside
+    return None if quiet is None else dataclasses.replace(quiet, set_aside=made - quiet.rounds)
 
 
 def _enough(quiet: BenchResult | None, found: Sequence[BenchResult]) -> TypeGuard[BenchResult]:
