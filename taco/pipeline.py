@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -263,11 +264,10 @@ class _Job:
         named = [one.words if several else "" for one in sizes]
         places = places_of([one.ground for one in sizes], named)
         search = DropSearch(self._ladder, places, self.ground.specialist.module, limit, self.ground.rundir)
-        found = search.find()
-        left = [*search.distinct(index for index in found.within.holding if index)[: _SECOND_LOOKS - 1], 0]
-        recovered = 0
+        steps, recovered = itertools.chain(itertools.islice(search.holding(), _SECOND_LOOKS - 1), (0,)), 0
         while True:
-            recovered, rung = recovered + 1, search.rung(left[0])
+            recovered, index = recovered + 1, next(steps)
+            rung = search.rung(index)
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
             made = self._finish(at, at.ground.cutter().cut(rung.allocation))
@@ -275,12 +275,11 @@ class _Job:
                 self._found_again(at)
                 return self._within(limit)
             answers = delivery.select_logits(made.compressed, at.ground.looks.singly())
-            lost = search.shipped(left[0], made.cut, answers)
+            lost = search.shipped(index, made.cut, answers)
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
-            if left == [0] or (lost.points <= limit and not slow):
-                self.loop, self.drops = rung.loop, found.told(lost, recovered)
+            if index == 0 or (lost.points <= limit and not slow):
+                self.loop, self.drops = rung.loop, search.told(lost, recovered)
                 return made
-            del left[0]
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")
 

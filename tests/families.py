@@ -91,7 +91,7 @@ CUT = (
         "resnext",
         "resnext50_32x4d",
         kinds(block=12, inner=16, stem=1, stream=4),
-        arguments=(("channels", (32, 32, 64, 64)), ("base_width", 64)),
+        arguments=(("channels", (32, 32, 64, 64)), ("base_width", 64), ("cardinality", 8)),
     ),
     Family("vit", "vit_tiny_patch16_224", kinds(block=2, head_width=2, heads=2, mlp=2, stream=1), arguments=_TINY_VIT),
     Family(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from tiny_run import options
 from torch import nn
@@ -25,7 +26,7 @@ from taco.specialist import probe
 from taco.specialist.head import Linear, Without
 from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import fit_head
-from taco.specialist.specialise import make_head
+from taco.specialist.specialise import make_head, predict_logits
 from taco.steps.crossfit import places_of
 from taco.steps.groundwork import Groundwork
 from taco.steps.keys import Keys
@@ -125,6 +126,31 @@ def test_a_head_that_has_not_seen_them_changes_nothing() -> None:
 
     for head in (plain, on_fit):
         assert held_out(head).correct(own, Features(), none) is own
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_model_is_asked_once_for_its_answers_and_for_its_features(name: str) -> None:
+    """The same as correcting its logits, in one pass over the looks."""
+    model = timm.create_model(name).eval()
+    looks, passes = [torch.randn(4, 3, 160, 160), torch.randn(2, 3, 160, 160)], []
+
+    def batches() -> Iterator[torch.Tensor]:
+        passes.append(1)
+        return iter(looks)
+
+    classifier = model.get_classifier()
+    without = tuple(
+        Without(torch.tensor([place]), torch.randn_like(classifier.weight), torch.randn_like(classifier.bias))
+        for place in (5, 6, 7)
+    )
+    head = Linear(classifier.weight.detach(), classifier.bias.detach(), "fitted", without=without)
+    one = HeldOut(head, torch.tensor([5, 6, 7]), model)
+    found = one.answer(model, batches, 2)
+    assert len(passes) == 1
+    expected = one.correct(predict_logits(model, batches()), model, batches, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    plain = HeldOut(Linear(head.weight, head.bias, "cut"), torch.tensor([5, 6, 7]), model)
+    np.testing.assert_array_equal(plain.answer(model, batches, 2), predict_logits(model, batches()))
 
 
 def test_heads_are_stored_and_read_back(tmp_path: Path) -> None:

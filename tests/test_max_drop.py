@@ -178,15 +178,53 @@ def test_a_candidate_that_surely_loses_too_much_is_not_made_again(
     unused: Any = None
     place = Place(sides[0], sides, {"u": 8})
     search = DropSearch(lambda: Ladder(2, lambda _: rung), (place,), unused, 1.0, RunDir(tmp_path))
-    found = search.find()
+    assert [*search.holding()] == [1] * holds
     assert "".join(told) == made
-    (trial,) = found.trials
+    (trial,) = search.trials.values()
     assert trial["judging_images"] == 8 * len(made)
     assert trial["points"] == pytest.approx(100 * sum(wrong[: len(made)]) / (8 * len(made)))
-    assert (found.within.index == 1) == holds
-    again = search.find()
-    assert again.trials == found.trials
+    again = dataclasses.replace(search, trials={})
+    assert [*again.holding()] == [1] * holds
+    assert again.trials == search.trials
     assert "".join(told) == made, "what was made is not made again"
+
+
+class Ladderlike(Division):
+    """A candidate of fewer channels names more wrong."""
+
+    def __init__(self, name: str, wrong: dict[int, int], made: list[str]) -> None:
+        super().__init__(name, 0, made)
+        self.by_width = wrong
+
+    def make_cutter(self) -> Any:
+        def cut(allocation: Any, _share: float) -> Any:
+            width = allocation.widths["u"]
+            self.wrong = self.by_width[width]
+            self.made.append(f"{self.depends_on['name']}{width}")
+            return SimpleNamespace(module="cut", head=None, recovered=SimpleNamespace(steps=5, ended="done"))
+
+        return SimpleNamespace(cut=cut)
+
+
+def test_a_candidate_that_seems_to_hold_is_judged_by_all_shots_only_where_no_smaller_one_held(tmp_path: Path) -> None:
+    """Of 8 channels: by a third of the shots 3 of them hold, by all of them 5."""
+    told: list[str] = []
+    first = dict.fromkeys(range(3, 9), 0) | {1: 8, 2: 8}
+    others = dict.fromkeys(range(5, 9), 0) | dict.fromkeys(range(1, 5), 8)
+    sides: Any = [Ladderlike(name, first if name == "a" else others, told) for name in "abc"]
+    unused: Any = None
+
+    def rung(index: int) -> Rung:
+        return Rung(Allocation(1.0, {"u": 8 - index}), None)
+
+    place = Place(sides[0], sides, {"u": 8})
+    search = DropSearch(lambda: Ladder(8, rung), (place,), unused, 1.0, RunDir(tmp_path))
+    steps = search.holding()
+    assert next(steps) == 3
+    assert told == ["a4", "a2", "a3", "b3", "b4", "a6", "a5", "b5", "c5"]
+    assert [trial["judging_images"] for trial in search.trials.values()] == [16, 8, 16, 8, 24]
+    assert next(steps) == 2
+    assert told[9:] == ["b6", "c6"], "asked of the others when it is wanted"
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

@@ -31,7 +31,7 @@ from taco.commands import devices as devices_cli
 from taco.device import lease
 from taco.errors import InputError, MeasurementError
 from taco.field import benching
-from taco.latency.table import device_words, read_table
+from taco.latency.table import TIME_LIMIT, device_words, read_table
 from taco.search import budget, profile_job
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
@@ -476,10 +476,11 @@ def test_a_latency_table_is_measured_there(server: Server, tmp_path: Path, monke
     monkeypatch.setenv("TACO_CACHE", str(tmp_path))
     monkeypatch.setattr(profile_job, "REPEATS", 1)  # how steady this machine is is not asked
     asked = ["profile", "--target", "raspberry-pi-4", "--model", "test_efficientnet", "--threads", "1", "-q"]
-    done = CliRunner().invoke(cli.app, [*asked, "--device", URL])
+    done = CliRunner().invoke(cli.app, [*asked, "--device", URL, "--max-seconds", "15"])
     assert done.exit_code == 0, done.output
     table = read_table(Path(done.stdout.strip()))
     assert {cell.source for unit in table.units.values() for cell in unit.cells} == {"measured"}
+    assert set(table.skipped.values()) <= {TIME_LIMIT}, "the units that were begun in that time were measured"
     with attached(parse_address(URL)) as device:
         assert table.key.device == device_words(device.probe)
     assert table.key.threads == 1

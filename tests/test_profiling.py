@@ -28,6 +28,7 @@ from taco.progress import PlainProgress
 from taco.search import profile_job, profiling
 from taco.search.bench import Bench
 from taco.search.profiling import Profiler
+from taco.search.settling import Limits
 from taco.targets.loading import Target, load_target
 from taco.timing.timings import BenchResult, ModelTiming
 
@@ -73,7 +74,10 @@ class Device:
         return self.now
 
 
-def make_profiler(device: Device, **changes: object) -> Profiler:
+LIMITS = Limits(600.0, 0.18, 33)
+
+
+def make_profiler(device: Device, limits: Limits = LIMITS, **changes: object) -> Profiler:
     profiler = Profiler(
         model=build(FAMILY),
         found=FOUND,
@@ -83,6 +87,7 @@ def make_profiler(device: Device, **changes: object) -> Profiler:
         threads=2,
         exporter=load_exporter("ort"),
         timer=device.time,
+        limits=limits,
         clock=device.clock,
     )
     return dataclasses.replace(profiler, **changes)  # type: ignore[arg-type]
@@ -165,10 +170,10 @@ def test_bursts_widen_intervals_and_the_levels_do_not_follow_them(exports: None,
 
 def test_units_share_the_time_for_repeats_and_none_spends_that_of_others(exports: None, tmp_path: Path) -> None:
     quick, slow = Device(seconds=1.0), Device(seconds=40.0, spike=lambda tick: 1.0 + tick % 3)
-    limits = {"max_seconds": 240.0, "repeat_share": 0.5}
-    make_profiler(quick, **limits).profile(tmp_path / "a", PlainProgress())
+    limits = Limits(240.0, 0.5, 33)
+    make_profiler(quick, limits).profile(tmp_path / "a", PlainProgress())
     assert quick.repeats[:3] == [30, 59, 60], "half of it for two units; the second has what the first left; the zeros"
-    table = make_profiler(slow, **limits).profile(tmp_path / "b", PlainProgress())
+    table = make_profiler(slow, limits).profile(tmp_path / "b", PlainProgress())
     assert slow.repeats[:2] == [30, 20], "one pass took more than the share: what is left is the second's"
     assert slow.runs[2] in slow.runs[:2], "one of them comes again in what is left then"
     assert len([run for run in slow.runs if "64" in run]) == 3
@@ -177,7 +182,7 @@ def test_units_share_the_time_for_repeats_and_none_spends_that_of_others(exports
 
 def test_the_time_limit_leaves_units_out_and_says_so(exports: None, tmp_path: Path) -> None:
     device = Device(seconds=10.0)
-    table = make_profiler(device, max_seconds=5.0).profile(tmp_path, PlainProgress())
+    table = make_profiler(device, dataclasses.replace(LIMITS, max_seconds=5.0)).profile(tmp_path, PlainProgress())
     assert len(device.runs) == 1
     assert table.stopped_early
     assert len(table.units) == 1
@@ -191,7 +196,8 @@ def test_what_a_time_limit_left_out_is_timed_by_the_next_run(
     monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
     whole = make_profiler(Device()).profile(tmp_path / "whole", PlainProgress())
     device = Device(seconds=10.0)
-    short = profile_job.profile_or_load(make_profiler(device, max_seconds=5.0), tmp_path / "a", PlainProgress())
+    short_limits = dataclasses.replace(LIMITS, max_seconds=5.0)
+    short = profile_job.profile_or_load(make_profiler(device, short_limits), tmp_path / "a", PlainProgress())
     assert short.table.unfinished
     slower = Device(factor=lambda _: 2.0)
     more = profile_job.profile_or_load(make_profiler(slower), tmp_path / "b", PlainProgress())

@@ -25,7 +25,7 @@ def test_every_candidate_is_listed_with_what_it_lost_and_whether_it_held() -> No
         ("+0.55", "yes"),
     ]
     assert "Points on 128 shots, each looked at 4 times" in table.caption
-    assert "Each candidate was made 3 times" in table.caption
+    assert "A candidate is made 3 times" in table.caption
     assert isinstance(note, Note)
     assert "2 models were recovered fully" in note.text
 

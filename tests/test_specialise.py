@@ -21,7 +21,7 @@ from taco.model import Generalist, classifier_of, load_generalist
 from taco.options import ExportOptions, make_options
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.specialist.head import with_head
-from taco.specialist.specialise import Specialist, make_head, penultimate, predict_logits
+from taco.specialist.specialise import Specialist, make_head, penultimate, predict_logits, predict_with_features
 from taco.specialist.specialise import specialise as with_this_head
 
 
@@ -140,13 +140,15 @@ def test_a_picture_that_disappears_is_another_task(drawn_task: Path) -> None:
 def test_the_classifier_on_the_features_gives_the_logits(name: str) -> None:
     module = timm.create_model(name).eval()
     batches = [torch.randn(2, 3, 160, 160), torch.randn(1, 3, 160, 160)]
-    features = penultimate(module, batches)
+    own, (logits, same) = penultimate(module, batches), predict_with_features(module, batches)
     head = classifier_of(module)
-    logits = F.linear(features, head.weight, head.bias).detach().numpy()
-    np.testing.assert_allclose(logits, predict_logits(module, batches), atol=1e-4)
-    assert features.shape == (3, head.in_features)
-    assert not features.requires_grad
-    (features * torch.ones(1, requires_grad=True)).sum().backward()  # usable for training, unlike inference tensors
+    np.testing.assert_array_equal(logits, predict_logits(module, batches))
+    for features in (own, same):
+        expected = F.linear(features, head.weight, head.bias).detach().numpy()
+        np.testing.assert_allclose(expected, logits, atol=1e-4)
+        assert features.shape == (3, head.in_features)
+        assert not features.requires_grad
+        (features * torch.ones(1, requires_grad=True)).sum().backward()  # no inference tensors
 
 
 # --- the dense specialist --------------------------------------------------------------------------------------------

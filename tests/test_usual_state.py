@@ -80,27 +80,12 @@ def test_rounds_in_which_the_machine_was_slowed_do_not_count(tmp_path: Path, mon
     assert (result.rounds, result.set_aside, len(left)) == (4, 4, 1)
 
 
-def test_a_round_in_which_something_slowed_only_the_other_model_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A neighbour comes and goes within a round: all models are treated alike."""
-    left = install(monkeypatch, mixed(*[(2.0, 1.5)] * 3, *[(2.0, 1.0)] * 4, (3.0, 1.0)), mixed((9.0, 9.0)))
+def test_other_models_times_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To take only the quick rounds of a model that varies by itself would make it faster than it is."""
+    left = install(monkeypatch, mixed(*[(2.0, 1.3)] * 4, *[(2.0, 1.0)] * 3, (3.0, 1.0)), mixed((9.0, 9.0)))
     result = bench(tmp_path).as_usual(MODELS, 2.0)
-    assert result.speedup("dense", "compressed").rounds == (2.0,) * 4
-    assert (result.rounds, result.set_aside, len(left)) == (4, 4, 1)
-
-
-def test_where_no_other_rounds_are_found_the_dense_model_decides_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns = [(2.0, 1.0), (2.0, 1.5), (2.0, 1.5), (2.0, 1.5), (3.0, 1.0)]
-    left = install(monkeypatch, mixed(*turns), mixed(*turns))
-    where = bench(tmp_path)
-    where.state.waits = 1
-    result = where.as_usual(MODELS, 2.0)
-    assert not left
-    assert result.speedup("dense", "compressed").value == pytest.approx(2.0 / 1.5)
-    assert (result.rounds, result.set_aside) == (8, 2)
+    assert result.speedup("dense", "compressed").value == pytest.approx(2.0 / 1.3)
+    assert (result.rounds, result.set_aside, len(left)) == (7, 1, 1)
 
 
 def test_too_few_rounds_of_the_usual_state_wait_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

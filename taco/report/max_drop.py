@@ -10,6 +10,9 @@ from taco.report.page import Block, Note, Section, Table
 from taco.report.schema import Report
 from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial
 
+#: What a candidate did that not all of the shots judged.
+SEEMED = "seemed to"
+
 
 def max_drop_sections(report: Report) -> tuple[Section, ...]:
     """Candidates with what they lost on shots that they had not seen; nothing without `--max-drop`."""
@@ -43,8 +46,9 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
 
 
 def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
-    rows = [(_candidate(trial), *_cells(trial)) for trial in found.trials]
-    rows.append(("the exported file", *_cells(found.shipped)))
+    limit, judging = found.asked_points, found.judging_images
+    rows = [(_candidate(trial), *_cells(trial), _held(trial, limit, judging)) for trial in found.trials]
+    rows.append(("the exported file", *_cells(found.shipped), "yes" if found.shipped.points <= limit else "no"))
     looks = ", each as it is" if found.looks == 1 else f", each looked at {found.looks} times, a little differently"
     caption = (
         f"Points on {wording.counted(found.judging_images, 'shot')}{looks}, with the 95 % interval over the pictures. "
@@ -53,11 +57,12 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         "and what conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
-    if any((trial.judging_images or found.judging_images) < found.judging_images for trial in found.trials):
+    said = {row[-1] for row in rows}
+    if any(_unasked(trial, judging) and trial.points > limit for trial in found.trials):
         caption += " A candidate that surely loses more than was asked is not made for the shots that are left."
-    held = [*(t.points <= found.asked_points for t in found.trials), found.shipped.points <= found.asked_points]
-    cells = tuple((*row, "yes" if holds else "no") for row, holds in zip(rows, held, strict=True))
-    yield Table(columns, cells, wording.marked(caption, report))
+    if SEEMED in said:
+        caption += " Nor is one that seemed to hold where a smaller one held, too."
+    yield Table(columns, tuple(rows), wording.marked(caption, report))
     if found.full_recoveries > 1:
         yield Note(
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
@@ -65,10 +70,21 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         )
 
 
+def _held(trial: DropTrial, limit: float, judging: int) -> str:
+    if trial.points > limit:
+        return "no"
+    return SEEMED if _unasked(trial, judging) else "yes"
+
+
+def _unasked(trial: DropTrial, judging: int) -> bool:
+    """Whether some of the shots had no say."""
+    return (trial.judging_images or judging) < judging
+
+
 def _judging(found: DropSearchSection) -> str:
     if found.sides == 1:
         return "They were held out for choices."
-    return f"Each candidate was made {found.sides} times, each time without those shots that then judged it."
+    return f"A candidate is made {found.sides} times, each time without those shots that then judged it."
 
 
 def _candidate(trial: DropTrial) -> str:

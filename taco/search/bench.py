@@ -10,9 +10,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import numpy as np
+from typing import Any
 
 from taco.attached.ondevice import Device
 from taco.device.request import LEAST_ITERATIONS
@@ -36,8 +34,6 @@ _NEAR, _FEWEST_NEAR, _MOST_NEAR, _SURE = 0.06, 3, 8, 0.007
 #: the same cores slowed it by 22 to 42 %, for a tenth of a second to minutes); seconds until it is looked at again
 #: where that lasts; and how often in one job.
 _SAME_STATE, _PAUSE_S, _WAITS = 0.12, 5.0, 10
-#: Share of the rounds that are quicker than the one that a model's usual time is taken from.
-_QUICKEST = 0.1
 #: Share of a run's rounds that must be of the usual state, together with those of the runs before.
 _ENOUGH = 0.5
 #: A target's time limit is meant for a run of so many models.
@@ -191,11 +187,10 @@ class Bench:
         """Time, and again while too few rounds show the machine in its usual state.
 
         Heat, or a neighbour on the same cores, slows small models by another factor than large ones. Rounds count in
-        which the dense model takes what it usually does, and every other model what it takes in the quickest of those:
-        all models are treated alike, none may be slow in a round that counts (docs/adr/0012). A machine that is faster
-        than usual was disturbed until now: that is what is usual from then on. All waiting of a job is limited: where
-        it was in vain, the dense model's time decides alone, and where it never was as usual, what is asked is answered
-        in the state that is, by the run in which the dense model was fastest.
+        which the dense model takes what it usually does, of all runs together; the other models' times decide nothing
+        (docs/adr/0012). A machine that is faster than usual was disturbed until now: that is what is usual from then
+        on. All waiting of a job is limited: where it was in vain, what is asked is answered in the state that is, by
+        the run in which the dense model was fastest.
 
         Args:
             models: Name -> file, `dense` among them.
@@ -205,20 +200,17 @@ class Bench:
         found = [self._seen(models, self.time(models, rounds))]
         while usual_ms is not None:
             usual = self._usual(models, usual_ms)
-            by_dense = _by_dense(found, usual)
-            quiet = None if by_dense is None else _quiet(by_dense)
-            if _enough(quiet, found):
+            quiet = _quiet(found, usual)
+            if quiet is not None and quiet.rounds >= _ENOUGH * found[0].rounds:
                 return quiet
             if self.state.waits <= 0:
-                if _enough(by_dense, found):
-                    return by_dense
                 break
             log.info(
-                "the dense model took %.3g ms, usually %.3g ms, and too few rounds were undisturbed: measuring again",
+                "the dense model took %.3g ms, usually %.3g ms: something slows this machine; measuring again",
                 *(found[-1].models["dense"].p50_ms, usual),
             )
             self.state.waits -= 1
-            if _by_dense(found[-1:], usual) is None:  # not for a moment: it may last
+            if _quiet(found[-1:], usual) is None:  # not for a moment: it may last
                 time.sleep(_PAUSE_S)
             found.append(self._seen(models, self.time(models, rounds)))
         return min(found, key=lambda result: result.models["dense"].p50_ms)
@@ -232,36 +224,19 @@ class Bench:
         return result
 
 
-def _by_dense(found: Sequence[BenchResult], usual_ms: float) -> BenchResult | None:
-    """Return the rounds of all runs in which nothing slowed the dense model; None where there is none.
+def _quiet(found: Sequence[BenchResult], usual_ms: float) -> BenchResult | None:
+    """Put the rounds of all runs together in which nothing slowed the dense model; None where there is none.
 
     Args:
         found: Runs of the same models.
         usual_ms: What the dense model usually takes.
     """
-    most_ms = {"dense": (1 + _SAME_STATE) * usual_ms}
-    kept = [one for result in found if (one := rounds_within(result, most_ms)) is not None]
+    most_ms = (1 + _SAME_STATE) * usual_ms
+    kept = [one for result in found if (one := rounds_within(result, "dense", most_ms)) is not None]
     if not kept:
         return None
     together = functools.reduce(pooled, kept)
     return dataclasses.replace(together, set_aside=sum(result.rounds for result in found) - together.rounds)
-
-
-def _quiet(by_dense: BenchResult) -> BenchResult | None:
-    """Return those of its rounds in which nothing slowed the other models either; None where there is none."""
-    most_ms = {
-        name: (1 + _SAME_STATE) * float(np.quantile(timing.medians_ms, _QUICKEST, method="lower"))
-        for name, timing in by_dense.models.items()
-        if name != "dense"
-    }
-    quiet = rounds_within(by_dense, most_ms)
-    made = by_dense.rounds + by_dense.set_aside
-    return None if quiet is None else dataclasses.replace(quiet, set_aside=made - quiet.rounds)
-
-
-def _enough(quiet: BenchResult | None, found: Sequence[BenchResult]) -> TypeGuard[BenchResult]:
-    """Whether so many rounds count as are wanted of the runs."""
-    return quiet is not None and quiet.rounds >= _ENOUGH * found[0].rounds
 
 
 def _doubtful(ratio: Ratio, threshold: float, values: Sequence[float]) -> bool:

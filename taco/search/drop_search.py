@@ -2,8 +2,9 @@
 
 Every candidate is cut and recovered with a part of the time, asked about shots that it has not seen, and forgotten.
 With few shots it is made several times, each time without another part of them, so that all of them judge
-(cross-fitting, docs/adr/0023), until it is sure that it loses too much. What it answered is stored, so that a search
-that was stopped goes on. Evaluation pictures are never looked at here.
+(cross-fitting, docs/adr/0023), until it is sure that it loses too much. Where it seems to hold after the first time, a
+smaller one is tried before it is made again. What it answered is stored, so that a search that was stopped goes on.
+Evaluation pictures are never looked at here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from torch import nn
 
 from taco.allocate import Allocation
-from taco.allocation.within import Within, last_within
+from taco.allocation.within import last_within
 from taco.exporters.protocol import FloatArray
 from taco.material import labels_of
 from taco.metrics.accuracy import Drop, is_unequal
@@ -30,50 +31,16 @@ from taco.rundir import RunDir
 from taco.search.ladder import Ladder, Rung
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
-from taco.specialist.specialise import predict_logits
 from taco.steps.cutting import Cut, Cutter
 
 Labels = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
-#: Of the minutes for recovery, for each candidate. At most six are tried: together they take as long as the winner.
+#: Of the minutes for recovery, for each candidate. Five or six are tried: together about as much as the winner.
 SHORT = 0.15
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DropFound:
-    """What the search found.
-
-    Attributes:
-        within: Which steps hold.
-        trials: What was tried, as JSON values, in the order tried.
-        pictures: How many shots judged.
-        looks: At each.
-        sides: Divisions of the shots; 1 is the select pictures alone.
-    """
-
-    within: Within
-    trials: tuple[Mapping[str, Any], ...]
-    pictures: int
-    looks: int
-    sides: int
-
-    def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
-        """Return what the report tells.
-
-        Args:
-            shipped: What the exported file loses, from `DropSearch.shipped`.
-            recovered: How many models were recovered fully and exported.
-        """
-        return {
-            "asked_points": self.within.limit,
-            "trials": [dict(trial) for trial in self.trials],
-            "shipped": as_json(shipped),
-            "full_recoveries": recovered,
-            "judging_images": self.pictures,
-            "looks": self.looks,
-            "sides": self.sides,
-        }
+#: The smallest model that holds is found but for this part of the ladder (two of 48 steps, a tenth of the time): from
+#: 128 shots an estimate of points has a standard error of about one, which is as much as several steps lose.
+_APART = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,8 +75,10 @@ class Side:
             head: Of a cut model with one of its own; None is the specialist's.
             logits: What the exported file of it answers to the looks; None asks the module.
         """
-        own = predict_logits(module, self.looks.batches()) if logits is None else logits
-        return self.held_out.of(head).correct(own, module, self.looks.batches, self.looks.each)
+        held_out, looks = self.held_out.of(head), self.looks
+        if logits is None:
+            return held_out.answer(module, looks.batches, looks.each)
+        return held_out.correct(logits, module, looks.batches, looks.each)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,6 +108,7 @@ class DropSearch:
         dense: The dense specialist for that size: what is lost is lost from its answers.
         limit: Points that may be lost.
         rundir: Keeps what candidates lost.
+        trials: Step of the ladder -> what was tried there, as JSON values, in the order tried.
     """
 
     make_ladder: Callable[[], Ladder]
@@ -146,32 +116,45 @@ class DropSearch:
     dense: nn.Module
     limit: float
     rundir: RunDir
+    trials: dict[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
-    def find(self) -> DropFound:
-        """Bisect the ladder.
+    def holding(self) -> Iterator[int]:
+        """Bisect the ladder and yield the steps that lose little enough by all of the shots, the smallest model first.
+
+        The dense model, which is the first step, is not among them. Steps that only seemed to hold, before a smaller
+        one did, are asked of the other shots when they are wanted.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
-        trials: list[Mapping[str, Any]] = []
+        size, divided = self._ladder.size, len(self.places[0].sides) > 1
+        glance = functools.partial(self._lost, parts=1) if divided else None
+        found = last_within(size, self._lost, self.limit, glance, max(1, size // _APART))
+        for index in self._distinct(index for index in found.holding if index):
+            if self._lost(index) <= self.limit:
+                yield index
 
-        def lose(index: int) -> float:
-            trials.append(self._trial(index))
-            return float(trials[-1]["points"])
+    def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
+        """Return what the report tells.
 
+        Args:
+            shipped: What the exported file loses, from `shipped`.
+            recovered: How many models were recovered fully and exported.
+        """
         sides = self.places[0].sides
-        within = last_within(self._ladder.size, lose, self.limit)
-        judging = sum(len(side.labels) for side in sides)
-        return DropFound(within, tuple(trials), judging, sides[0].looks.each, len(sides))
+        return {
+            "asked_points": self.limit,
+            "trials": [dict(trial) for trial in self.trials.values()],
+            "shipped": as_json(shipped),
+            "full_recoveries": recovered,
+            "judging_images": sum(len(side.labels) for side in sides),
+            "looks": sides[0].looks.each,
+            "sides": len(sides),
+        }
 
     def rung(self, index: int) -> Rung:
         """Return a step of the ladder."""
         return self._ladder.rung(index)
-
-    def distinct(self, indices: Iterable[int]) -> list[int]:
-        """Return the steps that are not the same model as one before them."""
-        models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
-        return [*models.values()][::-1]
 
     def shipped(self, index: int, cut: Cut, exported: FloatArray) -> Drop:
         """Return what the exported file loses: what its candidate lost, and what conversion took from its answers.
@@ -186,7 +169,7 @@ class DropSearch:
         export = estimate_drop(full.labels, before, after, balanced=_balanced(full.labels))
         if not index:
             return export
-        lost = self._trial(index)
+        lost = self._trial(index, len(self.places[0].sides))
         points, low, high = (float(lost[name]) + export.points for name in ("points", "low", "high"))
         return Drop(points, low, high, int(lost["judging_images"]), low)
 
@@ -198,12 +181,30 @@ class DropSearch:
     def _dense(self) -> list[npt.NDArray[np.float64]]:
         return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
 
-    def _trial(self, index: int) -> dict[str, Any]:
+    def _distinct(self, indices: Iterable[int]) -> list[int]:
+        """Return the steps that are not the same model as one before them."""
+        models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
+        return [*models.values()][::-1]
+
+    def _lost(self, index: int, parts: int | None = None) -> float:
+        """Return what a candidate loses, points; shots of so many divisions judge it, None is all of them."""
+        before = self.trials.get(index)
+        self.trials[index] = trial = self._trial(index, parts or len(self.places[0].sides))
+        if trial != before:
+            at = f" at {trial['pictures']}" if trial["pictures"] else ""
+            figures = (trial[name] for name in ("points", "low", "high", "judging_images"))
+            log.info(
+                "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f) on %d shots",
+                *(trial["kept_percent"], at, *figures),
+            )
+        return float(trial["points"])
+
+    def _trial(self, index: int, parts: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
 
         steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
-        for side in place.sides:
+        for side in place.sides[:parts]:
             found = self._made_without(side, allocation)
             steps += found["steps"]
             right.append(np.array(found["right"]))
@@ -216,10 +217,6 @@ class DropSearch:
             raise ValueError("a candidate needs a division of the shots")
         channels = {name: width for name, width in place.dense.items() if name in allocation.widths}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
-        log.info(
-            "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f)",
-            *(share, f" at {place.words}" if place.words else "", lost.points, lost.low, lost.high),
-        )
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
         return {**told, **as_json(lost)}
 

@@ -15,6 +15,7 @@ from taco.model import load_generalist
 from taco.progress import Progress
 from taco.search.bench import Bench, State
 from taco.search.profiling import Profiler
+from taco.search.settling import Limits
 from taco.targets.loading import BenchmarkProtocol, Target
 from taco.units import find_units
 
@@ -24,6 +25,7 @@ _ROUNDS, _ROUND_MS = 11, 10.0
 ENGINE_ROUNDS, ENGINE_ROUND_MS = 7, 100.0
 #: No unit is begun after that; building engines takes most of it (judgement: 10-30 s each, 100 to 200 of them).
 _LIMIT_S, _ENGINES_LIMIT_S = 600.0, 4 * 3600.0
+#: One pass over all units takes a tenth to a fifth of the limit (ResNet-50 on two cores), one over engines most of it.
 _REPEAT_SHARE = 0.18
 #: A profile alone does not wait as long for a quiet machine as a job does that ends with a result.
 _WAITS = 1
@@ -66,30 +68,20 @@ def cells_bench(bench: Bench) -> Bench:
         bench.target, benchmark=BenchmarkProtocol(rounds, round_ms, bench.target.benchmark.max_seconds)
     )
     return dataclasses.replace(
-        bench, target=target, steady=SMALL_SPREAD, most_rounds=most_rounds_of(target), least_iterations=1
+        bench, target=target, steady=SMALL_SPREAD, most_rounds=limits_of(target).most_rounds, least_iterations=1
     )
-
-
-def most_rounds_of(target: Target) -> int:
-    """Return after how many rounds cells are taken as they are."""
-    return REPEATS * _rounds_of(target)[0]
 
 
 def _rounds_of(target: Target) -> tuple[int, float]:
     return (ENGINE_ROUNDS, ENGINE_ROUND_MS) if target.runtime == "trt" else (_ROUNDS, _ROUND_MS)
 
 
-def limit_s(target: Target) -> float:
-    """Return how long profiling may take where nobody says it, seconds."""
-    return _ENGINES_LIMIT_S if target.runtime == "trt" else _LIMIT_S
-
-
-def repeat_share_of(target: Target) -> float:
-    """Return in which share of the time limit units are timed again.
-
-    One pass over all units takes a tenth to a fifth of the limit (ResNet-50 on two cores), one over engines most of it.
-    """
-    return 1.0 if target.runtime == "trt" else _REPEAT_SHARE
+def limits_of(target: Target, max_seconds: float | None = None) -> Limits:
+    """Return how long profiling for a target may take; its own time limit where nobody says one, seconds."""
+    engines = target.runtime == "trt"
+    rounds, _ = _rounds_of(target)
+    own = _ENGINES_LIMIT_S if engines else _LIMIT_S
+    return Limits(max_seconds or own, 1.0 if engines else _REPEAT_SHARE, REPEATS * rounds)
 
 
 def profile_or_load(
@@ -125,7 +117,7 @@ def profile_model(
     Args:
         model: timm's name.
         place: Where to time.
-        max_seconds: No unit is begun after that; None is `limit_s` of the target.
+        max_seconds: No unit is begun after that; None is `limits_of` the target.
         progress: Told about every unit.
         again: Time everything even if there is a table.
 
@@ -153,7 +145,7 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         model: timm's name.
         place: Where to time.
         scratch: For files that need not survive.
-        max_seconds: No unit is begun after that; None is `limit_s` of the target.
+        max_seconds: No unit is begun after that; None is `limits_of` the target.
 
     Raises:
         InputError: There is no such model.
@@ -171,9 +163,7 @@ def profiler_of(model: str, place: Place, scratch: Path, max_seconds: float | No
         threads=place.threads,
         exporter=load_exporter(target.runtime),
         timer=cells_bench(bench).until_steady,
+        limits=limits_of(target, max_seconds),
         whole_timer=bench.as_usual,
         machine=None if device is None else device.machine(target.runtime),
-        max_seconds=max_seconds or limit_s(target),
-        repeat_share=repeat_share_of(target),
-        most_rounds=most_rounds_of(target),
     )

@@ -32,7 +32,7 @@ from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, Ze
 from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.micromodels import Holder, Unheld, cut_whole, find_holders, whole_widths, widths_of
-from taco.search.settling import Settler, Timer
+from taco.search.settling import Limits, Settler, Timer
 from taco.targets.loading import Target
 from taco.timing.cells import cell, gains, wholes
 from taco.timing.timings import BenchResult
@@ -57,14 +57,10 @@ class Profiler:
         threads: Threads of the timed models; None is every physical core.
         exporter: Of the target's runtime.
         timer: Times models.
+        limits: How long that may take.
         whole_timer: Times whole models as the loop does, with longer rounds, because what a model takes in its first
             runs after others is no part of it, and while the dense model takes what it usually does. None is `timer`.
         machine: What an attached device said about itself (`taco.device.probe`); None is this machine.
-        max_seconds: No unit is begun after that.
-        repeat_share: Of `max_seconds`: when timing has taken so long, nothing is timed again. In the first half of it
-            the rounds of each unit go on until its intervals are small, all with equal parts of what is left; then
-            those come again that are still in doubt.
-        most_rounds: A measurement that has as many rounds is not repeated.
         clock: Seconds, from anywhere.
     """
 
@@ -76,17 +72,15 @@ class Profiler:
     threads: int | None
     exporter: Exporter
     timer: Timer
+    limits: Limits
     whole_timer: Callable[[Mapping[str, Path], float], BenchResult] | None = None
     machine: Mapping[str, Any] | None = None
-    max_seconds: float = 600.0
-    repeat_share: float = 0.18
-    most_rounds: int = 33
     clock: Callable[[], float] = time.monotonic
 
     @property
     def settler(self) -> Settler:
         """What times until it is sure."""
-        return Settler(self.timer, self.most_rounds, self.clock)
+        return Settler(self.timer, self.limits.most_rounds, self.clock)
 
     @functools.cached_property
     def holders(self) -> Mapping[str, Holder | Unheld]:
@@ -222,10 +216,10 @@ class Profiler:
         """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
         first = {signature: name for signature, name in self.first.items() if signature not in known}
         results, models = dict[str, BenchResult](), dict[str, dict[str, Path]]()
-        begin, timing_s, repeat_s = self.clock(), 0.0, self.repeat_share * self.max_seconds
+        begin, timing_s, repeat_s = self.clock(), 0.0, self.limits.repeat_s
         with progress.step("time every unit at every width", len(first)) as advance:
             for done, (signature, name) in enumerate(first.items()):
-                if self.clock() - begin > self.max_seconds:
+                if self.clock() - begin > self.limits.max_seconds:
                     log.warning("%d of %d different units are left out: the time limit", len(first) - done, len(first))
                     break
                 models[signature] = {DENSE: dense, **self.export_unit(name, folder / signature)}
@@ -242,9 +236,9 @@ class Profiler:
 
     def _zeros(self, folder: Path, progress: Progress, dense: Path, begin: float) -> tuple[ZerosGain, ...]:
         """Time the dense model with zeros in its weights against itself."""
-        if self.clock() - begin > self.max_seconds:
+        if self.clock() - begin > self.limits.max_seconds:
             return ()
-        share_s = self.repeat_share * self.max_seconds / len(self.first)
+        share_s = self.limits.repeat_s / len(self.first)
         with progress.step("time the dense model with zeros in its weights"):
             result = self.settler.settle({DENSE: dense, **export_zeros(dense, folder)}, share_s)
         return gains(result)
@@ -253,7 +247,7 @@ class Profiler:
         self, folder: Path, progress: Progress, dense: Path, begin: float, usual_ms: float
     ) -> BenchResult | None:
         """Time whole models that are smaller; None where there is no time or nothing smaller."""
-        if self.clock() - begin > self.max_seconds or not self.whole_widths:
+        if self.clock() - begin > self.limits.max_seconds or not self.whole_widths:
             return None
         with progress.step("time smaller whole models"):
             models = {DENSE: dense, **self.export_wholes(folder)}

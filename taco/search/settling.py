@@ -20,6 +20,28 @@ Timer = Callable[[Mapping[str, Path], float], BenchResult]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a profile may take.
+
+    Attributes:
+        max_seconds: No unit is begun after that.
+        repeat_share: Of `max_seconds`: when timing has taken so long, nothing is timed again. In the first half of it
+            the rounds of each unit go on until its intervals are small, all with equal parts of what is left; then
+            those come again that are still in doubt.
+        most_rounds: A measurement that has as many rounds is not repeated.
+    """
+
+    max_seconds: float
+    repeat_share: float
+    most_rounds: int
+
+    @property
+    def repeat_s(self) -> float:
+        """For timing, seconds."""
+        return self.repeat_share * self.max_seconds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settler:
     """Times groups of models.
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from taco.specialist.head import Linear
-from taco.specialist.specialise import penultimate
+from taco.specialist.specialise import penultimate, predict_logits, predict_with_features
 
 Logits = npt.NDArray[np.float32]
 Batches = Callable[[], Iterable[torch.Tensor]]
@@ -48,18 +48,26 @@ class HeldOut:
         """Return the same for a cut model with a head of its own; None is the dense model's."""
         return self if head is None else dataclasses.replace(self, head=head)
 
+    def answer(self, module: nn.Module, batches: Batches, each: int = 1) -> Logits:
+        """Return what a model in torch answers with heads that have not seen the pictures; else as `correct`."""
+        if not self:
+            return predict_logits(module, batches())
+        logits, features = predict_with_features(module, batches())
+        return self.corrected(logits, features, batches, each)
+
     def correct(self, logits: Logits, module: nn.Module, batches: Batches, each: int = 1) -> Logits:
         """Return logits as of heads that have not seen the pictures.
 
         Args:
-            logits: (m * each, classes) of the model on looks at the m pictures, also as a runtime computes them.
+            logits: (m * each, classes) of the model on looks at the m pictures, as a runtime computes them.
             module: The model in torch, which ends in the shipped head.
             batches: Yields the looks, those at the first picture first.
             each: Looks at every picture.
         """
-        if not self:
-            return logits
-        features = penultimate(module, batches())
+        return self.corrected(logits, penultimate(module, batches()), batches, each) if self else logits
+
+    def corrected(self, logits: Logits, features: torch.Tensor, batches: Batches, each: int = 1) -> Logits:
+        """Return the same of features that are known: (m * each, d) float32, from the pass that gave the logits."""
         if features.shape[1] != self.head.weight.shape[1]:  # what the head reads was cut, and the head refitted
             features = penultimate(self.dense, batches())
         found = torch.zeros(len(features), len(self.head.bias))

@@ -15,7 +15,7 @@ from taco.compute import device_of
 from taco.errors import TaskError
 from taco.material import Material
 from taco.metrics.accuracy import is_unequal, paired_drop
-from taco.model import Generalist
+from taco.model import Generalist, classifier_of
 from taco.options import ExportOptions
 from taco.pictures.listing import LabelledPicture
 from taco.specialist.finetune import FOLDS, FineTuneOptions, as_head, cross_validated, fine_tune, last_parameters
@@ -171,7 +171,24 @@ def predict_logits(module: nn.Module, batches: Iterable[torch.Tensor]) -> npt.ND
 
     The model computes where it lies.
     """
-    model, device = copy.deepcopy(module).to(memory_format=torch.channels_last), device_of(module)
+    return _predict(_laid_out(module), device_of(module), batches)
+
+
+def predict_with_features(
+    module: nn.Module, batches: Iterable[torch.Tensor]
+) -> tuple[npt.NDArray[np.float32], torch.Tensor]:
+    """Return the logits as `predict_logits` does and, of the same pass, the classifier's features, (n, d) float32."""
+    model, seen = _laid_out(module), list[torch.Tensor]()
+    classifier_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu().clone()))
+    logits = _predict(model, device_of(module), batches)
+    return logits, torch.cat(seen)
+
+
+def _laid_out(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).to(memory_format=torch.channels_last)
+
+
+def _predict(model: nn.Module, device: torch.device, batches: Iterable[torch.Tensor]) -> npt.NDArray[np.float32]:
     with torch.inference_mode():
         parts = [model(x.to(device, memory_format=torch.channels_last)).cpu() for x in batches]
     logits: npt.NDArray[np.float32] = torch.cat(parts).float().numpy()

@@ -29,7 +29,7 @@ from taco.recovery.unlabelled import Unlabelled, read_frames
 from taco.rundir import RunDir
 from taco.search.budget import Budget, decide_allocation
 from taco.search.probes import Prober
-from taco.search.profile_job import cells_bench, limit_s, most_rounds_of, repeat_share_of
+from taco.search.profile_job import cells_bench, limits_of
 from taco.search.profiling import Profiler
 from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
@@ -162,11 +162,9 @@ class Groundwork:
             threads=bench.threads,
             exporter=self.plan.exporter,
             timer=cells_bench(bench).until_steady,
+            limits=limits_of(self.plan.target),
             whole_timer=bench.as_usual,
             machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
-            max_seconds=limit_s(self.plan.target),
-            repeat_share=repeat_share_of(self.plan.target),
-            most_rounds=most_rounds_of(self.plan.target),
         )
         probed = self.material.probed
         prober = Prober(

@@ -29,7 +29,7 @@ from taco.progress import Progress
 from taco.specialist.head import Candidate, Linear
 from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import balanced_accuracy, fit_head
-from taco.specialist.specialise import penultimate, predict_logits
+from taco.specialist.specialise import predict_with_features
 from taco.steps.stored import Store
 
 _OWN, _NEW = "the dense model's head", "a new one on the compressed model's features"
@@ -83,9 +83,9 @@ class Heads:
     def _compared(self, module: nn.Module) -> Linear:
         labels = torch.tensor([picture.label_index for picture in self.shots])
         batches = functools.partial(self.batches, self.shots)
-        fitted = fit_head(penultimate(module, batches()), labels, self.seed, kinds=("ridge",))
-        held_out = HeldOut(self.own, torch.arange(len(self.shots)), self.dense)
-        old = held_out.correct(predict_logits(module, batches()), module, batches)
+        logits, features = predict_with_features(module, batches())
+        fitted = fit_head(features, labels, self.seed, kinds=("ridge",))
+        old = HeldOut(self.own, torch.arange(len(self.shots)), self.dense).corrected(logits, features, batches)
         before, after = (balanced_accuracy(logits, labels) for logits in (torch.from_numpy(old), fitted.held_out))
         better = _clearly(labels, old, fitted.held_out.numpy())
         candidates = (Candidate(_OWN, before, not better), Candidate(_NEW, after, better))

@@ -220,18 +220,13 @@ def pooled(first: BenchResult, second: BenchResult) -> BenchResult:
     )
 
 
-def rounds_within(result: BenchResult, most_ms: Mapping[str, float]) -> BenchResult | None:
-    """Return only the rounds in which models' medians are at most so many milliseconds; None where there is none.
+def rounds_within(result: BenchResult, model: str, most_ms: float) -> BenchResult | None:
+    """Return only the rounds in which a model's median is at most so many milliseconds; None where there is none.
 
     What slows a machine for seconds at a time slows small models by another factor than large ones: rounds of two of
     its states must not be mixed.
-
-    Args:
-        result: Of these models, and others.
-        most_ms: Model -> most milliseconds; models that are not named decide nothing.
     """
-    medians = [(result.models[name].medians_ms, most) for name, most in most_ms.items()]
-    return some_rounds(result, [n for n in range(result.rounds) if all(ms[n] <= most for ms, most in medians)])
+    return some_rounds(result, [n for n, ms in enumerate(result.models[model].medians_ms) if ms <= most_ms])
 
 
 def some_rounds(result: BenchResult, kept: Sequence[int]) -> BenchResult | None:
