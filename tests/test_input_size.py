@@ -22,7 +22,7 @@ from taco.progress import SilentProgress
 from taco.search import drop_search
 from taco.search import size_ladder as module
 from taco.search.budget import Budget
-from taco.search.drop_search import DropSearch
+from taco.search.drop_search import DropSearch, Place
 from taco.search.ladder import Ladder, Rung
 from taco.search.size_ladder import least_harm, size_ladder
 from taco.steps.plan import input_sizes
@@ -237,11 +237,16 @@ def test_what_one_size_gives_up_all_do() -> None:
     assert {one.ground.delivery.given_up for one in found.every} == {"slower there"}
 
 
-def test_a_second_look_is_at_another_model() -> None:
-    rungs = [Rung(Allocation(1.0, {"a": 8 - max(0, index - 2)}), None, index % 5 // 4) for index in range(5)]
+def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same widths at another size are another model; at the same size they are not."""
+    rungs = [Rung(Allocation(1.0, {"a": 8 if index < 2 else 7}), None, index // 4) for index in range(5)]
     unused: Any = None
-    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (), unused, 1.0, unused)
-    assert search.distinct([4, 2, 1, 0]) == [4, 2]
+    lost = dict.fromkeys(("points", "low", "high", "judging_images", "kept_percent"), 0.0) | {"pictures": None}
+    monkeypatch.setattr(DropSearch, "_trial", lambda *_: lost)
+    place = Place(unused, [unused], {})
+    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (place,), unused, 1.0, unused)
+    assert [*search.holding()] == [4, 3]
+    assert list(search.trials) == [2, 3, 4], "all of them held"
 
 
 @pytest.mark.slow
