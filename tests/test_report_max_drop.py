@@ -30,6 +30,35 @@ def test_every_candidate_is_listed_with_what_it_lost_and_whether_it_held() -> No
     assert "2 models were recovered fully" in note.text
 
 
+def test_candidates_that_not_all_shots_judged_are_said_to_be_so() -> None:
+    whole = make_max_drop()
+    assert whole.max_drop is not None
+    lost, passed, last, *_ = whole.max_drop.trials
+
+    def told(*judged: int | None) -> tuple[list[str], str]:
+        trials = [t.model_copy(update={"judging_images": n}) for t, n in zip((lost, passed, last), judged, strict=True)]
+        assert whole.max_drop is not None
+        (section,) = max_drop_sections(
+            whole.model_copy(update={"max_drop": whole.max_drop.model_copy(update={"trials": trials})})
+        )
+        (table,) = (block for block in section.blocks if isinstance(block, Table))
+        return [row[-1] for row in table.rows[:-1]], table.caption
+
+    surely, seemed = "surely loses more than was asked", "One that seemed to hold by a part of the shots"
+    held, caption = told(43, 86, 128)
+    assert held == ["seemed to", "no", "yes"]
+    assert surely in caption
+    assert seemed in caption
+    held, caption = told(43, 128, None)
+    assert held == ["seemed to", "no", "yes"]
+    assert surely not in caption
+    assert seemed in caption
+    held, caption = told(128, 128, 128)
+    assert held == ["yes", "no", "yes"]
+    assert surely not in caption
+    assert seemed not in caption
+
+
 def test_the_loop_is_told_without_a_budget_and_with_its_search() -> None:
     (section,) = loop_sections(make_max_drop())
     told = " ".join(block.text for block in section.blocks if isinstance(block, Note))

@@ -11,7 +11,7 @@ from taco.report.schema import Report
 from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial
 
 #: What a candidate did that not all of the shots judged.
-SEEMED = "seemed to"
+_SEEMED = "seemed to"
 
 
 def max_drop_sections(report: Report) -> tuple[Section, ...]:
@@ -57,11 +57,12 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         "and what conversion took from its answers."
     )
     columns = ("candidate", "lost", "interval", "held")
-    said = {row[-1] for row in rows}
     if any(_unasked(trial, judging) and trial.points > limit for trial in found.trials):
         caption += " A candidate that surely loses more than was asked is not made for the shots that are left."
-    if SEEMED in said:
-        caption += " Nor is one that seemed to hold where a smaller one held, too."
+    if any(row[-1] == _SEEMED for row in rows):
+        caption += (
+            " One that seemed to hold by a part of the shots is not made for the others where a smaller one held."
+        )
     yield Table(columns, tuple(rows), wording.marked(caption, report))
     if found.full_recoveries > 1:
         yield Note(
@@ -73,7 +74,7 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
 def _held(trial: DropTrial, limit: float, judging: int) -> str:
     if trial.points > limit:
         return "no"
-    return SEEMED if _unasked(trial, judging) else "yes"
+    return _SEEMED if _unasked(trial, judging) else "yes"
 
 
 def _unasked(trial: DropTrial, judging: int) -> bool:

@@ -25,7 +25,9 @@ class DropTrial(DropFigures):
     kept_percent: float = Field(description="of all widths")
     steps: int = Field(description="of its recovery")
     judging_images: int | None = Field(
-        None, description="shots that judged it: not all where it surely lost too much before; null in older reports"
+        None,
+        description="shots that judged it: not all where it surely lost too much before, or seemed to hold and a "
+        "smaller one held; null in older reports",
     )
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 

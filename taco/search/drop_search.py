@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Of the minutes for recovery, for each candidate. Five or six are tried: together about as much as the winner.
 SHORT = 0.15
-#: The smallest model that holds is found but for this part of the ladder (two of 48 steps, a tenth of the time): from
-#: 128 shots an estimate of points has a standard error of about one, which is as much as several steps lose.
+#: The smallest model that holds is found but for this part of the ladder: two of 48 steps, a tenth of the time
+#: (judgement: from 128 shots an estimate of points has a standard error of about one).
 _APART = 24
 
 
