@@ -2,8 +2,8 @@
 
 import os
 import signal
+import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -131,25 +131,28 @@ def test_a_timeout_ends_the_command_and_everything_it_started(local):
     assert wait_until(lambda: not is_running(pid))
 
 
-@pytest.fixture
-def interruptible():
-    """A background job may have been started with Ctrl-C switched off."""
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
+INTERRUPTED = """
+import pathlib, signal, sys
+from taco.transport import LocalTransport
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may be started with Ctrl-C switched off
+try:
+    LocalTransport(pathlib.Path(sys.argv[1])).run([sys.executable, "-I", "-c", sys.argv[2]], 30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_command_and_everything_it_started(local):
-    def interrupt_once_started():
-        wait_until((local.root / "pid").exists)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt_once_started)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        local.run(python(PARENT), 30)
-    thread.join()
+    """In a process of its own: a signal that came late would end whatever runs the tests."""
+    command = [sys.executable, "-c", INTERRUPTED, str(local.root), PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert wait_until((local.root / "pid").exists, 60)
+            process.send_signal(signal.SIGINT)
+            told, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert told == "interrupted\n"
     pid = int((local.root / "pid").read_text())
     assert wait_until(lambda: not is_running(pid))
 
