@@ -17,6 +17,7 @@ from taco.commands import printing
 from taco.device.probe import probe
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.latency.levels import Level, dense
+from taco.latency.limits import Space
 from taco.latency.table import read_table
 from taco.options import make_options
 from taco.progress import PlainProgress
@@ -144,7 +145,7 @@ def test_a_block_that_was_left_out_saves_its_time_once(table: Path) -> None:
     }
     kept = {name: 0 if name in inside else levels[0].width for name, levels in options.items()}
     saved = fmean(options[name][0].ms for name in inside)
-    assert estimate._at(options, found, kept) == pytest.approx(dense(options).table_ms - saved)
+    assert estimate._at(Space(options), found, kept) == pytest.approx(dense(options).table_ms - saved)
 
 
 def test_a_table_is_refused_where_times_can_be_taken(table: Path, tmp_path: Path) -> None:

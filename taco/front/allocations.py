@@ -17,8 +17,8 @@ import numpy as np
 from taco.allocate import Allocation
 from taco.allocation.distribute import distribute
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import dense, fastest
 from taco.latency.rounds import Line
+from taco.latency.together import total_ms
 from taco.progress import Progress
 from taco.search.latency_ladder import settle
 from taco.search.latency_search import LatencySearcher, Offered
@@ -72,8 +72,7 @@ def asked_allocations(
         ours: Whether ours is among them; where sizes compete it is found by `over_sizes`.
     """
     offered = loop.offered(progress)
-    options, drops = offered.space.options, offered.space.drops
-    line = Line.through(dense(options).table_ms, loop.dense_ms, loop.dense_ms / offered.table.dense_ms)
+    line = Line.through(offered.space.dense().table_ms, loop.dense_ms, loop.dense_ms / offered.table.dense_ms)
     by_macs = list(_by_macs(loop, units, offered))
     found: list[Asked] = []
     for speedup in sorted(speedups):
@@ -82,7 +81,7 @@ def asked_allocations(
             try:
                 choice = settle(loop, offered, table_ms, progress).choice
             except BudgetInfeasibleError:
-                choice = fastest(options, drops)
+                choice = offered.space.fastest()
             found.append(Asked("ours", speedup, allocation_of(loop.searcher, choice)))
         found += [
             Asked("uniform", speedup, _first_within(loop.searcher.uniform, offered, table_ms)),
@@ -114,8 +113,9 @@ def _distinct(found: Iterable[Asked]) -> list[Asked]:
 
 
 def table_ms_of(widths: Mapping[str, int], offered: Offered) -> float:
-    """Return what the table says of widths: the sum over the units that were timed."""
-    return math.fsum(offered.table.units[name].at(widths[name]).p50_ms for name in offered.space.options)
+    """Return what the table says of widths, over the units that were timed."""
+    alone_ms = {name: offered.table.units[name].at(widths[name]).p50_ms for name in offered.space.options}
+    return total_ms(alone_ms, offered.space.together)
 
 
 def _first_within(rungs: Sequence[Allocation], offered: Offered, table_ms: float) -> Allocation:

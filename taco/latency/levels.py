@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from taco.allocation.distribute import BUCKETS, Instead, distribute
-from taco.latency.problem import Problem
 from taco.latency.table import Cell, Source, UnitCells
+from taco.latency.together import Joined, Together, total_ms
 
 #: At most so many levels a unit.
 MOST_LEVELS = 32
@@ -48,8 +48,8 @@ class Drop:
         loss: What it costs.
         dense_ms: What the block takes.
         source: Where `dense_ms` comes from.
-        left_ms: What still counts when it is gone: the table holds the block's time once for every unit in it, and
-            leaving it out saves a share of it, once (`taco.latency.wholes.saved_share`).
+        left_ms: What still counts when it is gone: the table holds the block's time once for every unit in it, or for
+            all that share layers, and leaving it out saves a share of it, once (`taco.latency.wholes.saved_share`).
     """
 
     units: tuple[str, ...]
@@ -70,10 +70,12 @@ class Choice:
     Attributes:
         levels: Unit -> its level; block that is left out -> a level of width 0, as its units have.
         left_ms: What the blocks that are left out still count, see `Drop`.
+        together: Units that share layers.
     """
 
     levels: Mapping[str, Level]
     left_ms: float = 0.0
+    together: tuple[Together, ...] = ()
 
     @property
     def widths(self) -> dict[str, int]:
@@ -82,8 +84,9 @@ class Choice:
 
     @property
     def table_ms(self) -> float:
-        """Sum of what the table says."""
-        return math.fsum(level.ms for level in self.levels.values()) + self.left_ms
+        """Sum of what the table says; of units that share layers the product of shares."""
+        alone_ms = {name: level.ms for name, level in self.levels.items() if level.width}
+        return total_ms(alone_ms, self.together) + self.left_ms
 
     @property
     def loss(self) -> float:
@@ -108,8 +111,19 @@ def levels_of(unit: UnitCells, losses: Mapping[int, float], step: int) -> list[L
     return _thinned(levels)
 
 
+def join(
+    options: Mapping[str, Sequence[Level]], together: Sequence[Together], also: Mapping[str, int] | None = None
+) -> Joined:
+    """Return what a programme over sums may choose from, see `Joined.of`."""
+    return Joined.of({name: [(x.loss, x.ms) for x in own] for name, own in options.items()}, together, also)
+
+
 def choose(
-    options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS, drops: Drops | None = None
+    options: Mapping[str, Sequence[Level]],
+    table_ms: float,
+    buckets: int = BUCKETS,
+    drops: Drops | None = None,
+    together: tuple[Together, ...] = (),
 ) -> Choice:
     """Return the levels with the least loss whose times by the table sum up to at most `table_ms`: the exact optimum.
 
@@ -118,42 +132,41 @@ def choose(
         table_ms: What they may take together.
         buckets: Resolution.
         drops: Blocks that may be left out.
+        together: Units that share layers.
 
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
     """
-    problem, drops = problem_of(options, table_ms, buckets), drops or {}
+    joined, drops = join(options, together), drops or {}
+    problem = joined.problem(table_ms, buckets)
     costs, budget, instead = dict(problem.costs), problem.budget, {}
     for name, drop in drops.items():
-        saved = math.fsum(min(level.ms for level in options[unit]) for unit in drop.units) - drop.left_ms
+        items = joined.items_of(drop.units)
+        saved = math.fsum(joined.least_ms(item) for item in items) - drop.left_ms
         if saved > 0:  # it takes less than its narrowest units: costs count from there
             budget += saved
-            costs[drop.units[0]] = [cost + saved for cost in costs[drop.units[0]]]
-        instead[name] = Instead(drop.units, drop.loss, max(0.0, -saved))
-    return _choice(options, drops, distribute(problem.losses, costs, budget, buckets, instead))
+            costs[items[0]] = [cost + saved for cost in costs[items[0]]]
+        instead[name] = Instead(items, drop.loss, max(0.0, -saved))
+    chosen = distribute(problem.losses, costs, budget, buckets, instead)
+    gone = {name: 0 for name in drops if name in chosen}
+    return _choice(options, drops, joined.taken(chosen) | gone, together)
 
 
-def problem_of(options: Mapping[str, Sequence[Level]], table_ms: float, buckets: int = BUCKETS) -> Problem:
-    """Return the problem of choosing levels whose times by the table sum up to at most `table_ms`.
-
-    Costs start at each unit's fastest level, so that the programme's buckets are spent on what can be chosen.
-    """
-    floor = {name: min(level.ms for level in levels) for name, levels in options.items()}
-    losses = {name: [level.loss for level in levels] for name, levels in options.items()}
-    costs = {name: [level.ms - floor[name] for level in levels] for name, levels in options.items()}
-    return Problem(losses, costs, table_ms - math.fsum(floor.values()), buckets)
-
-
-def fastest(options: Mapping[str, Sequence[Level]], drops: Drops | None = None) -> Choice:
+def fastest(
+    options: Mapping[str, Sequence[Level]], drops: Drops | None = None, together: tuple[Together, ...] = ()
+) -> Choice:
     """Return the fastest level of every unit; a block that takes less when it is left out is."""
     chosen = {name: min(range(len(own)), key=lambda i: own[i].ms) for name, own in options.items()}
     for name, drop in (drops or {}).items():
-        if drop.left_ms < math.fsum(options[unit][chosen[unit]].ms for unit in drop.units):
+        alone_ms = {unit: options[unit][chosen[unit]].ms for unit in drop.units}
+        if drop.left_ms < total_ms(alone_ms, together):
             chosen = {unit: index for unit, index in chosen.items() if unit not in drop.units} | {name: 0}
-    return _choice(options, drops or {}, chosen)
+    return _choice(options, drops or {}, chosen, together)
 
 
-def _choice(options: Mapping[str, Sequence[Level]], drops: Drops, chosen: Mapping[str, int]) -> Choice:
+def _choice(
+    options: Mapping[str, Sequence[Level]], drops: Drops, chosen: Mapping[str, int], together: tuple[Together, ...]
+) -> Choice:
     """Turn indices into levels; of a block that is left out its units are there too, with width 0."""
     gone = {name: drop for name, drop in drops.items() if name in chosen}
     levels: dict[str, Level] = {}
@@ -161,12 +174,12 @@ def _choice(options: Mapping[str, Sequence[Level]], drops: Drops, chosen: Mappin
         block = next((drop for drop in gone.values() if name in drop.units), None)
         levels[name] = own[chosen[name]] if block is None else Level(0, 0.0, 0.0, block.source)
     levels |= {name: Level(0, drop.loss, 0.0, drop.source) for name, drop in gone.items()}
-    return Choice(levels, math.fsum(drop.left_ms for drop in gone.values()))
+    return Choice(levels, math.fsum(drop.left_ms for drop in gone.values()), together)
 
 
-def dense(options: Mapping[str, Sequence[Level]]) -> Choice:
+def dense(options: Mapping[str, Sequence[Level]], together: tuple[Together, ...] = ()) -> Choice:
     """Return the dense width of every unit."""
-    return Choice({name: levels[0] for name, levels in options.items()})
+    return Choice({name: levels[0] for name, levels in options.items()}, together=together)
 
 
 def _stairs(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Cell]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from taco.latency.evopress import evopress
-from taco.latency.levels import Choice, problem_of
+from taco.latency.levels import Choice, join
 from taco.latency.limits import Space
 from taco.latency.problem import Levels, Tally
 from taco.latency.spdy import spdy
@@ -60,15 +60,18 @@ def search_levels(
         known: Fitness values of an interrupted search with the same blocks left out; new ones are added.
     """
     free = {name: own for name, own in space.options.items() if start.levels[name].width}
-    begin = {n: [level.width for level in own].index(start.levels[n].width) for n, own in free.items()}
+    at = {n: [level.width for level in own].index(start.levels[n].width) for n, own in free.items()}
+    joined = join(free, space.together, at)
+    begin = joined.index_of(at)
 
     def choice_of(levels: Levels) -> Choice:
-        return replace(start, levels={**start.levels, **{name: free[name][index] for name, index in levels.items()}})
+        own = {name: free[name][index] for name, index in joined.taken(levels).items()}
+        return replace(start, levels={**start.levels, **own})
 
     def fitness(levels: Levels) -> float:
         return how.harm(choice_of(levels).widths)
 
-    problem = problem_of(free, table_ms - start.left_ms)
+    problem = joined.problem(table_ms - start.left_ms)
     if space.limits:
         problem = replace(problem, fits=lambda levels: space.holds(choice_of(levels)))
     tally = Tally(fitness, how.evaluations, known)

@@ -13,7 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import Choice, Drop, Drops, Level, choose
+from taco.latency.levels import Choice, Drop, Drops, Level, choose, dense, fastest
+from taco.latency.together import Together
 
 _SWEEPS, _HALVINGS, _RISES = 6, 24, 30
 
@@ -63,11 +64,21 @@ class Space:
         options: Unit -> levels, the dense one first.
         drops: Blocks that may be left out.
         limits: What holds beside the budget.
+        together: Units that share layers, each in one group at most; all of a group lie in the same blocks.
     """
 
     options: Mapping[str, Sequence[Level]]
     drops: Drops = dataclasses.field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    together: tuple[Together, ...] = ()
+
+    def dense(self) -> Choice:
+        """Return the dense width of every unit."""
+        return dense(self.options, self.together)
+
+    def fastest(self) -> Choice:
+        """Return the fastest of all; limits are not looked at."""
+        return fastest(self.options, self.drops, self.together)
 
     def choose(self, table_ms: float) -> Choice:
         """Return the levels with the least loss found within `table_ms` and all limits; exact where none binds.
@@ -119,7 +130,7 @@ class Space:
     def _at(self, table_ms: float, prices: Sequence[float]) -> Choice:
         """Return the best choice at some prices, with its own losses."""
         if not any(prices):
-            return choose(self.options, table_ms, drops=self.drops)
+            return choose(self.options, table_ms, drops=self.drops, together=self.together)
         pairs = list(zip(prices, self.limits, strict=True))
 
         def dearer(name: str, level: Level) -> Level:
@@ -134,7 +145,7 @@ class Space:
 
         options = {name: [dearer(name, level) for level in own] for name, own in self.options.items()}
         drops = {name: emptied(name, drop) for name, drop in self.drops.items()}
-        return self.own(choose(options, table_ms, drops=drops))
+        return self.own(choose(options, table_ms, drops=drops, together=self.together))
 
     def own(self, choice: Choice) -> Choice:
         """Return a choice with the losses that its levels have here, where another space priced them otherwise."""

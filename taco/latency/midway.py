@@ -58,7 +58,8 @@ def _between(space: Space, slower: Choice, faster: Choice) -> Space:
         offered = space.drops[name]
         return dataclasses.replace(offered, loss=-surely) if _gone(slower, name) and _gone(faster, name) else offered
 
-    return Space(options, {name: drop(name) for name in space.drops if _gone(slower, name) or _gone(faster, name)})
+    drops = {name: drop(name) for name in space.drops if _gone(slower, name) or _gone(faster, name)}
+    return Space(options, drops, together=space.together)
 
 
 def _levels(own: Sequence[Level], one: int, other: int) -> Sequence[Level]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import Choice, dense, fastest
+from taco.latency.levels import Choice
 from taco.latency.limits import LimitError, Space
 from taco.latency.midway import Aim, midway
 
@@ -210,7 +210,7 @@ def latency_rounds(
 
 def least_loss(space: Space) -> Chooser:
     """Return what chooses by the sum of losses alone; the dense model is no choice."""
-    all_dense = dense(space.options).widths
+    all_dense = space.dense().widths
 
     def choose(within: Within, tried: Collection[Mapping[str, int]]) -> tuple[str, Choice] | None:
         choice = next_best(space, within(_ONLY), tried)
@@ -268,7 +268,7 @@ def best_within(space: Space, table_ms: float) -> Choice:
     except LimitError:
         raise
     except BudgetInfeasibleError:
-        return fastest(space.options, space.drops)
+        return space.fastest()
 
 
 def best_round(

@@ -17,10 +17,11 @@ from typing import Any
 
 from taco.errors import BudgetInfeasibleError, InputError
 from taco.files import sha256_of
-from taco.latency.levels import Drops, dense
+from taco.latency.levels import Drops
 from taco.latency.limits import Space
 from taco.latency.rounds import AIM, Line, within
 from taco.latency.table import LatencyTable, read_table
+from taco.latency.together import total_ms
 from taco.latency.wholes import known_wholes, left_ms, saved_share
 from taco.options import ExportOptions
 from taco.progress import Progress
@@ -30,7 +31,6 @@ from taco.search.budget import Budget
 from taco.search.latency_search import (
     LatencySearcher,
     Offered,
-    Options,
     levels_as_json,
     profile_as_json,
 )
@@ -107,7 +107,7 @@ class Estimator:
         loop = self.loop(table.dense_ms)
         offered = loop.offered(progress, table)
         space = offered.space
-        dense_ms, budget_ms, line = _line(space.options, table, report, budget)
+        dense_ms, budget_ms, line = _line(space, table, report, budget)
         found, blocks = self._searched(loop, offered, line, (dense_ms, budget_ms))
         choice = found.choices[0]
         return {
@@ -144,7 +144,7 @@ class Estimator:
         dense_ms, budget_ms = times
         enough = dense_ms <= budget_ms
         aim_ms = dense_ms * (1 + 1e-9) if enough else AIM * budget_ms
-        options, drops = offered.space.options, offered.space.drops
+        drops = offered.space.drops
 
         def attempt(space: Space) -> Searched:
             choice = within(space, line, aim_ms)
@@ -161,10 +161,10 @@ class Estimator:
             return Searched((sought.choice,), (), sought=sought)
 
         def search(blocks: Drops) -> Searched:
-            return within_limits(loop.limiter, Space(options, blocks), attempt)
+            return within_limits(loop.limiter, dataclasses.replace(offered.space, drops=blocks), attempt)
 
         if enough and not loop.limiter.asked:
-            return Searched((dense(options),), ()), None
+            return Searched((offered.space.dense(),), ()), None
         found, blocks = with_or_without(search, drops, loop.harm, offered.probed)
         return found, blocks
 
@@ -202,35 +202,36 @@ def reachable(asked: ExportOptions, fastest_ms: float, dense_ms: float) -> str:
     return f"--latency-ms {math.ceil(1000 * fastest_ms) / 1000:g} or more"
 
 
-def _line(options: Options, table: LatencyTable, report: Report | None, budget: Budget) -> tuple[float, float, Line]:
+def _line(space: Space, table: LatencyTable, report: Report | None, budget: Budget) -> tuple[float, float, Line]:
     """Return the dense model's time, the budget, and the line that predicts, milliseconds."""
     there = None if report is None or report.latency_ms is None else report.latency_ms
     dense_ms = table.dense_ms if there is None else there.dense.p50
     budget_ms = dense_ms / budget.speedup if budget.speedup is not None else float(budget.latency_ms or dense_ms)
-    known = known_wholes(table, options, dense_ms)
+    known = known_wholes(table, space.options, dense_ms, space.together)
     if report is not None and there is not None and report.speedup is not None:
-        at_kept = _at(options, table, {layer.unit: layer.kept for layer in report.layers})
-        if at_kept < dense(options).table_ms:  # of this device and kind of choice: with dense it tells the slope
+        at_kept = _at(space, table, {layer.unit: layer.kept for layer in report.layers})
+        if at_kept < known.wholes[0][0]:  # of this device and kind of choice: with dense it tells the slope
             return dense_ms, budget_ms, Line.fit([known.wholes[0], (at_kept, dense_ms / report.speedup)], known.scale)
     return dense_ms, budget_ms, known.line(AIM * budget_ms)
 
 
-def _at(options: Options, table: LatencyTable, kept: Mapping[str, int]) -> float:
+def _at(space: Space, table: LatencyTable, kept: Mapping[str, int]) -> float:
     """Return what the table says of widths, as `Choice.table_ms` counts: of a block that is left out what stays.
 
     Args:
-        options: Unit -> levels; only these count.
+        space: Only its units count.
         table: Times.
         kept: Unit -> width; 0 for all units of a block that is left out.
     """
-    total, gone = 0.0, dict[str, list[float]]()
-    for name, levels in options.items():
+    stays, gone = dict[str, float](), dict[str, dict[str, float]]()
+    for name, levels in space.options.items():
         if kept[name]:
-            total += table.units[name].at(kept[name]).p50_ms
+            stays[name] = table.units[name].at(kept[name]).p50_ms
         else:
-            gone.setdefault(table.units[name].holder, []).append(levels[0].ms)
-    share = saved_share(table, options)
-    return total + sum(left_ms(times, share) for times in gone.values())
+            gone.setdefault(table.units[name].holder, {})[name] = levels[0].ms
+    share = saved_share(table, space.options, space.together)
+    left = (left_ms(times, share, space.together) for times in gone.values())
+    return total_ms(stays, space.together) + math.fsum(left)
 
 
 def _device(table: LatencyTable) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from taco.latency.levels import Choice, Drops, dense, fastest
+from taco.latency.levels import Choice, Drops
 from taco.latency.levelsearch import Sought
-from taco.latency.limits import Space
 from taco.progress import Progress
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json
@@ -54,10 +53,10 @@ def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: P
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
     """
-    options, drops = offered.space.options, offered.space.drops
+    space, drops = offered.space, offered.space.drops
 
     def choose(blocks: Drops) -> Searched:
-        return Searched((Space(options, blocks).choose(table_ms),), ())
+        return Searched((dataclasses.replace(space, drops=blocks).choose(table_ms),), ())
 
     found, blocks = with_or_without(choose, drops, loop.harm, offered.probed)
     choice = found.choices[0]
@@ -65,7 +64,7 @@ def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: P
         return Settled(choice, None, blocks)
     kept = drops if any(name in choice.levels for name in drops) else {}
     with progress.step("search the levels of whole models"):
-        sought = loop.search(Space(options, kept), table_ms)
+        sought = loop.search(dataclasses.replace(space, drops=kept), table_ms)
     return Settled(sought.choice, sought, blocks)
 
 
@@ -73,8 +72,8 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
     """Return the best choices from the dense model down to the fastest of all; searched where that is asked."""
     offered = loop.offered(progress)
     space = offered.space
-    choices, times = [dense(space.options)], [0.0]
-    for table_ms in np.geomspace(choices[0].table_ms, fastest(space.options, space.drops).table_ms, _RUNGS)[1:]:
+    choices, times = [space.dense()], [0.0]
+    for table_ms in np.geomspace(choices[0].table_ms, space.fastest().table_ms, _RUNGS)[1:]:
         choice = space.choose(float(table_ms) * (1 + 1e-9))
         if choice.widths != choices[-1].widths:
             choices.append(choice)
@@ -92,7 +91,7 @@ def top(offered: Offered) -> Settled:
     """Return the dense model, from which nothing is left out."""
     drops = offered.space.drops
     none = {"offered": {name: offered.probed.dropped[name] for name in drops}, "taken": []}
-    return Settled(dense(offered.space.options), None, none if drops else None)
+    return Settled(offered.space.dense(), None, none if drops else None)
 
 
 def rung_of(loop: LatencySearcher, offered: Offered, settled: Settled, at: int = 0) -> Rung:

@@ -32,6 +32,7 @@ from taco.search.one_ratio import widest_of_one_ratio
 from taco.search.probes import Probed, Prober
 from taco.search.profile_job import profile_or_load
 from taco.search.profiling import Profiler
+from taco.search.sharing import layers_of, together_of
 from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of, currency_of, losses_of, probed_once
 from taco.units import steps_of
@@ -133,9 +134,7 @@ class LatencySearcher:
             return offered.losses[name].at(width, offered.chosen.currency)
 
         def within_time(table_ms: float) -> Choice | None:
-            return widest_of_one_ratio(
-                self.searcher, offered.table, offered.space.options, lost, lambda ms: ms <= table_ms
-            )
+            return widest_of_one_ratio(self.searcher, offered.table, offered.space, lost, lambda ms: ms <= table_ms)
 
         return within_time
 
@@ -143,7 +142,7 @@ class LatencySearcher:
         self, speedup: float, offered: Offered, space: Space, measure: Callable[[Choice, float], float]
     ) -> Searched:
         budget_ms, choose = self.dense_ms / speedup, LeastHarm(space, self.harm, self._one_ratio(offered))
-        known = known_wholes(offered.table, space.options, self.dense_ms)
+        known = known_wholes(offered.table, space.options, self.dense_ms, space.together)
         rounds = list(latency_rounds(known, budget_ms, choose, measure))
         best = best_round(rounds, budget_ms, self.dense_ms, self._price)
         compared = choose.told(best.choice, {name: offered.probed.dropped[name] for name in space.drops})
@@ -176,8 +175,10 @@ class LatencySearcher:
         losses = losses_of(self.searcher, probed)
         chosen = currency_of(losses, probed)
         options = self.options(table, losses, chosen.currency)
-        drops = self.drops(options, table, probed, exchange_rate(losses, chosen.currency))
-        return Offered(table, probed, losses, chosen, Space(options, drops))
+        layers = {name: layers_of(self.searcher.solutions[name].unit) for name in options}
+        whole = Space(options, together=together_of(options, table, layers, self.profiler.model))
+        drops = self.drops(whole, table, probed, exchange_rate(losses, chosen.currency))
+        return Offered(table, probed, losses, chosen, dataclasses.replace(whole, drops=drops))
 
     def search(self, space: Space, table_ms: float) -> Sought:
         """Search whole models within a time by the table; values that are known from a killed run are not asked again.
@@ -195,7 +196,8 @@ class LatencySearcher:
         offered = {n: [(level.width, level.ms, level.loss) for level in own] for n, own in space.options.items()}
         gone = sorted(name for name in space.drops if name in start.levels)
         limits = [dataclasses.asdict(limit) for limit in space.limits]
-        judged = {**self.prober.key, "levels": offered, "gone": gone}
+        together = [group.units for group in space.together]
+        judged = {**self.prober.key, "levels": offered, "gone": gone, "together": together}
         asked = {"method": how.search, "evaluations": how.search_evaluations, "seed": how.seed, "table_ms": table_ms}
 
         def compute() -> dict[str, Any]:
@@ -246,19 +248,20 @@ class LatencySearcher:
                 found[name] = levels_of(unit, {width: loss.at(width, currency) for width in kept}, steps[name])
         return found
 
-    def drops(self, options: Options, table: LatencyTable, probed: Probed, rate: float | None) -> dict[str, Drop]:
+    def drops(self, space: Space, table: LatencyTable, probed: Probed, rate: float | None) -> dict[str, Drop]:
         """Return the blocks that may be left out: those that were timed with a unit in them; none without a rate."""
         found: dict[str, Drop] = {}
         if rate is None:
             return found
-        share = saved_share(table, options)
+        options, together = space.options, space.together
+        share = saved_share(table, options, together)
         for block, harm in probed.dropped.items():
             units = tuple(name for name in options if table.units[name].holder == block)
             if units:
-                dense = [options[name][0] for name in units]
-                whole_ms = statistics.fmean(level.ms for level in dense)
-                left = left_ms([level.ms for level in dense], share)
-                found[block] = Drop(units, rate * max(0.0, harm), whole_ms, dense[0].source, left)
+                dense_ms = {name: options[name][0].ms for name in units}
+                whole_ms, source = statistics.fmean(dense_ms.values()), options[units[0]][0].source
+                left = left_ms(dense_ms, share, together)
+                found[block] = Drop(units, rate * max(0.0, harm), whole_ms, source, left)
         return found
 
     def harm(self, choice: Choice) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from taco.errors import BudgetInfeasibleError
-from taco.latency.levels import Choice, dense
+from taco.latency.levels import Choice
 from taco.latency.limits import Space
 from taco.latency.midway import midway
 from taco.latency.rounds import Within, next_best
@@ -45,7 +45,7 @@ class LeastHarm:
         Raises:
             LimitError: A limit beside the budget cannot be held.
         """
-        known = (dense(self.space.options).widths, *tried)
+        known = (self.space.dense().widths, *tried)
         ways = {name: choice for name, choice in self._ways(within, known).items() if choice.widths not in known}
         if len(ways) < 2:
             return next(iter(ways.items()), None)

@@ -172,7 +172,9 @@ def within_limits(limiter: Limiter, space: Space, attempt: Callable[[Space], Sea
     rounds: list[Round] = []
     held: tuple[Held, ...] = ()
     for _ in range(_TIGHTER):
-        found = attempt(Space(limiter.fitting(space.options), space.drops, limiter.limits(shrunk)))
+        found = attempt(
+            dataclasses.replace(space, options=limiter.fitting(space.options), limits=limiter.limits(shrunk))
+        )
         rounds += found.rounds
         first, *more = found.choices
         held = limiter.held(allocation_of(limiter.searcher, first))

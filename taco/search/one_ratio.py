@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from taco.errors import InputError
 from taco.latency.levels import Choice, Level
+from taco.latency.limits import Space
 from taco.latency.table import LatencyTable
 from taco.search.uniform import Searcher
 
@@ -13,7 +14,7 @@ from taco.search.uniform import Searcher
 def widest_of_one_ratio(
     searcher: Searcher,
     table: LatencyTable,
-    options: Mapping[str, Sequence[Level]],
+    space: Space,
     lost: Callable[[str, int], float],
     fits: Callable[[float], bool],
 ) -> Choice | None:
@@ -22,7 +23,7 @@ def widest_of_one_ratio(
     Args:
         searcher: Knows the ratios.
         table: Times of every unit.
-        options: Unit -> levels, the dense one first; only these units are cut.
+        space: Only its units are cut.
         lost: Unit and width -> loss.
         fits: Sum of the table's milliseconds -> whether that is little enough.
 
@@ -31,14 +32,14 @@ def widest_of_one_ratio(
     """
     for allocation in searcher.uniform[1:]:
         levels = {}
-        for name, own in options.items():
+        for name, own in space.options.items():
             width = allocation.widths.get(name, own[0].width)
             try:
                 cell = table.units[name].at(width)
             except InputError:
                 return None
             levels[name] = Level(width, lost(name, width), cell.p50_ms, cell.source)
-        choice = Choice(levels)
+        choice = Choice(levels, together=space.together)
         if fits(choice.table_ms):
             return choice
     return None

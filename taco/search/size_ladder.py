@@ -16,7 +16,7 @@ import numpy as np
 
 from taco.exporters.mixed import divergence
 from taco.exporters.protocol import FloatArray
-from taco.latency.levels import Choice, dense, fastest
+from taco.latency.levels import Choice
 from taco.latency.rounds import Known
 from taco.latency.wholes import known_wholes
 from taco.progress import Progress
@@ -57,12 +57,13 @@ class SizeLoop:
     @functools.cached_property
     def known(self) -> Known:
         """What whole models tell of the table's milliseconds."""
-        return known_wholes(self.offered.table, self.offered.space.options, self.whole_ms)
+        space = self.offered.space
+        return known_wholes(self.offered.table, space.options, self.whole_ms, space.together)
 
     @functools.cached_property
     def quickest(self) -> Choice:
         """The fastest levels."""
-        return fastest(self.offered.space.options, self.offered.space.drops)
+        return self.offered.space.fastest()
 
     @property
     def quickest_ms(self) -> float:
@@ -76,7 +77,7 @@ class SizeLoop:
         if whole_ms < self.quickest_ms:
             return None
         table_ms = max(self.known.line(whole_ms).invert(whole_ms), self.quickest.table_ms)
-        dense_ms = dense(self.offered.space.options).table_ms
+        dense_ms = self.offered.space.dense().table_ms
         return settle(self.loop, self.offered, min(table_ms, dense_ms) * (1 + 1e-9), progress)
 
     def harm(self, choice: Choice) -> float:
