@@ -111,13 +111,6 @@ def levels_of(unit: UnitCells, losses: Mapping[int, float], step: int) -> list[L
     return _thinned(levels)
 
 
-def join(
-    options: Mapping[str, Sequence[Level]], together: Sequence[Together], also: Mapping[str, int] | None = None
-) -> Joined:
-    """Return what a programme over sums may choose from, see `Joined.of`."""
-    return Joined.of({name: [(x.loss, x.ms) for x in own] for name, own in options.items()}, together, also)
-
-
 def choose(
     options: Mapping[str, Sequence[Level]],
     table_ms: float,
@@ -137,7 +130,8 @@ def choose(
     Raises:
         BudgetInfeasibleError: Even the fastest levels take longer.
     """
-    joined, drops = join(options, together), drops or {}
+    joined = Joined.of({name: [(x.loss, x.ms) for x in own] for name, own in options.items()}, together)
+    drops = drops or {}
     problem = joined.problem(table_ms, buckets)
     costs, budget, instead = dict(problem.costs), problem.budget, {}
     for name, drop in drops.items():

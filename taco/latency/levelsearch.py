@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from taco.latency.evopress import evopress
-from taco.latency.levels import Choice, join
+from taco.latency.levels import Choice, Level, choose
 from taco.latency.limits import Space
-from taco.latency.problem import Levels, Tally
+from taco.latency.problem import Levels, Problem, Tally
 from taco.latency.spdy import spdy
+from taco.latency.together import Together, total_ms
 from taco.options import Search
 
 
@@ -60,18 +61,15 @@ def search_levels(
         known: Fitness values of an interrupted search with the same blocks left out; new ones are added.
     """
     free = {name: own for name, own in space.options.items() if start.levels[name].width}
-    at = {n: [level.width for level in own].index(start.levels[n].width) for n, own in free.items()}
-    joined = join(free, space.together, at)
-    begin = joined.index_of(at)
+    begin = _indices(free, start)
 
     def choice_of(levels: Levels) -> Choice:
-        own = {name: free[name][index] for name, index in joined.taken(levels).items()}
-        return replace(start, levels={**start.levels, **own})
+        return replace(start, levels={**start.levels, **{name: free[name][index] for name, index in levels.items()}})
 
     def fitness(levels: Levels) -> float:
         return how.harm(choice_of(levels).widths)
 
-    problem = joined.problem(table_ms - start.left_ms)
+    problem = _Timed.of(free, table_ms - start.left_ms, space.together)
     if space.limits:
         problem = replace(problem, fits=lambda levels: space.holds(choice_of(levels)))
     tally = Tally(fitness, how.evaluations, known)
@@ -79,3 +77,31 @@ def search_levels(
     method = spdy if how.method == "spdy" else evopress
     found = begin if how.method == "dp" else method(problem, tally, how.seed, begin)
     return Sought(choice_of(found), tally.evaluations, tally.value(found), fitness_dp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timed(Problem):
+    """The problem of choosing levels within a time by the table, in which units that share layers do not add up."""
+
+    options: Mapping[str, Sequence[Level]]
+    together: tuple[Together, ...]
+
+    @staticmethod
+    def of(options: Mapping[str, Sequence[Level]], table_ms: float, together: tuple[Together, ...]) -> _Timed:
+        losses = {name: [level.loss for level in own] for name, own in options.items()}
+        costs = {name: [level.ms for level in own] for name, own in options.items()}
+        return _Timed(losses=losses, costs=costs, budget=table_ms, options=options, together=together)
+
+    def cost(self, levels: Levels) -> float:
+        return total_ms({name: self.costs[name][index] for name, index in levels.items()}, self.together)
+
+    def additive(self, weights: Mapping[str, float] | None = None) -> dict[str, int]:
+        def weighted(name: str, level: Level) -> Level:
+            return level if weights is None else replace(level, loss=weights[name] * level.loss)
+
+        options = {name: [weighted(name, level) for level in own] for name, own in self.options.items()}
+        return _indices(options, choose(options, self.budget, self.buckets, together=self.together))
+
+
+def _indices(options: Mapping[str, Sequence[Level]], choice: Choice) -> dict[str, int]:
+    return {n: [level.width for level in own].index(choice.levels[n].width) for n, own in options.items()}

@@ -4,8 +4,7 @@ The table times a block with one of its units cut and all else dense. Of a layer
 convolution of a bottleneck reads the channels of one and writes those of the other) each cell holds what that unit
 alone saves, so the sum counts the layer's time twice, and what both save together is less. Work in such a layer goes
 with the product of the widths; so the block is taken to keep, of its dense time, the product of the shares that it
-keeps under each cut (ResNet-50, first rounds of benchmarks.loop for 3x: predictions 6 to 15 % too low by the sum, 0 to
-6 % by the product). No torch.
+keeps under each cut (docs/adr/0012: ResNet-50's rounds are predicted 3 instead of 10 % off). No torch.
 """
 
 from __future__ import annotations
@@ -79,16 +78,15 @@ def total_ms(alone_ms: Mapping[str, float], together: Iterable[Together] = ()) -
     return math.fsum((*single, *(group.ms(alone_ms) for group in groups)))
 
 
-def joints_of(levels: Sequence[Priced], group: Together, also: tuple[int, ...] | None = None) -> list[Joint]:
+def joints_of(levels: Sequence[Priced], group: Together) -> list[Joint]:
     """Return the combinations of a group's levels of which none loses less and takes no longer, the slowest first.
 
     Args:
         levels: Of every unit, in the order of the group's units.
         group: The units.
-        also: A combination that is there even where others are better.
 
     Returns:
-        At most `MOST_JOINTS` and that one, the slowest and the fastest among them.
+        At most `MOST_JOINTS`, the slowest and the fastest among them.
     """
 
     def joint_of(indices: tuple[int, ...]) -> Joint:
@@ -102,10 +100,7 @@ def joints_of(levels: Sequence[Priced], group: Together, also: tuple[int, ...] |
         kept = [joint for joint in equals if joint.ms < quickest]  # of equal losses all: the budget decides
         quickest = min((quickest, *(joint.ms for joint in kept)))
         best += kept
-    best = _evenly(sorted(best, key=_slowest_first))
-    if also is not None and all(joint.indices != also for joint in best):
-        best = sorted([*best, joint_of(also)], key=_slowest_first)
-    return best
+    return _evenly(sorted(best, key=_slowest_first))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +116,12 @@ class Joined:
     joints: Mapping[str, Sequence[Joint]]
 
     @staticmethod
-    def of(
-        options: Mapping[str, Priced], together: Iterable[Together], also: Mapping[str, int] | None = None
-    ) -> Joined:
+    def of(options: Mapping[str, Priced], together: Iterable[Together]) -> Joined:
         """Join the levels of groups; every other unit is an item by itself.
 
         Args:
             options: Unit -> levels.
             together: Units that share layers.
-            also: Unit -> index of a level: these are offered together even where other levels are better.
         """
         groups = {group.units[0]: group for group in together if group.units[0] in options}
         within = {name for group in groups.values() for name in group.units}
@@ -137,8 +129,7 @@ class Joined:
         for name, own in options.items():
             if name in groups:
                 units[name] = groups[name].units
-                given = None if also is None else tuple(also[unit] for unit in units[name])
-                joints[name] = joints_of([options[unit] for unit in units[name]], groups[name], given)
+                joints[name] = joints_of([options[unit] for unit in units[name]], groups[name])
             elif name not in within:
                 units[name] = (name,)
                 joints[name] = [Joint((index,), loss, ms) for index, (loss, ms) in enumerate(own)]
@@ -169,13 +160,6 @@ class Joined:
             for name, own in self.units.items()
             if name in chosen
             for unit, index in zip(own, self.joints[name][chosen[name]].indices, strict=True)
-        }
-
-    def index_of(self, levels: Mapping[str, int]) -> dict[str, int]:
-        """Turn units and the indices of their levels into items and the indices of their joints."""
-        return {
-            name: [joint.indices for joint in self.joints[name]].index(tuple(levels[unit] for unit in own))
-            for name, own in self.units.items()
         }
 
 
