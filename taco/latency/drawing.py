@@ -110,7 +110,9 @@ def _heat(figure: Figure, axes: Axes, table: LatencyTable) -> None:
         if column % 4 == 3 and np.isfinite(values[row, column]):
             colour = "white" if values[row, column] > middle else _INK
             text = f"{values[row, column]:.2f}"
-            axes.text(column + 0.4, row, text, ha="right", va="center", fontsize=_SMALL, color=colour)
+            edge = not np.isfinite(values[row, column - 1])  # what is hatched has no room for half of it
+            x, side = (column - 0.4, "left") if edge else (column + 0.4, "right")
+            axes.text(x, row, text, ha=side, va="center", fontsize=_SMALL, color=colour)
     axes.set_yticks(range(len(table.units)), labels=list(table.units), fontsize=_SMALL, color=_INK, parse_math=False)
     ticks = range(3, _COLUMNS, 4)
     axes.set_xticks(ticks, labels=[f"{100 * (tick + 1) // _COLUMNS}%" for tick in ticks])

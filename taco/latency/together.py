@@ -88,19 +88,16 @@ def joints_of(levels: Sequence[Priced], group: Together) -> list[Joint]:
     Returns:
         At most `MOST_JOINTS`, the slowest and the fastest among them.
     """
-
-    def joint_of(indices: tuple[int, ...]) -> Joint:
-        taken = [own[index] for own, index in zip(levels, indices, strict=True)]
-        alone = dict(zip(group.units, (ms for _, ms in taken), strict=True))
-        return Joint(indices, math.fsum(loss for loss, _ in taken), group.ms(alone))
-
-    found = sorted(map(joint_of, itertools.product(*(range(len(own)) for own in levels))), key=lambda j: j.loss)
-    best, quickest = list[Joint](), math.inf
-    for _, equals in itertools.groupby(found, key=lambda joint: joint.loss):
-        kept = [joint for joint in equals if joint.ms < quickest]  # of equal losses all: the budget decides
-        quickest = min((quickest, *(joint.ms for joint in kept)))
-        best += kept
-    return _evenly(sorted(best, key=_slowest_first))
+    found = [Joint((), 0.0, group.whole_ms)]
+    for name, own in zip(group.units, levels, strict=True):
+        dense_ms = group.dense_ms[name]
+        longer = [
+            Joint((*joint.indices, index), joint.loss + loss, joint.ms * (ms / dense_ms))
+            for joint in found
+            for index, (loss, ms) in enumerate(own)
+        ]
+        found = _evenly(_unbeaten(longer))  # what is beaten here is beaten with whatever follows
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +158,16 @@ class Joined:
             if name in chosen
             for unit, index in zip(own, self.joints[name][chosen[name]].indices, strict=True)
         }
+
+
+def _unbeaten(joints: Iterable[Joint]) -> list[Joint]:
+    """Return those of which none loses less and takes no longer, the slowest first; of equal losses all."""
+    best, quickest = list[Joint](), math.inf
+    for _, equals in itertools.groupby(sorted(joints, key=lambda joint: joint.loss), key=lambda joint: joint.loss):
+        kept = [joint for joint in equals if joint.ms < quickest]
+        quickest = min((quickest, *(joint.ms for joint in kept)))
+        best += kept
+    return sorted(best, key=_slowest_first)
 
 
 def _slowest_first(joint: Joint) -> tuple[float, float, tuple[int, ...]]:
