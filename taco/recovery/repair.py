@@ -50,18 +50,22 @@ def make_teacher(specialist: nn.Module, material: Material, device: torch.device
 
 def renormalise(student: nn.Module, teacher: Teacher, material: Material) -> nn.Module:
     """Re-estimate BatchNorm on the fit pictures; returns the better of before and after."""
-    if not has_batchnorm(student):
-        return student
+    return compared(student, teacher, material)[0] if has_batchnorm(student) else student
+
+
+def compared(student: nn.Module, teacher: Teacher, material: Material) -> tuple[nn.Module, float]:
+    """Return a student with BatchNorm re-estimated where that helps, and its distance from the teacher.
+
+    The distance is the distillation objective on the select pictures.
+    """
     old = moved(student, device_of(teacher.module))
+    before = objective(old, teacher.select)
+    if not has_batchnorm(student):
+        return student, before
     renewed = reestimate(old, material.batches(material.task.fit))
-    before, after = objective(old, teacher.select), objective(renewed, teacher.select)
+    after = objective(renewed, teacher.select)
     log.debug("BatchNorm re-estimation: %.4f -> %.4f on select pictures", before, after)
-    return renewed.to(CPU) if after < before else student
-
-
-def distance(student: nn.Module, teacher: Teacher) -> float:
-    """Return how far a student is from the teacher on the select pictures."""
-    return objective(moved(student, device_of(teacher.module)), teacher.select)
+    return (renewed.to(CPU), after) if after < before else (student, before)
 
 
 def steps_for(student: nn.Module, bank: TeacherBank, minutes: float, options: RecoveryOptions) -> int:

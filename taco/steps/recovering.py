@@ -21,7 +21,7 @@ from taco.recover import INTERRUPTED, Recovered, Watch, recover
 from taco.recovery.bank_views import DrawOptions, Source, draw_bank, plan_views
 from taco.recovery.bfloat16 import has_bfloat16, is_faster
 from taco.recovery.checkpoint import Checkpoint
-from taco.recovery.repair import Teacher, distance, make_teacher, renormalise, steps_for
+from taco.recovery.repair import Teacher, compared, make_teacher, renormalise, steps_for
 from taco.recovery.teacher_bank import UNLABELLED, Layout, TeacherBank
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled
@@ -126,8 +126,7 @@ class Recovery:
 
     def compared(self, *students: nn.Module) -> list[tuple[nn.Module, float]]:
         """Return each with BatchNorm re-estimated where that helps, and how far each then is from the teacher."""
-        renewed = [self.renormalise(student) for student in students]
-        return [(student, distance(student, self.teacher)) for student in renewed]
+        return [compared(student, self.teacher, self.material) for student in students]
 
     def steps(self, start: nn.Module, key: Mapping[str, Any], share: float = 1.0) -> int:
         """Turn a share of the minutes into steps, once: the answer is stored."""
