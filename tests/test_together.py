@@ -62,17 +62,18 @@ def test_the_product_is_nearer_to_a_bottleneck_than_the_sum() -> None:
 
 @st.composite
 def grouped(draw: st.DrawFn) -> tuple[dict[str, list[Level]], tuple[Together, ...]]:
-    """Five units, of which two pairs share layers; some losses are equal."""
+    """Six units, of which two share a layer and three share some; some losses are equal."""
     options = {}
-    for name in "abcde":
-        count = draw(st.integers(1, 4))
+    for name in "abcdef":
+        count = draw(st.integers(1, 3))
         times = sorted(draw(st.lists(st.integers(1, 30), min_size=count, max_size=count, unique=True)), reverse=True)
         losses = sorted(draw(st.lists(st.integers(0, 4), min_size=count - 1, max_size=count - 1)))
         options[name] = [
             Level(8 - i, float(loss), float(ms), "measured")
             for i, (loss, ms) in enumerate(zip([0, *losses], times, strict=True))
         ]
-    groups = tuple(Together(pair, {name: options[name][0].ms for name in pair}) for pair in (("a", "c"), ("d", "e")))
+    shared = (("a", "c"), ("b", "d", "e"))
+    groups = tuple(Together(units, {name: options[name][0].ms for name in units}) for units in shared)
     return options, groups
 
 

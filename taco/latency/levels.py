@@ -118,7 +118,9 @@ def choose(
     drops: Drops | None = None,
     together: tuple[Together, ...] = (),
 ) -> Choice:
-    """Return the levels with the least loss whose times by the table sum up to at most `table_ms`: the exact optimum.
+    """Return the levels with the least loss whose times by the table sum up to at most `table_ms`.
+
+    That is the exact optimum, but for groups with more than `MOST_JOINTS` combinations that are worth taking.
 
     Args:
         options: Unit -> levels.

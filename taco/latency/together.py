@@ -20,7 +20,7 @@ from taco.latency.problem import Problem
 
 #: (loss, milliseconds) of every level of a unit, the dense one first.
 Priced = Sequence[tuple[float, float]]
-#: At most so many combinations of a group's levels are looked at.
+#: At most so many combinations of a group's levels are looked at; of more, an even choice by time.
 MOST_JOINTS = 128
 
 
