@@ -202,5 +202,8 @@ def test_what_is_timed_as_a_stretch_of_a_chain_is_alone() -> None:
 
 def test_attention_and_the_layers_behind_it_share_none() -> None:
     """Both lie in one block, which is timed for each; they run one after the other, so what they save adds up."""
-    for group in _together("deit_tiny_patch16_224", 2, img_size=64):
+    found = _together("deit_tiny_patch16_224", 2, img_size=64)
+    assert len(found) == 12
+    for group in found:  # how many heads there are and how wide they are: both shrink the same layers
         assert len({".".join(name.split(".")[:3]) for name in group}) == 1
+    assert ("blocks.0.attn.heads", "blocks.0.attn.head_width") in found

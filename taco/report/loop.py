@@ -184,7 +184,10 @@ def _search(found: LevelSearch | None) -> Iterator[Block]:
 def _allocation(report: Report) -> Iterator[Block]:
     if not report.allocation:
         return
-    caption = "The block around each unit, in the order of the network; the dark part is what was chosen."
+    caption = (
+        "The block around each unit, all else in it dense, in the order of the network; the dark part is what was "
+        "chosen."
+    )
     if any(unit.level == "drop" for unit in report.allocation):
         caption += " Blocks that were left out stand below once more, each as one unit."
     yield Picture(partial(block_times, report), caption)
