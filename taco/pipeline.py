@@ -289,4 +289,4 @@ class _Job:
             return self.sizes.ladder(self.progress)
         at = len(self.sizes.every) - 1
         ladder = self.sizes.asked.width_search().ladder()
-        return Ladder(ladder.size, lambda index: dataclasses.replace(ladder.rung(index), at=at))
+        return Ladder(ladder.harms, lambda index: dataclasses.replace(ladder.rung(index), at=at))

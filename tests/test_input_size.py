@@ -143,6 +143,10 @@ class One:
     def settle(self, whole_ms: float, _progress: Any) -> Any:
         return Settled(min(whole_ms, self.whole_ms)) if whole_ms >= self.quickest_ms else None
 
+    def sketch(self, whole_ms: float) -> Any:
+        settled = self.settle(whole_ms, None)
+        return None if settled is None else settled.choice
+
     def harm(self, choice: float) -> float:
         return float(self.harm_at(choice))
 
@@ -159,9 +163,13 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
     large: Any = One("large", 10.0, 4.0, lambda ms: 10.0 - ms)
     little: Any = One("little", 5.0, 2.0, lambda ms: 3.0 + 2 * (5.0 - ms))
     ladder = size_ladder([large, little], SilentProgress())
-    rungs: list[Any] = [ladder.rung(index) for index in range(ladder.size)]
+    rungs: list[Any] = [ladder.rung(index) for index in range(len(ladder.harms))]
     assert rungs[0] == (0, 10.0)
     assert rungs[-1] == (1, 2.0), "only the smaller picture is as fast"
+    assert ladder.harms[0] == 0
+    assert [*ladder.harms] == sorted(ladder.harms)
+    assert ladder.harms[1] == pytest.approx(large.harm(rungs[1][1]))
+    assert ladder.harms[-1] == pytest.approx(little.harm(2.0))
     ms = [choice for _, choice in rungs]
     assert ms == sorted(ms, reverse=True)
     assert {at for at, _ in rungs} == {0, 1}
@@ -241,12 +249,12 @@ def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> N
     """The same widths at another size are another model; at the same size they are not."""
     rungs = [Rung(Allocation(1.0, {"a": 8 if index < 2 else 7}), None, index // 4) for index in range(5)]
     unused: Any = None
-    lost = dict.fromkeys(("points", "low", "high", "judging_images", "kept_percent"), 0.0) | {"pictures": None}
+    lost = {"points": 0.0, "low": 0.0, "high": 0.0, "judging_images": 9, "kept_percent": 0.0, "pictures": None}
     monkeypatch.setattr(DropSearch, "_trial", lambda *_: lost)
     place = Place(unused, [unused], {})
-    search = DropSearch(lambda: Ladder(5, rungs.__getitem__), (place,), unused, 1.0, unused)
+    search = DropSearch(lambda: Ladder([*range(5)], rungs.__getitem__), (place,), unused, 1.0, unused)
     assert [*search.holding()] == [4, 3]
-    assert list(search.trials) == [2, 3, 4], "all of them held"
+    assert list(search.trials) == [2, 3, 4, 1], "all of them held"
 
 
 @pytest.mark.slow

@@ -129,15 +129,15 @@ def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
 
     side: Any = OneSide()
     rung: Any = SimpleNamespace(at=0)
-    search = DropSearch(lambda: Ladder(5, lambda _: rung), (Place(side, [side], {}),), unused, 1.0, unused)
+    search = DropSearch(
+        lambda: Ladder([0, 1, 2, 3, 4], lambda _: rung), (Place(side, [side], {}),), unused, 1.0, unused
+    )
     cut: Any = SimpleNamespace(module=None, head=None)
     assert search.shipped(0, cut, exported).points == 50.0
-    lost = {"points": 2.0, "low": 1.0, "high": 3.0, "judging_images": 2}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DropSearch, "_trial", lambda *_: lost)
-        found = search.shipped(3, cut, names)
-        assert (found.points, found.low, found.high) == (2.0, 1.0, 3.0)
-        assert search.shipped(3, cut, exported).points == 52.0
+    search.trials[3] = {"points": 2.0, "low": 1.0, "high": 3.0, "judging_images": 2}
+    found = search.shipped(3, cut, names)
+    assert (found.points, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert search.shipped(3, cut, exported).points == 52.0
 
 
 class Division:
@@ -174,10 +174,10 @@ def test_a_candidate_that_surely_loses_too_much_is_not_made_again(
 ) -> None:
     told: list[str] = []
     sides: Any = [Division(name, n, told) for name, n in zip("abc", wrong, strict=True)]
-    rung = Rung(Allocation(1.0, {"u": 4}), None)
+    rungs = [Rung(Allocation(1.0, {"u": width}), None) for width in (8, 4)]
     unused: Any = None
     place = Place(sides[0], sides, {"u": 8})
-    search = DropSearch(lambda: Ladder(2, lambda _: rung), (place,), unused, 1.0, RunDir(tmp_path))
+    search = DropSearch(lambda: Ladder([0, 1], rungs.__getitem__), (place,), unused, 1.0, RunDir(tmp_path))
     assert [*search.holding()] == [1] * holds
     assert "".join(told) == made
     (trial,) = search.trials.values()
@@ -206,7 +206,9 @@ class Ladderlike(Division):
         return SimpleNamespace(cut=cut)
 
 
-def test_a_candidate_that_seems_to_hold_is_judged_by_all_shots_only_where_no_smaller_one_held(tmp_path: Path) -> None:
+def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all_before_it_is_taken(
+    tmp_path: Path,
+) -> None:
     """Of 8 channels: by a third of the shots 3 of them hold, by all of them 5."""
     told: list[str] = []
     first = dict.fromkeys(range(3, 9), 0) | {1: 8, 2: 8}
@@ -218,13 +220,13 @@ def test_a_candidate_that_seems_to_hold_is_judged_by_all_shots_only_where_no_sma
         return Rung(Allocation(1.0, {"u": 8 - index}), None)
 
     place = Place(sides[0], sides, {"u": 8})
-    search = DropSearch(lambda: Ladder(8, rung), (place,), unused, 1.0, RunDir(tmp_path))
-    steps = search.holding()
-    assert next(steps) == 3
-    assert told == ["a4", "a2", "a3", "b3", "b4", "a6", "a5", "b5", "c5"]
-    assert [trial["judging_images"] for trial in search.trials.values()] == [16, 8, 16, 8, 24]
-    assert next(steps) == 2
-    assert told[9:] == ["b6", "c6"], "asked of the others when it is wanted"
+    search = DropSearch(lambda: Ladder([*range(8)], rung), (place,), unused, 1.0, RunDir(tmp_path))
+    found = next(search.holding())
+    assert told[:2] == ["a4", "b4"], "half of the shots are surely wrong"
+    assert search.trials[4]["judging_images"] == 16
+    assert 1 <= found <= 3
+    assert search.trials[found]["judging_images"] == 24
+    assert search.trials[found]["points"] == 0.0
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

@@ -1,91 +1,111 @@
-"""The last step that holds: found by bisection, few asked, never one that was not seen to hold."""
+"""The last step that holds: few are asked, none is taken that did not hold, and all answers say where to ask."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taco.allocation.within import last_within
+from taco.allocation.crossing import Answer, Crossing
+from taco.allocation.within import holding_steps
 
-LOSSES = st.lists(st.floats(-5, 5), min_size=1, max_size=60)
-
-
-@given(st.integers(1, 200), st.integers(0, 200), st.floats(0, 3))
-def test_of_rising_losses_the_last_that_holds_is_found_with_few_questions(steps: int, turn: int, limit: float) -> None:
-    asked: list[int] = []
-
-    def lose(index: int) -> float:
-        asked.append(index)
-        return limit if index < turn else limit + 1
-
-    found = last_within(steps, lose, limit)
-    assert found.index == max(0, min(turn, steps) - 1)
-    assert len(asked) <= math.ceil(math.log2(steps)) if steps > 1 else not asked
-    assert list(found.lost) == asked == list(dict.fromkeys(asked)), "no step is asked twice"
-    assert 0 not in asked
+HARMS = np.geomspace(2e-4, 0.3, 47)
+LADDER = [0.0, *HARMS.tolist()]
 
 
-@given(LOSSES, LOSSES, st.floats(-1, 1), st.integers(1, 4))
-def test_with_any_noise_the_answer_was_seen_to_hold_and_wider_ones_stand_by(
-    losses: list[float], seeming: list[float], limit: float, apart: int
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 5), st.floats(0, 3)), min_size=1, max_size=60),
+    st.floats(0, 2),
+    st.integers(1, 4),
+)
+def test_with_any_answers_and_any_harms_what_is_yielded_held_and_is_wider_each_time(
+    told: list[tuple[float, float, float]], limit: float, apart: int
 ) -> None:
-    """Glances may err to either side; the answer, and every step that was passed over, were asked in full."""
-    full: list[int] = []
-
-    def lose(index: int) -> float:
-        full.append(index)
-        return losses[index]
-
-    found = last_within(len(losses), lose, limit, lambda index: seeming[index % len(seeming)], apart)
-    assert len(full) == len(set(full))
-    assert found.index == 0 or (losses[found.index] <= limit and found.index in full)
-    assert found.holding[0] == found.index
-    assert found.holding[-1] == 0
-    assert list(found.holding) == sorted(set(found.holding), reverse=True)
-    assert {i for i, loss in found.lost.items() if loss > limit} <= set(full)
-    assert max(found.lost, default=0) <= found.index or any(i > found.index and losses[i] > limit for i in full)
-
-
-@given(st.integers(2, 200), st.integers(1, 200), st.integers(1, 8))
-def test_steps_apart_of_the_last_one_spare_questions_but_never_the_first(steps: int, turn: int, apart: int) -> None:
     asked: list[int] = []
 
-    def lose(index: int) -> float:
+    def lose(index: int) -> Answer:
         asked.append(index)
-        return float(index >= turn)
+        return Answer(told[index][0], told[index][1])
 
-    found, last = last_within(steps, lose, 0.0, apart=apart), min(turn, steps) - 1
-    assert last - apart < found.index <= last
-    assert found.index > 0 or last == 0, "the dense model is the answer only where the first step does not hold"
-    assert not asked or len(asked) <= math.ceil(math.log2(steps))
-
-
-@given(st.integers(1, 200), st.integers(0, 200))
-def test_of_steps_that_hold_only_the_last_is_asked_in_full(steps: int, turn: int) -> None:
-    full: list[int] = []
-
-    def truth(index: int) -> float:
-        return float(index >= turn)
-
-    def lose(index: int) -> float:
-        full.append(index)
-        return truth(index)
-
-    found = last_within(steps, lose, 0.0, truth)
-    assert found.index == max(0, min(turn, steps) - 1)
-    assert [i for i in full if truth(i) == 0] == [found.index] * (found.index > 0)
+    found = [*holding_steps([harm for _, _, harm in told], lose, limit, apart)]
+    assert len(asked) == len(set(asked)), "no step is asked twice"
+    assert 0 not in asked
+    assert set(found) <= set(asked)
+    assert all(told[index][0] <= limit for index in found)
+    assert found == sorted(found, reverse=True)
+    assert len(found) == len(set(found))
+    if not found and len(told) > 1:
+        assert all(told[index][0] > limit for index in asked)
+        assert 1 in asked, "the dense model is left only where the first step does not hold either"
 
 
-def test_a_last_step_that_only_seemed_to_hold_is_turned_back_from() -> None:
-    full: list[int] = []
+@given(st.integers(1, 46), st.floats(0.6, 1.5), st.integers(1, 3))
+def test_of_losses_about_in_proportion_to_harms_the_last_that_holds_is_found_in_a_few(
+    turn: int, power: float, apart: int
+) -> None:
+    asked: list[int] = []
 
-    def lose(index: int) -> float:
-        full.append(index)
-        return float(index > 6)
+    def lose(index: int) -> Answer:
+        asked.append(index)
+        return Answer(float((LADDER[index] / LADDER[turn]) ** power), 0.05)
 
-    found = last_within(32, lose, 0.5, lambda index: float(index > 11))
-    assert found.index == 6
-    assert full[-1] == 6
-    assert found.lost[11] == 1.0
+    found = next(holding_steps(LADDER, lose, 1.0, apart))
+    assert turn - apart - 2 <= found <= turn
+    assert len(asked) <= 6
+
+
+def test_few_are_asked_and_the_limit_is_kept_where_every_answer_is_uncertain() -> None:
+    """Errors of 128 shots: bisection asked 5 and lost 1.1 to 1.3 points in the mean, for it took what held by luck."""
+    rng, asked, true = np.random.default_rng(0), 0, []
+    for _ in range(200):
+        turn = int(rng.integers(3, 40))
+
+        def loss(index: int, turn: int = turn) -> float:
+            return LADDER[index] / LADDER[turn]
+
+        def lose(index: int) -> Answer:
+            nonlocal asked
+            asked += 1
+            error = 1.15 * np.sqrt(1 + loss(index) / 3)
+            return Answer(loss(index) + error * rng.normal(), error)
+
+        true.append(loss(next(holding_steps(LADDER, lose, 1.0, 3), 0)))
+    assert asked / 200 < 3.7
+    assert 0.6 < np.mean(true) < 1.05
+
+
+def test_one_that_was_refused_gives_way_to_one_that_is_wider_by_more_than_a_step() -> None:
+    asked: list[int] = []
+
+    def lose(index: int) -> Answer:
+        asked.append(index)
+        return Answer(float(index > 20), 0.3)
+
+    steps = holding_steps(LADDER, lose, 0.5, 3)
+    first = next(steps)
+    known = set(asked)
+    second = next(steps)
+    assert second <= first - 3
+    assert second in known or second in asked
+    assert [*steps][-1] >= 1
+
+
+@pytest.mark.parametrize("harms", [[0.0], [0.0, 0.0, 0.0], [0.0, 3.0, 1.0, 2.0], [0.0, 1e-30, 1.0]])
+@pytest.mark.parametrize("limit", [0.0, 1.0, 100.0])
+def test_a_crossing_is_a_step_of_any_ladder(harms: Sequence[float], limit: float) -> None:
+    crossing = Crossing(harms, limit)
+    for answers in ({}, {len(harms) - 1: Answer(0.0, 0.0)}, {len(harms) - 1: Answer(60.0, 0.0)}):
+        assert 0 <= crossing.step(answers, 0.35) < len(harms)
+
+
+def test_a_crossing_follows_what_was_told() -> None:
+    """One that loses the limit exactly is the crossing; the surer one counts; a smaller chance stands further back."""
+    crossing = Crossing(LADDER, 1.0)
+    assert crossing.step({20: Answer(1.0, 0.01)}, 0.5) in range(18, 22)
+    unsure = {20: Answer(1.0, 0.05), 30: Answer(1.0, 5.0)}
+    assert crossing.step(unsure, 0.5) < 24
+    assert crossing.step({20: Answer(1.0, 1.0)}, 0.2) < crossing.step({20: Answer(1.0, 1.0)}, 0.8)
+    assert crossing.step({20: Answer(9.0, 1.0)}, 0.5) < crossing.step({20: Answer(3.0, 1.0)}, 0.5)

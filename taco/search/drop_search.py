@@ -2,9 +2,9 @@
 
 Every candidate is cut and recovered with a part of the time, asked about shots that it has not seen, and forgotten.
 With few shots it is made several times, each time without another part of them, so that all of them judge
-(cross-fitting, docs/adr/0023), until it is sure that it loses too much. Where it seems to hold after the first time, a
-smaller one is tried before it is made again. What it answered is stored, so that a search that was stopped goes on.
-Evaluation pictures are never looked at here.
+(cross-fitting, docs/adr/0023), until it is sure that it loses too much. Which one comes next is read from what all of
+them lost. What they answered is stored, so that a search that was stopped goes on. Evaluation pictures are never looked
+at here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ import numpy.typing as npt
 from torch import nn
 
 from taco.allocate import Allocation
-from taco.allocation.within import last_within
+from taco.allocation.crossing import Answer
+from taco.allocation.within import holding_steps
+from taco.device.statistics import Z_95
 from taco.exporters.protocol import FloatArray
 from taco.material import labels_of
 from taco.metrics.accuracy import Drop, is_unequal
@@ -36,11 +38,13 @@ from taco.steps.cutting import Cut, Cutter
 Labels = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
-#: Of the minutes for recovery, for each candidate. Five or six are tried: together about as much as the winner.
+#: Of the minutes for recovery, for each candidate. Three are tried in the mean: about half as much as the winner.
 SHORT = 0.15
-#: The smallest model that holds is found but for this part of the ladder: two of 48 steps, a tenth of the time
+#: The smallest model that holds is found but for this part of the ladder: three of 48 steps, an eighth of the time
 #: (judgement: from 128 shots an estimate of points has a standard error of about one).
-_APART = 24
+_APART = 16
+#: Points times shots: where no answer differs, half a picture might.
+_LEAST_ERROR = 50.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,19 +123,17 @@ class DropSearch:
     trials: dict[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def holding(self) -> Iterator[int]:
-        """Bisect the ladder and yield the steps that lose little enough by all of the shots, the smallest model first.
+        """Yield the last step of the ladder that loses little enough; whoever asks for more gets wider ones.
 
-        The dense model, which is the first step, is not among them. Steps that only seemed to hold, before a smaller
-        one did, are asked of the other shots when they are wanted.
+        The dense model, which is the first step, is not among them, nor is a model that was yielded before.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
-        size, divided = self._ladder.size, len(self.places[0].sides) > 1
-        glance = functools.partial(self._lost, parts=1) if divided else None
-        found = last_within(size, self._lost, self.limit, glance, max(1, size // _APART))
-        for index in self._distinct(index for index in found.holding if index):
-            if self._lost(index) <= self.limit:
+        harms, seen = self._ladder.harms, {self._model(0)}
+        for index in holding_steps(harms, self._lost, self.limit, max(1, len(harms) // _APART)):
+            if (model := self._model(index)) not in seen:
+                seen.add(model)
                 yield index
 
     def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class DropSearch:
         export = estimate_drop(full.labels, before, after, balanced=_balanced(full.labels))
         if not index:
             return export
-        lost = self._trial(index, len(self.places[0].sides))
+        lost = self.trials[index]
         points, low, high = (float(lost[name]) + export.points for name in ("points", "low", "high"))
         return Drop(points, low, high, int(lost["judging_images"]), low)
 
@@ -181,30 +183,28 @@ class DropSearch:
     def _dense(self) -> list[npt.NDArray[np.float64]]:
         return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
 
-    def _distinct(self, indices: Iterable[int]) -> list[int]:
-        """Return the steps that are not the same model as one before them."""
-        models = {(self.rung(i).at, tuple(sorted(self.rung(i).allocation.widths.items()))): i for i in [*indices][::-1]}
-        return [*models.values()][::-1]
+    def _model(self, index: int) -> object:
+        """Return what tells a step's model from others: steps may have the same one."""
+        rung = self.rung(index)
+        return rung.at, tuple(sorted(rung.allocation.widths.items()))
 
-    def _lost(self, index: int, parts: int | None = None) -> float:
-        """Return what a candidate loses, points; shots of so many divisions judge it, None is all of them."""
-        before = self.trials.get(index)
-        self.trials[index] = trial = self._trial(index, parts or len(self.places[0].sides))
-        if trial != before:
-            at = f" at {trial['pictures']}" if trial["pictures"] else ""
-            figures = (trial[name] for name in ("points", "low", "high", "judging_images"))
-            log.info(
-                "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f) on %d shots",
-                *(trial["kept_percent"], at, *figures),
-            )
-        return float(trial["points"])
+    def _lost(self, index: int) -> Answer:
+        """Return what a candidate loses, points."""
+        self.trials[index] = trial = self._trial(index)
+        at = f" at {trial['pictures']}" if trial["pictures"] else ""
+        points, low, high, judging = (trial[name] for name in ("points", "low", "high", "judging_images"))
+        log.info(
+            "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f) on %d shots",
+            *(trial["kept_percent"], at, points, low, high, judging),
+        )
+        return Answer(points, max((high - low) / (2 * Z_95), _LEAST_ERROR / judging))
 
-    def _trial(self, index: int, parts: int) -> dict[str, Any]:
+    def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
 
         steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
-        for side in place.sides[:parts]:
+        for side in place.sides:
             found = self._made_without(side, allocation)
             steps += found["steps"]
             right.append(np.array(found["right"]))

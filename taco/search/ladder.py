@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from taco.allocate import Allocation
@@ -29,9 +29,9 @@ class Ladder:
     """All of them; a rung may take long to make, so it is made when it is asked for.
 
     Attributes:
-        size: How many there are, at least 1.
+        harms: What each is expected to lose before recovery, rising from 0 of the dense model; in any unit.
         rung: Index -> the rung; 0 is the dense model.
     """
 
-    size: int
+    harms: Sequence[float]
     rung: Callable[[int], Rung]

@@ -84,7 +84,7 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
         settled = settle(loop, offered, times[index], progress) if index else top(offered)
         return rung_of(loop, offered, settled)
 
-    return Ladder(len(choices), rung)
+    return Ladder([choice.loss for choice in choices], rung)
 
 
 def top(offered: Offered) -> Settled:

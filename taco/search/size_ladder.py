@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,11 +28,14 @@ from taco.search.unit_losses import allocation_of
 
 log = logging.getLogger(__name__)
 
-#: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times: bisection then
-#: recovers five candidates. From 1.2 to 0.15 ms a step is 7 %.
+#: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times: from 1.2 to 0.15 ms
+#: a step is 7 %.
 _RUNGS = 32
 #: That answers are compared at: a fitted head's is a power of two.
 _TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
+#: Times at which sizes are compared before the first candidate, evenly along the ladder.
+_MARKS = 5
+_LEAST_HARM = 1e-9
 #: Of the dense model's time: no widths are faster.
 _LEAST = 0.02
 
@@ -76,9 +80,17 @@ class SizeLoop:
             return top(self.offered)
         if whole_ms < self.quickest_ms:
             return None
+        return settle(self.loop, self.offered, self._table_ms(whole_ms), progress)
+
+    def sketch(self, whole_ms: float) -> Choice | None:
+        """Return the same by the sum of losses alone: nothing is searched, and blocks are not tried both ways."""
+        if whole_ms >= self.whole_ms:
+            return self.offered.space.dense()
+        return None if whole_ms < self.quickest_ms else self.offered.space.choose(self._table_ms(whole_ms))
+
+    def _table_ms(self, whole_ms: float) -> float:
         table_ms = max(self.known.line(whole_ms).invert(whole_ms), self.quickest.table_ms)
-        dense_ms = self.offered.space.dense().table_ms
-        return settle(self.loop, self.offered, min(table_ms, dense_ms) * (1 + 1e-9), progress)
+        return min(table_ms, self.offered.space.dense().table_ms) * (1 + 1e-9)
 
     def harm(self, choice: Choice) -> float:
         """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored.
@@ -114,7 +126,20 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
         at, settled = least_harm(sizes, times[index], progress)
         return rung_of(sizes[at].loop, sizes[at].offered, settled, at)
 
-    return Ladder(len(times), rung)
+    return Ladder(_harms(sizes, times, progress), rung)
+
+
+def _harms(sizes: Sequence[SizeLoop], times: Sequence[float], progress: Progress) -> list[float]:
+    """Return what the least harmful size costs at every time: measured at a few of them, even in logarithms between."""
+    marks = sorted({round(at) for at in np.linspace(1, len(times) - 1, _MARKS)})
+    logarithms = []
+    with progress.step("compare sizes of pictures", len(marks)) as advance:
+        for mark in marks:
+            sketched = [(one, one.sketch(times[mark])) for one in sizes]  # the quickest size has one for every time
+            harm = min(one.harm(choice) for one, choice in sketched if choice is not None)
+            logarithms.append(math.log(max(harm, _LEAST_HARM)))
+            advance(1)
+    return [0.0, *np.exp(np.interp(range(1, len(times)), marks, logarithms)).tolist()]
 
 
 def least_harm(sizes: Sequence[SizeLoop], whole_ms: float, progress: Progress) -> tuple[int, Settled]:
