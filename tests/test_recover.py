@@ -160,7 +160,8 @@ def test_every_view_comes_once_before_any_comes_again(n: int) -> None:
 def test_it_ends_early_where_the_select_pictures_no_longer_gain() -> None:
     hopeless = dataclasses.replace(FAST, learning_rate=0.0, checks=12, patience=3)
     result = run(options=hopeless)
-    assert (result.steps, result.kept_step) == (6, 0)
+    assert [step for step, _ in result.history] == [0, 5, 10, 15], "five steps take ten times as long as one check"
+    assert (result.steps, result.kept_step) == (15, 0)
     assert result.ended == "3 checks in a row found no gain on the select pictures"
     assert run().ended == ""
 

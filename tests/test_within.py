@@ -93,7 +93,9 @@ def test_one_that_was_refused_gives_way_to_one_that_is_wider_by_more_than_a_step
     assert [*steps][-1] >= 1
 
 
-@pytest.mark.parametrize("harms", [[0.0], [0.0, 0.0, 0.0], [0.0, 3.0, 1.0, 2.0], [0.0, 1e-30, 1.0]])
+@pytest.mark.parametrize(
+    "harms", [[0.0], [0.0, 0.0, 0.0], [0.0, 3.0, 1.0, 2.0], [0.0, 1e-30, 1.0], [0.0, 1.0, np.inf], [0.0, np.nan, 1.0]]
+)
 @pytest.mark.parametrize("limit", [0.0, 1.0, 100.0])
 def test_a_crossing_is_a_step_of_any_ladder(harms: Sequence[float], limit: float) -> None:
     crossing = Crossing(harms, limit)

@@ -52,13 +52,16 @@ class Crossing:
     """
 
     def __init__(self, harms: Sequence[float], limit: float) -> None:
-        harm = np.maximum.accumulate(np.asarray(harms, np.float64))
-        if not harm[-1] > 0:
-            harm = np.linspace(_LEAST_SHARE, 1.0, len(harm))  # nothing is known: steps are as good as harms
-        self._harms: npt.NDArray[np.float64] = np.maximum(harm, _LEAST_SHARE * harm[-1])
+        given = np.asarray(harms, np.float64)
+        most = max(given[np.isfinite(given)], default=0.0)
+        if most > 0:
+            share = np.maximum.accumulate(np.clip(np.nan_to_num(given / most, nan=0.0), _LEAST_SHARE, _BEYOND))
+        else:
+            share = np.linspace(_LEAST_SHARE, 1.0, len(given))  # nothing is known: steps are as good as harms
+        self._harms: npt.NDArray[np.float64] = share
         self._limit = limit
-        first = self._harms[min(1, len(harm) - 1)]
-        self._crossings = np.geomspace(first / _BEYOND, _BEYOND * self._harms[-1], _CROSSINGS)
+        first = share[min(1, len(share) - 1)]
+        self._crossings = np.geomspace(first / _BEYOND, _BEYOND * share[-1], _CROSSINGS)
 
     def step(self, answers: Mapping[int, Answer], chance: float) -> int:
         """Return the last step that loses no more than the limit but with a probability of `chance`.

@@ -14,6 +14,8 @@ from taco.allocation.crossing import Answer, Crossing
 #: that hold would do so by luck: in a simulation with the errors of 128 shots the model that was found then lost
 #: 10 % more than the limit in the mean, and with this 10 % less (docs/adr/0019).
 _CHANCE = 0.35
+#: Each answer takes at least such a part, one of so many, from what is left: misled by chance, the search would crawl.
+_LEAST_PART = 6
 
 
 def holding_steps(harms: Sequence[float], lose: Callable[[int], Answer], limit: float, apart: int = 1) -> Iterator[int]:
@@ -42,7 +44,8 @@ def holding_steps(harms: Sequence[float], lose: Callable[[int], Answer], limit: 
             yield held.pop()
             high = max(held[-1] + 1, low - apart + 1)
             continue
-        index = min(max(following, low + 1), high - 1)
+        margin = max(1, (high - low) // _LEAST_PART)
+        index = min(max(following, low + margin), high - margin)
         answers[index] = lose(index)
         if answers[index].loss <= limit:
             held.append(index)

@@ -34,6 +34,7 @@ from taco.search.ladder import Ladder, Rung
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
 from taco.steps.cutting import Cut, Cutter
+from taco.steps.refit import How
 
 Labels = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
@@ -204,9 +205,13 @@ class DropSearch:
         allocation, place = rung.allocation, self.places[rung.at]
 
         steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
+        readers: How | None = None
         for side in place.sides:
-            found = self._made_without(side, allocation)
-            steps += found["steps"]
+            found = self._made_without(side, allocation, readers)
+            steps, readers = (
+                steps + found["steps"],
+                found["readers"],
+            )  # the first division decides how they are refitted
             right.append(np.array(found["right"]))
             labels = np.concatenate([side.labels for side in place.sides[: len(right)]])
             dense = np.concatenate(self._dense[: len(right)])
@@ -220,17 +225,21 @@ class DropSearch:
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
         return {**told, **as_json(lost)}
 
-    def _made_without(self, side: Side, allocation: Allocation) -> dict[str, Any]:
+    def _made_without(self, side: Side, allocation: Allocation, readers: How | None) -> dict[str, Any]:
         """Cut and recover a candidate on one division, and let the shots judge that it has not seen."""
 
         def compute() -> dict[str, Any]:
-            cut = side.make_cutter().cut(allocation, side.share)
+            cut = side.make_cutter().cut(allocation, side.share, readers)
             if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                 raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept
             right = right_shares(side.labels, side.answer(cut.module, cut.head))
-            return {"steps": cut.recovered.steps if cut.recovered else 0, "right": right.tolist()}
+            return {
+                "steps": cut.recovered.steps if cut.recovered else 0,
+                "right": right.tolist(),
+                "readers": cut.refit and cut.refit.kept,
+            }
 
-        depends = {**side.depends_on, "widths": dict(allocation.widths)}
+        depends = {**side.depends_on, "widths": dict(allocation.widths), "readers": readers}
         found: dict[str, Any] = self.rundir.json_step("trial-drop", depends, compute)
         return found
 

@@ -12,7 +12,7 @@ from taco.compress import UnitSolution, kept_rows, stitch
 from taco.recover import Recovered
 from taco.specialist.head import Linear
 from taco.steps.recovering import Recovery
-from taco.steps.refit import Refit, Starter
+from taco.steps.refit import How, Refit, Starter
 from taco.steps.rehead import Heads
 from taco.steps.sparsity import Sparsity
 
@@ -61,12 +61,13 @@ class Cutter:
         """Repairs what a cut broke."""
         return self.starter.recovery
 
-    def cut(self, allocation: Allocation, share: float = 1.0) -> Cut:
+    def cut(self, allocation: Allocation, share: float = 1.0, readers: How | None = None) -> Cut:
         """Cut every unit to its width and repair what that broke.
 
         Args:
             allocation: What to keep.
             share: Of the time for recovery; candidates are tried with a part of it.
+            readers: How readers are refitted, where that is known; see `Starter.start`.
         """
         recovery, solutions = self.recovery, self.solutions
         specialist = recovery.specialist
@@ -77,7 +78,7 @@ class Cutter:
             return Cut(specialist, 1.0, told, specialist, None)
         with recovery.progress.step("stitch the smaller model"):
             stitched = stitch(specialist, solutions, widths)
-        start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths))
+        start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths), readers)
         minutes = share * recovery.minutes
         if minutes == 0:
             module, head = self.heads.best(start)

@@ -65,6 +65,7 @@ class Groundwork:
         self.plan, self.rundir, self.progress, self.scratch = plan, rundir, progress, scratch
         self.options, self.store = plan.options, Store(rundir)
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
+        self._whole = self.keys  # of the run's own division, also where other shots are held out
         self.material: Material = self._read(like)
         self.delivery = Delivery(
             exporter=plan.exporter,
@@ -211,6 +212,7 @@ class Groundwork:
             progress=self.progress,
             unlabelled=self.unlabelled,
             bank_bytes=self._bank_bytes,
+            timed_with=self._whole.after_head(**elsewhere),
         )
 
     def cut_key(self, cut: Cut) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Recovery:
         progress: Told about every step.
         unlabelled: The site's frames without labels.
         bank_bytes: Of the teacher's answers at most; None is as many as `plan_views` allows.
+        timed_with: What the time of a step depends on beside the start, where that is less than `depends_on`: models of
+            one size take as long whatever shots they learn from.
     """
 
     specialist: nn.Module
@@ -65,6 +67,7 @@ class Recovery:
     progress: Progress
     unlabelled: Unlabelled = dataclasses.field(default_factory=Unlabelled)
     bank_bytes: int | None = None
+    timed_with: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def teacher(self) -> Teacher:
@@ -134,7 +137,8 @@ class Recovery:
         def plan() -> int:
             return steps_for(start, self.bank, share * self.minutes, self._training)
 
-        return int(self.store.rundir.json_step("recovery-steps", {**self.depends_on, **key}, plan, measured=True))
+        depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key}
+        return int(self.store.rundir.json_step("recovery-steps", depends, plan, measured=True))
 
     def recover(self, start: nn.Module, key: Mapping[str, Any], steps: int, name: str) -> Recovered:
         """Recover, go on with an unfinished recovery, or take the stored weights of the same one."""

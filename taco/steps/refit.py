@@ -30,7 +30,7 @@ class Refit:
     Attributes:
         kept: `one by one` on the dense model's inputs, or `in order` on those that the layers before them leave.
         one_by_one: Distance from the dense model on the select pictures, see `taco.recovery.distillation.objective`;
-            None where it is not finite.
+            None where it is not finite, or was not asked because the better way was known.
         in_order: The same, refitted in order; None also where that failed.
         failed: Why refitting in order failed; None where it did not.
     """
@@ -56,7 +56,11 @@ class Starter:
     in_order: bool
 
     def start(
-        self, stitched: nn.Module, widths: Mapping[str, int], rows: Mapping[str, torch.Tensor]
+        self,
+        stitched: nn.Module,
+        widths: Mapping[str, int],
+        rows: Mapping[str, torch.Tensor],
+        known: How | None = None,
     ) -> tuple[nn.Module, Refit | None]:
         """Return the better model, BatchNorm re-estimated where that helps, and how it was made; the result is stored.
 
@@ -64,6 +68,7 @@ class Starter:
             stitched: From `taco.compress.stitch`; not modified.
             widths: What it was stitched at.
             rows: From `taco.compress.kept_rows`.
+            known: Which one was better of the same widths on another division of the shots; None tries both.
         """
         recovery = self.recovery
         if not self.in_order:
@@ -74,12 +79,17 @@ class Starter:
         ready = with_biases(stitched, layers)
 
         def compute() -> tuple[nn.Module, dict[str, Any]]:
+            if known == "one by one":
+                return recovery.renormalise(ready), dataclasses.asdict(Refit(known, None, None))
             with recovery.progress.step("refit readers in the model's order", len(layers)) as advance:
-                options = SequentialOptions(progress=advance)
-                better, found = self._compared(ready, dataclasses.replace(how, options=options), layers)
+                told = dataclasses.replace(how, options=SequentialOptions(progress=advance))
+                if known is None:
+                    better, found = self._compared(ready, told, layers)
+                else:
+                    better, found = self._in_order(ready, told, layers)
             return better, dataclasses.asdict(found)
 
-        key = {**recovery.depends_on, "widths": dict(widths)}
+        key = {**recovery.depends_on, "widths": dict(widths)} | ({} if known is None else {"known": known})
         facts = recovery.store.module("refitted", key, ready, compute)
         return ready, Refit(**facts)
 
@@ -94,6 +104,14 @@ class Starter:
         nearer = math.isfinite(other) and not other >= own  # own may be no number
         kept: How = "in order" if nearer else "one by one"
         return refitted if nearer else plain, Refit(kept, _finite(own), _finite(other))
+
+    def _in_order(self, ready: nn.Module, how: InOrder, layers: list[str]) -> tuple[nn.Module, Refit]:
+        """Return a stitched model refitted in order, or as it is where that fails."""
+        try:
+            again = how.refit(ready, layers)
+        except (SolverError, UnsupportedModuleError) as error:
+            return self.recovery.renormalise(ready), Refit("one by one", None, None, str(error))
+        return self.recovery.renormalise(again), Refit("in order", None, None)
 
 
 def _finite(value: float) -> float | None:
