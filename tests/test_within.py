@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,12 +86,10 @@ def test_one_that_was_refused_gives_way_to_one_that_is_wider_by_more_than_a_step
         return Answer(float(index > 20), 0.3)
 
     steps = holding_steps(LADDER, lose, 0.5, 3)
-    first = next(steps)
-    known = set(asked)
-    second = next(steps)
-    assert second <= first - 3
-    assert second in known or second in asked
-    assert [*steps][-1] >= 1
+    found = [next(steps), next(steps), next(steps)]
+    assert found[0] <= 20
+    assert all(narrower - wider >= 3 for narrower, wider in itertools.pairwise(found))
+    assert set(found) <= set(asked)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from taco.allocation.crossing import Answer, Crossing
 
-#: The step that is asked next loses more than the limit with about this probability. At 0.5 about half of the steps
-#: that hold would do so by luck: in a simulation with the errors of 128 shots the model that was found then lost
-#: 10 % more than the limit in the mean, and with this 10 % less (docs/adr/0019).
+#: The step that is asked next loses more than the limit with about this probability. At 0.5 more steps hold by luck: in
+#: a simulation with the errors of 128 shots the model that was found lost 10 % more than the limit in the mean, and
+#: with this 10 % less (docs/adr/0019).
 _CHANCE = 0.35
 #: Each answer takes at least such a part, one of so many, from what is left: misled by chance, the search would crawl.
 _LEAST_PART = 6

@@ -26,8 +26,8 @@ class DropTrial(DropFigures):
     steps: int = Field(description="of its recovery")
     judging_images: int | None = Field(
         None,
-        description="shots that judged it: not all where it surely lost too much before, or seemed to hold and a "
-        "smaller one held; null in older reports",
+        description="shots that judged it: not all where it surely lost too much before, or, in older reports, seemed "
+        "to hold and a smaller one held; null in still older ones",
     )
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 

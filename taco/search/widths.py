@@ -193,7 +193,7 @@ class WidthSearch:
 def _harm(ratio: float) -> float:
     """Return what one ratio for all widths is expected to lose, relative: the square of what goes over what stays.
 
-    A judgement by one shot on EfficientNet-Lite0 and Lite2 (docs/evidence.md, smaller widths): at 0.75, 0.5 and 0.35 of
-    the multiply-accumulates about 0, 2 to 9 and 9 to 40 points.
+    A judgement by what EfficientNet-Lite0 lost in one shot (docs/evidence.md, smaller widths, one ratio): at 0.75, 0.5
+    and 0.35 of the multiply-accumulates about 0 to 1, 2 to 13 and 10 to 40 points.
     """
     return float(((1 - ratio) / max(ratio, _LEAST_RATIO)) ** 2)

@@ -30,8 +30,8 @@ class Refit:
     Attributes:
         kept: `one by one` on the dense model's inputs, or `in order` on those that the layers before them leave.
         one_by_one: Distance from the dense model on the select pictures, see `taco.recovery.distillation.objective`;
-            None where it is not finite, or was not asked because the better way was known.
-        in_order: The same, refitted in order; None also where that failed.
+            None where it is not finite, or where the better way was known.
+        in_order: The same, refitted in order; None also where that failed, or the better way was known.
         failed: Why refitting in order failed; None where it did not.
     """
 
@@ -83,35 +83,26 @@ class Starter:
                 return recovery.renormalise(ready), dataclasses.asdict(Refit(known, None, None))
             with recovery.progress.step("refit readers in the model's order", len(layers)) as advance:
                 told = dataclasses.replace(how, options=SequentialOptions(progress=advance))
-                if known is None:
-                    better, found = self._compared(ready, told, layers)
-                else:
-                    better, found = self._in_order(ready, told, layers)
+                better, found = self._better(ready, told, layers, known)
             return better, dataclasses.asdict(found)
 
         key = {**recovery.depends_on, "widths": dict(widths)} | ({} if known is None else {"known": known})
         facts = recovery.store.module("refitted", key, ready, compute)
         return ready, Refit(**facts)
 
-    def _compared(self, ready: nn.Module, how: InOrder, layers: list[str]) -> tuple[nn.Module, Refit]:
-        """Return the better of a stitched model and the same refitted in order; the first where both are as good."""
-        ((plain, own),) = self.recovery.compared(ready)
+    def _better(self, ready: nn.Module, how: InOrder, layers: list[str], known: How | None) -> tuple[nn.Module, Refit]:
+        """Return a stitched model refitted in order, where that is known to be better or is nearer; else as it is."""
         try:
             again = how.refit(ready, layers)
         except (SolverError, UnsupportedModuleError) as error:
+            ((plain, own),) = self.recovery.compared(ready)
             return plain, Refit("one by one", _finite(own), None, str(error))
-        ((refitted, other),) = self.recovery.compared(again)
+        if known == "in order":
+            return self.recovery.renormalise(again), Refit(known, None, None)
+        (plain, own), (refitted, other) = self.recovery.compared(ready, again)
         nearer = math.isfinite(other) and not other >= own  # own may be no number
         kept: How = "in order" if nearer else "one by one"
         return refitted if nearer else plain, Refit(kept, _finite(own), _finite(other))
-
-    def _in_order(self, ready: nn.Module, how: InOrder, layers: list[str]) -> tuple[nn.Module, Refit]:
-        """Return a stitched model refitted in order, or as it is where that fails."""
-        try:
-            again = how.refit(ready, layers)
-        except (SolverError, UnsupportedModuleError) as error:
-            return self.recovery.renormalise(ready), Refit("one by one", None, None, str(error))
-        return self.recovery.renormalise(again), Refit("in order", None, None)
 
 
 def _finite(value: float) -> float | None:
