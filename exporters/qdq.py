@@ -21,7 +21,9 @@ from onnx import helper
 from taco.exporters.layers import Floats, Graph, Layer
 from taco.exporters.scheme import Scheme
 
-_INT32_MAX = 2**31 - 1
+#: Biases keep to half of int32: the other half is for the sum of products that they are added to. 33 000 of the largest
+#: products fit; twice as many do not fit into int32 with any bias.
+_BIAS_LIMIT = 2**30
 #: Scales tried for each output channel, as shares of its largest weight; the one of least squared error is taken.
 _SHARES = np.linspace(0.8, 1.0, 9)
 
@@ -100,6 +102,32 @@ class RoundedWeights:
         return (integers * _along(scale, layer.axis, weight.ndim) - weight).astype(np.float32)
 
 
+def with_room(
+    weight: tuple[npt.NDArray[np.int8], Floats], axis: int, bias: Floats, input_scale: np.float32
+) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Raise the scales of those output channels whose bias, in steps of input times weight, would not fit into int32.
+
+    Their weights are so small beside their bias (nearly dead channels, a normalisation folded in) that larger steps, or
+    zeros in their place, change nothing that can be told apart from it.
+
+    Args:
+        weight: Integers, and the scale of every output channel, (rows,).
+        axis: Of the integers, runs over output channels.
+        bias: (rows,).
+        input_scale: Of what the layer reads.
+
+    Returns:
+        As `weight`; the very same where every bias fits.
+    """
+    integers, scale = weight
+    step = np.maximum(np.abs(bias.astype(np.float64)) / _BIAS_LIMIT, float(np.finfo(np.float32).tiny))
+    raised = np.maximum(scale, step / float(input_scale)).astype(np.float32)
+    if np.array_equal(raised, scale):
+        return weight
+    shrunk = integers * _along(scale / raised, axis, integers.ndim)
+    return np.rint(shrunk).astype(np.int8), raised
+
+
 def _along(values: Floats, axis: int, ndim: int) -> Floats:
     shape = [1] * ndim
     shape[axis] = -1
@@ -149,21 +177,20 @@ class _Writer:
         self.proto.CopyFrom(graph.proto)
         self.added: dict[str, onnx.TensorProto] = {}
         self.scales: dict[str, np.float32] = {}
-        self.weight_scales: dict[str, Floats] = {}
+        self.later: dict[str, tuple[Layer, Floats, Floats]] = {}  # Add behind a MatMul -> the latter, bias, scales
 
     def write(self, quantised: Collection[str]) -> onnx.ModelProto:
         body = self.proto.graph
         tensors = set(self.graph.tensors(quantised, all_sides=self.scheme.all_sides))
         layers = {layer.node: layer for layer in self.graph.layers if layer.name in quantised}
-        biases = {x.bias_node: x for x in layers.values() if x.bias_node is not None}
         nodes: list[onnx.NodeProto] = []
         for name in (i.name for i in body.input if i.name in tensors):
             nodes += self._activation(name)
         for node in body.node:
             if node.name in layers:
                 nodes += self._layer(node, layers[node.name])
-            elif node.name in biases:
-                nodes += self._later_bias(node, biases[node.name])
+            elif node.name in self.later:
+                nodes += self._later_bias(node, *self.later[node.name])
             self._rewire(node, tensors)
             nodes.append(node)
             for name in node.output:
@@ -195,30 +222,36 @@ class _Writer:
 
     def _layer(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
         """Quantise weight and bias of a layer; returns the nodes that come before it."""
-        integers, scale = self.rounded.of(layer)
-        bias = None if layer.bias is None or layer.bias_node else self.graph.constant(layer.bias)
-        if layer.bias_node is None and layer.name in self.seen.shifts and layer.op != "MatMul":
-            shift = self.seen.shifts[layer.name]
-            bias = (np.zeros_like(shift) if bias is None else bias) - shift
+        bias, weight = self._corrected_bias(layer), self.rounded.of(layer)
+        if bias is not None and not self.scheme.float_weights:
+            weight = with_room(weight, layer.axis, bias, self.scales[layer.input])
+        integers, scale = weight
         make = self._behind_q if self.scheme.float_weights else self._dequantised
         before = list(make(f"{layer.node}/weight", integers, scale, layer.axis))
         node.input[1] = before[-1].output[0]
-        self.weight_scales[layer.name] = scale
-        if bias is not None:
+        if bias is not None and layer.bias_node is not None:
+            self.later[layer.bias_node] = layer, bias, scale
+        elif bias is not None:
             made, name = self._bias(layer, bias, scale)
             before += made
             del node.input[2:]
             node.input.append(name)
         return before
 
-    def _later_bias(self, node: onnx.NodeProto, layer: Layer) -> list[onnx.NodeProto]:
+    def _corrected_bias(self, layer: Layer) -> Floats | None:
+        """Return a layer's bias without what rounding adds to it; None where it has none and takes none."""
+        bias = None if layer.bias is None else self.graph.constant(layer.bias)
+        if layer.name not in self.seen.shifts or (bias is None and layer.op == "MatMul"):
+            return bias
+        shift = self.seen.shifts[layer.name]
+        return (np.zeros_like(shift) if bias is None else bias) - shift
+
+    def _later_bias(self, node: onnx.NodeProto, layer: Layer, bias: Floats, scale: Floats) -> list[onnx.NodeProto]:
         """Quantise the bias that an Add behind a MatMul adds; returns what comes before it.
 
         ONNX Runtime would merge a plain constant and the MatMul into a Gemm of floats.
         """
-        bias = self.graph.constant(str(layer.bias))
-        bias = bias - self.seen.shifts.get(layer.name, np.float32(0))
-        made, name = self._bias(layer, bias, self.weight_scales[layer.name])
+        made, name = self._bias(layer, bias, scale)
         node.input[list(node.input).index(str(layer.bias))] = name
         return made
 
@@ -227,7 +260,7 @@ class _Writer:
         if self.scheme.float_weights:
             return [], self._constant(f"{layer.node}/bias", bias.astype(np.float32))
         step = (self.scales[layer.input] * scale).astype(np.float32)
-        whole = np.clip(np.rint(bias / step.astype(np.float64)), -_INT32_MAX, _INT32_MAX).astype(np.int32)
+        whole = np.rint(bias / step.astype(np.float64)).astype(np.int32)
         made = self._dequantised(f"{layer.node}/bias", whole, step, 0)
         return made, made[0].output[0]
 

@@ -29,6 +29,21 @@ def ranges(graph: Graph, scheme: Scheme) -> Activations:
     return observe(graph, scheme, pictures).activations("minmax", corrected=False)
 
 
+def changed(proto: onnx.ModelProto, **layers: dict[int, tuple[float, float]]) -> onnx.ModelProto:
+    """Give output channels of layers another largest weight and another bias."""
+    graph, constants = Graph(proto), {i.name: i for i in proto.graph.initializer}
+    for layer in (found for found in graph.layers if found.name in layers):
+        weight = np.moveaxis(graph.constant(layer.weight), layer.axis, 0).copy()
+        bias = graph.constant(str(layer.bias)).copy()
+        for row, (top, constant) in layers[layer.name].items():
+            weight[row] *= top / np.abs(weight[row]).max()
+            bias[row] = constant
+        new = np.ascontiguousarray(np.moveaxis(weight, 0, layer.axis))
+        constants[layer.weight].CopyFrom(numpy_helper.from_array(new, layer.weight))
+        constants[str(layer.bias)].CopyFrom(numpy_helper.from_array(bias, str(layer.bias)))
+    return proto
+
+
 def kinds(proto: onnx.ModelProto) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in proto.graph.node:
@@ -198,6 +213,33 @@ def test_a_bias_is_rounded_in_steps_of_input_times_weight(graph: Graph) -> None:
     step = activation_scale(*seen.ranges["a_relu"], U8)[0] * constants["n_dw/weight/scale"]
     np.testing.assert_array_equal(constants["n_dw/bias/scale"], step)
     np.testing.assert_allclose(constants["n_dw/bias/q"] * step, graph.constant("dw.bias"), atol=float(step.max()))
+
+
+@pytest.mark.parametrize("scheme", [U8, U7, S8, INPUTS_ONLY], ids=lambda s: f"{s.words} {s.all_sides}")
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("layer", ["stem", "dw", "fc1", "head"])
+def test_a_nearly_dead_channel_keeps_its_bias(layer: str, corrected: bool, scheme: Scheme) -> None:
+    """Its steps of input times weight would be so small that 0.5 of them do not fit into int32."""
+    graph = Graph(changed(small_net(), **{layer: {0: (1e-12, 0.5), 1: (2e-6, -0.5), 2: (1e-40, 0.0)}}))
+    seen = observe(graph, scheme, pictures).activations("minmax", corrected=corrected)
+    proto = insert_qdq(graph, LAYERS, scheme, seen)
+    tensor = "e_biased" if layer == "fc1" else next(x.output for x in graph.layers if x.name == layer)
+    for picture in pictures(2):
+        expected, found = run(graph.proto, picture, tensor)[0], run(proto, picture, tensor, optimise=False)[0]
+        np.testing.assert_allclose(found[:, :3], expected[:, :3], atol=1e-4)
+        np.testing.assert_allclose(run(proto, picture)[0], run(proto, picture, optimise=False)[0], atol=0.05)
+    whole = [numpy_helper.to_array(i) for i in proto.graph.initializer if i.name.endswith("/bias/q")]
+    assert max(np.abs(q.astype(np.int64)).max() for q in whole) <= 1.001 * 2**30, "sums of products need room as well"
+
+
+def test_weights_of_channels_whose_bias_fits_stay_as_they_were(graph: Graph) -> None:
+    before = insert_qdq(graph, LAYERS, U8, ranges(graph, U8))
+    dead = Graph(changed(small_net(), stem={0: (1e-12, 0.5)}))
+    after = insert_qdq(dead, LAYERS, U8, ranges(dead, U8))
+    stem = [{i.name: numpy_helper.to_array(i) for i in proto.graph.initializer} for proto in (before, after)]
+    for name in ("n_stem/weight/q", "n_stem/weight/scale", "n_stem/bias/q"):
+        np.testing.assert_array_equal(stem[0][name][1:], stem[1][name][1:])
+    assert not stem[1]["n_stem/weight/q"][0].any()
 
 
 def test_shifts_are_what_rounded_weights_add_on_average(graph: Graph) -> None:
