@@ -187,7 +187,7 @@ class _Search:
     def _judge(self, choice: _Choice, reference: Reference) -> _Judged:
         self.evaluations += 1
         self.file.write_bytes(self._realise(choice).SerializeToString())
-        got = run_all(self.backend.open(self.file), reference.select())
+        got = reference.corrected(run_all(self.backend.open(self.file), reference.select()))
         expected = reference.logits
         right = [float((logits.argmax(1) == reference.labels).mean()) for logits in (expected, got)]
         return _Judged(divergence(expected, got), 100 * (right[0] - right[1]))

@@ -31,12 +31,19 @@ class Reference:
     Attributes:
         select: Gives the preprocessed select pictures, (1, C, H, W) float32 each.
         labels: (m,) int64, their classes.
-        logits: (m, classes) float32, what the torch model answers.
+        logits: (m, classes) float32, what the torch model answers; of a fitted head, what it would if it had not seen
+            these pictures: answers that were learnt by heart bear any rounding.
+        correction: (m, classes) float32, takes the same from what a file answers; None where nothing was learnt.
     """
 
     select: Pictures
     labels: npt.NDArray[np.int64]
     logits: FloatArray
+    correction: FloatArray | None = None
+
+    def corrected(self, logits: FloatArray) -> FloatArray:
+        """Return a file's (m, classes) logits on the select pictures, to be compared with `logits`."""
+        return logits if self.correction is None else logits + self.correction
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

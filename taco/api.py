@@ -10,7 +10,7 @@ from pathlib import Path
 from taco.address import parse_address
 from taco.attached.fleet import Failed, Others, reach
 from taco.attached.ondevice import Device, leased
-from taco.bundle import MANIFEST, Bundle
+from taco.bundle import MANIFEST, Bundle, check_file, read_manifest, withdraw
 from taco.database import LayerDatabase
 from taco.errors import BundleError, GateError, InputError, MeasurementError
 from taco.field.database_job import DatabaseOptions, build_database
@@ -23,6 +23,7 @@ from taco.front.picking import export_options, picked
 from taco.front.schema import Front
 from taco.heap import kept_heap
 from taco.options import MIN_CONFIDENCE, ExportOptions, make_options
+from taco.pictures.bank import any_readable
 from taco.pipeline import run
 from taco.predict import Prediction, common_root, find_images, predict
 from taco.progress import PlainProgress, Progress
@@ -118,7 +119,9 @@ def export(
                 report = deployed(report, plan.device.probe["executable"], placed.folder, folders)
         with progress.step("write the report"):
             write_report(report, options.out)
-        rundir.remember_finished({"request": request, "model": manifest.files["model.onnx"].sha256})
+        passing = [str(skipped.path) for skipped in done.material.task.skipped if skipped.passing]
+        model = manifest.files["model.onnx"].sha256
+        rundir.remember_finished({"request": request, "model": model, "passing": passing})
         rundir.forget(BANK_STEP)
         rundir.drop_scratch()
         return ExportResult(report, options.out, already_done=False)
@@ -226,8 +229,8 @@ def _refuse(report: Report, folder: Path) -> None:
     Raises:
         GateError: Always.
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
-    (folder / "model.onnx").unlink(missing_ok=True)
+    withdraw(folder)
+    (folder / "model.onnx").unlink(missing_ok=True)  # also one that a killed run has left without a manifest
     write_report(report, folder)
     failures = [gate for gate in report.gates if gate.passed is False]
     told = "; ".join(f"{gate.name}: {gate.measured}, allowed: {gate.limit}" for gate in failures)
@@ -238,9 +241,14 @@ def _refuse(report: Report, folder: Path) -> None:
 
 
 def _finished(rundir: RunDir, request: str) -> Report | None:
-    """Return the report of a finished, undamaged bundle that answers this request; None when there is none."""
+    """Return the report of a finished, undamaged bundle that answers this request; None when there is none.
+
+    Nor is it the answer where a picture that could not be read then can be read now.
+    """
     noted = rundir.finished()
     if not isinstance(noted, dict) or noted.get("request") != request or not (rundir.path / MANIFEST).is_file():
+        return None
+    if any_readable(map(Path, noted.get("passing", ()))):
         return None
     try:
         manifest = Bundle(rundir.path).manifest
@@ -280,14 +288,24 @@ def unpack(packed: Path, output: Path) -> Path:
     """Write the ONNX file that a packed model was made of, byte for byte.
 
     Args:
-        packed: The file, or the folder of a sparse export.
+        packed: The file, or the folder of a sparse export, whose manifest must list it as it is.
         output: Where to write.
 
     Raises:
-        BundleError: It is no packed model, or damaged.
+        BundleError: It is no packed model, or damaged; or the folder is no bundle, or one of no sparse export.
     """
-    write_atomically(output, unpack_model(packed / PACKED_NAME if packed.is_dir() else packed))
+    write_atomically(output, unpack_model(_packed_in(packed) if packed.is_dir() else packed))
     return output
+
+
+def _packed_in(folder: Path) -> Path:
+    manifest = read_manifest(folder)
+    if PACKED_NAME not in manifest.files:
+        raise BundleError(
+            f"{folder} holds no packed model: it is no sparse export", "Give the --out folder of a run with --sparsity"
+        )
+    check_file(folder, PACKED_NAME, manifest)
+    return folder / PACKED_NAME
 
 
 def redraw_report(folder: Path) -> ReportPaths:

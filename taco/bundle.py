@@ -5,9 +5,10 @@ No torch here: a bundle opens with numpy, Pillow and one runtime.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from taco.device.images import Preprocessing
 from taco.errors import BundleError, TacoError
 from taco.files import sha256_of, sync, temporary_for, write_atomically
+from taco.wording import all_printable
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -178,6 +180,8 @@ def entry_of(path: Path) -> FileEntry:
 def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[str, Any]) -> Manifest:
     """Put a bundle's files in place, the manifest last: a folder without one is not a finished bundle.
 
+    Files of an earlier bundle that this one does not have are removed (`withdraw`).
+
     Args:
         folder: The bundle's folder.
         files: Name -> content, or a finished file, which is copied.
@@ -192,10 +196,10 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
         for name, content in files.items():
             staged[name] = temporary_for(folder / name)
             _stage(content, staged[name])
-        (folder / MANIFEST).unlink(missing_ok=True)
+        withdraw(folder, replaced=files)
         for name, temporary in staged.items():
             temporary.replace(folder / name)
-        complete = Manifest(**manifest, files={name: entry_of(folder / name) for name in files})
+        complete = Manifest(**all_printable(manifest), files={name: entry_of(folder / name) for name in files})
     except OSError as error:
         raise TacoError(
             f"{folder} cannot be written: {error.strerror}", "Free some space, or choose another --out"
@@ -205,6 +209,31 @@ def publish(folder: Path, files: Mapping[str, Path | bytes], manifest: Mapping[s
             temporary.unlink(missing_ok=True)
     write_atomically(folder / MANIFEST, (complete.model_dump_json(indent=2) + "\n").encode())
     return complete
+
+
+def withdraw(folder: Path, replaced: Collection[str] = ()) -> None:
+    """Take the bundle in a folder away: first its manifest, then the files that it lists and nobody has changed.
+
+    Args:
+        folder: The bundle's folder; where it holds none that can be read, nothing is known to be a bundle's file.
+        replaced: Files that stay for now, because the next bundle replaces them.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    ours = [folder / name for name in _unchanged(folder) if name not in replaced]
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here on there is no bundle, whatever happens
+    for path in ours:
+        path.unlink(missing_ok=True)
+
+
+def _unchanged(folder: Path) -> Iterator[str]:
+    with contextlib.suppress(BundleError):
+        manifest = read_manifest(folder)
+        for name in manifest.files:
+            with contextlib.suppress(BundleError):
+                check_file(folder, name, manifest)
+                yield name
 
 
 def _stage(content: Path | bytes, temporary: Path) -> None:

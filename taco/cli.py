@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 wrong usage or input; 3 the budget cannot be reached; 4 a 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,9 @@ app.command(epilog=EXIT_HELP)(front.front)
 app.command(epilog=EXIT_HELP)(inspect.inspect)
 app.command(epilog=EXIT_HELP)(devices.deploy)
 app.command(epilog=EXIT_HELP)(devices.bench)
+
+#: Commands that store every part that is done; the others have nothing before their end.
+_STORING = ("export", "front", "database")
 
 #: Only read for its defaults, so that the help cannot disagree with the options.
 _DEFAULT = ExportOptions(task=Path(), target=DEFAULT_TARGET, out=Path())
@@ -313,6 +317,8 @@ def main_export() -> None:
 def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Turn every error into one message and its exit code; tracebacks only with --debug."""
     debug = "--debug" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no UTF-8: printed as the bytes that they are
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         outcome = call()
     except TacoError as error:
@@ -335,8 +341,15 @@ def _guarded(call: Callable[[], Any], arguments: Sequence[str]) -> int:
         printing.error(fault if known is None else str(known))
         return TacoError.exit_code
     if outcome == EXIT_INTERRUPTED:  # typer turns Ctrl-C into this value
-        printing.error("interrupted; nothing was left half written. The same command goes on where this one stopped")
+        printing.error(f"interrupted; {_left_by(arguments)}")
     return outcome if isinstance(outcome, int) else EXIT_OK
+
+
+def _left_by(arguments: Sequence[str]) -> str:
+    """Say what an interrupted command has left, and what the same command does next time."""
+    if next((word for word in arguments if not word.startswith("-")), None) in _STORING:
+        return "nothing was left half written. The same command goes on where this one stopped"
+    return "no result was written, because this command has it only at its end. The same command begins again"
 
 
 def _arguments() -> list[str]:

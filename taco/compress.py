@@ -17,6 +17,7 @@ from torch import nn
 
 from taco.calibrate import calibrate
 from taco.errors import InputError, SolverError
+from taco.model import classifier_of, classifiers_of
 from taco.moments.sums import Moments
 from taco.moments.unfold import known, weight_matrix
 from taco.solvers.channels import refit
@@ -270,12 +271,10 @@ def _refit(model: nn.Module, name: str, stats: Moments, mask: torch.Tensor, damp
 
 def _declare_features(smaller: nn.Module, model: nn.Module) -> None:
     """Let the model know how many features its classifier reads now."""
-    if not hasattr(model, "get_classifier"):
+    heads = classifiers_of(model)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
         return
-    classifier, narrowed = (m.get_classifier() for m in (model, smaller))  # type: ignore[operator]
-    if not isinstance(classifier, nn.Linear):
-        return
-    before, now = classifier.in_features, narrowed.in_features
+    before, now = heads[0].in_features, classifier_of(smaller).in_features
     for name in ("num_features", "head_hidden_size", "embed_dim"):
         if vars(smaller).get(name) == before:
             setattr(smaller, name, now)

@@ -16,6 +16,7 @@ from taco.device.images import UnreadableImage, resize_crop, to_tensor
 from taco.device.opening import open_session
 from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError, TaskError
+from taco.formats.names import canonical
 from taco.metrics.abstain import confidences, softmax
 from taco.metrics.accuracy import Proportion, Score, wilson
 from taco.metrics.quality import Paired, Quality, compare_paired, quality
@@ -68,7 +69,8 @@ def list_for(bundle: Bundle, task: Path, options: ListOptions | None = None) -> 
         InputError: A class is none of the bundle's, or boxes are missing.
     """
     listing = list_pictures(task, options or ListOptions(crop=None if bundle.manifest.crop_margin else False))
-    foreign = [name for name in listing.classes if name not in bundle.manifest.classes]
+    known = _known(bundle)
+    foreign = [name for name in listing.classes if name not in known]
     if foreign:
         raise InputError(
             f"{task} has pictures of {foreign[0]!r}, which {bundle.path} does not know",
@@ -105,7 +107,7 @@ def evaluate(
         _check_comparable(bundle, against)
     asked = [one for one in (bundle, against) if one is not None]
     skipped = [f"{s.path}: {s.reason}" for s in listing.skipped]
-    index = {name: i for i, name in enumerate(classes)}
+    index = {name: i for i, name in enumerate(_known(bundle))}
     labels: list[int] = []
     logits: list[list[Any]] = [[] for _ in asked]
     try:
@@ -157,8 +159,13 @@ def _sure(threshold: float, shares: NDArray[np.float64], labels: NDArray[np.int6
     return Sure(threshold, wilson(counted, len(sure)), wilson(int(right[sure].sum()), counted) if counted else None)
 
 
+def _known(bundle: Bundle) -> list[str]:
+    """Return a bundle's classes, in its order, by the names that listings give; older bundles hold them as found."""
+    return list(map(canonical, bundle.manifest.classes))
+
+
 def _check_comparable(bundle: Bundle, against: Bundle) -> None:
-    if set(bundle.manifest.classes) != set(against.manifest.classes):
+    if set(_known(bundle)) != set(_known(against)):
         todo = "Compare bundles of the same task"
         raise InputError(f"{against.path} has other classes than {bundle.path}", todo)
     if (bundle.manifest.crop_margin is None) != (against.manifest.crop_margin is None):
@@ -172,5 +179,6 @@ def _in_order(
     """Return the other bundle's shares in the order of `classes`."""
     if against is None:
         return None
-    order = [against.manifest.classes.index(name) for name in classes]
+    theirs = _known(against)
+    order = [theirs.index(canonical(name)) for name in classes]
     return shares[1][:, order]

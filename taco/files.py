@@ -50,6 +50,15 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def stamp(path: Path) -> tuple[int | str, ...]:
+    """Identify what lies at a path by size and time, without reading it; a link to nowhere is `absent`."""
+    try:
+        status = path.stat()
+    except OSError:  # whoever reads it says why
+        return ("absent",)
+    return status.st_size, status.st_mtime_ns
+
+
 def sha256_of(path: Path) -> str:
     """Hash a file's bytes."""
     with path.open("rb") as file:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from taco.errors import TaskError
+from taco.files import stamp
 from taco.options import ExportOptions
 from taco.pictures.bank import PictureBank
 from taco.pictures.listing import LabelledPicture, Listing, View
@@ -40,10 +41,14 @@ class Material:
         return (*self.task.fit, *self.task.select)
 
     @property
+    def probed_every(self) -> int:
+        """Of so many select pictures one is probed."""
+        return max(1, math.ceil(len(self.task.select) / PROBED))
+
+    @property
     def probed(self) -> tuple[LabelledPicture, ...]:
         """Select pictures of every class, at most about `PROBED`, for comparisons that are made many times."""
-        select = self.task.select
-        return select[:: max(1, math.ceil(len(select) / PROBED))]
+        return self.task.select[:: self.probed_every]
 
     @property
     def judged(self) -> tuple[LabelledPicture, ...]:
@@ -81,13 +86,9 @@ class Listings:
 
 def _fingerprint(listing: Listing) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
+    names = listing.written or listing.classes  # `--head keep` depends on how they are written
     for p in listing.pictures:
-        try:
-            status = p.path.stat()
-            seen: tuple[object, ...] = (status.st_size, status.st_mtime_ns)
-        except OSError:  # reading it will say why, and list it
-            seen = ("absent",)
-        rows.append((listing.classes[p.label_index], str(p.path), *seen, p.box, p.location, p.sequence, p.taken))
+        rows.append((names[p.label_index], str(p.path), *stamp(p.path), p.box, p.location, p.sequence, p.taken))
     return rows
 
 

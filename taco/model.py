@@ -18,9 +18,12 @@ from torch import nn
 
 from taco.device.images import Preprocessing
 from taco.errors import InputError, UnsupportedModuleError, WeightsError
-from taco.weights import WAYS, Weights, find_weights
+from taco.weights import WAYS, Weights, classifier_path, find_weights
 
 log = logging.getLogger(__name__)
+
+#: What a person can do about a model with another kind of head.
+PLAIN_HEADS = "Choose a model with a plain linear head: tf_efficientnet_lite0, resnet50 or vit_small_patch16_224, say"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,19 +140,39 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def classifiers_of(module: nn.Module) -> tuple[nn.Module, ...]:
+    """Return what timm names the classifier: several modules where outputs are averaged, none in models of others."""
+    if not hasattr(module, "get_classifier"):
+        return ()
+    found: nn.Module | tuple[nn.Module, ...]
+    try:
+        found = module.get_classifier()  # type: ignore[operator]
+    except AttributeError:  # SHViT looks for its linear layer inside a normalised one, which merging made that layer
+        found = _as_far_as_there(module, str(getattr(module, "pretrained_cfg", {}).get("classifier")))
+    return found if isinstance(found, tuple) else (found,)
+
+
 def classifier_of(module: nn.Module) -> nn.Linear:
     """Return the final linear layer.
 
     Raises:
         UnsupportedModuleError: The model ends in something else (two heads, a convolution).
     """
-    head = module.get_classifier()  # type: ignore[operator]
-    if not isinstance(head, nn.Linear):
-        raise UnsupportedModuleError(
-            f"{type(module).__name__} ends in {type(head).__name__}, not in one linear layer",
-            "Choose a model with a plain linear head: tf_efficientnet_lite0, resnet50 or vit_small_patch16_224, say",
-        )
-    return head
+    heads = classifiers_of(module)
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear):
+        end = type(heads[0]).__name__ if len(heads) == 1 else f"{len(heads)} heads"
+        raise UnsupportedModuleError(f"{type(module).__name__} ends in {end}, not in one linear layer", PLAIN_HEADS)
+    return heads[0]
+
+
+def _as_far_as_there(module: nn.Module, path: str) -> nn.Module:
+    """Return the module at a path, or the last one on the way to it."""
+    for part in path.split("."):
+        child = getattr(module, part, None)
+        if not isinstance(child, nn.Module):
+            break
+        module = child
+    return module
 
 
 def _check_name(name: str) -> None:
@@ -183,7 +206,7 @@ def _licence(module: nn.Module, found: Weights) -> str:
 def _build(name: str, found: Weights, seed: int) -> nn.Module:
     if found.from_hub:
         return _from_hub(name)
-    outputs = found.outputs(str(timm.get_pretrained_cfg(name, allow_unregistered=True).classifier or ""))
+    outputs = found.outputs(classifier_path(name))
     extra = {} if outputs is None else {"num_classes": outputs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -203,7 +203,7 @@ class _Job:
         """Export and time; INT8 that does not pay is given up, at every size of pictures."""
         delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
         usual_ms = usual_ms if at is self.sizes.own else None  # of another dense model
-        finished = delivery.finish(cut.module, at.ground.cut_key(cut), self.sizes.own.dense, asked, usual_ms)
+        finished = delivery.finish(cut, at.ground.cut_key(cut), self.sizes.own.dense, asked, usual_ms)
         if delivery.target.precision != precision:
             self.sizes.give_up(at)
         return _Made(at, cut, *finished)

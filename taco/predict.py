@@ -23,11 +23,12 @@ from taco.device.images import UnreadableImage, crop_box, read_rgb, resize_crop,
 from taco.device.opening import Session, open_session
 from taco.device.wire import DeviceError
 from taco.errors import InputError, MeasurementError
-from taco.formats.folder import picture_files
+from taco.formats.folder import files_of, told_foreign
 from taco.formats.megadetector import ANIMAL, Detection, DetectorOutput
 from taco.formats.names import BLANK
 from taco.metrics.abstain import DECIMALS, is_sure, softmax
 from taco.options import MIN_CONFIDENCE
+from taco.wording import printable
 
 Format = Literal["csv", "json", "megadetector", "camtrap-dp"]
 log = logging.getLogger(__name__)
@@ -55,8 +56,13 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
             for warning in media.warnings:
                 log.warning(warning)
             found.update((medium.path, None) for medium in media.pictures)
+        elif source.is_dir():
+            files = files_of(source)
+            for warning in told_foreign(files.foreign):
+                log.warning("%s: %s", source, warning)
+            found.update((path, None) for path in sorted(files.pictures))
         else:
-            found.update((path, None) for path in (sorted(picture_files(source)) if source.is_dir() else [source]))
+            found[source] = None
     if not found:
         raise InputError(f"no pictures under {', '.join(map(str, sources))}", "Give picture files or a folder of them")
     return list(found)
@@ -214,7 +220,7 @@ def render(
     boxes: DetectorOutput | None = None,
     when: datetime | None = None,
 ) -> str:
-    """Write answers in one of the forms.
+    """Write answers in one of the forms, as valid Unicode whatever the names of files hold.
 
     Args:
         answers: From `predict`, in its order.
@@ -230,9 +236,11 @@ def render(
     when = when or datetime.now(UTC)
     manifest, boxed = bundle.manifest, boxes is not None
     if form == "json":
-        return to_json(answers, boxed=boxed)
-    if form == "megadetector":
-        return to_megadetector(answers, manifest, root, boxes, when)
-    if form == "camtrap-dp":
-        return to_camtrap_dp(answers, manifest, root, when)
-    return to_csv(answers, manifest.classes, boxed=boxed)
+        text = to_json(answers, boxed=boxed)
+    elif form == "megadetector":
+        text = to_megadetector(answers, manifest, root, boxes, when)
+    elif form == "camtrap-dp":
+        text = to_camtrap_dp(answers, manifest, root, when)
+    else:
+        text = to_csv(answers, manifest.classes, boxed=boxed)
+    return printable(text)

@@ -1,7 +1,7 @@
 """The folder of one run: whose it is, one process at a time, and the results of finished steps.
 
 `DIR/.taco/` holds a lock, what was asked (`run.json`), `steps/NAME-KEY.*`, `measured/NAME-KEY.json`, and in `widths/`
-the database of channel orders. A step's key is a hash of everything that its result depends on, so a changed argument
+databases of channel orders. A step's key is a hash of everything that its result depends on, so a changed argument
 redoes exactly what it touches. What a clock decided lies in `measured/` alone: copied into a new folder's
 `.taco/measured/`, it makes a second run end with the same bundle.
 """
@@ -42,7 +42,7 @@ class RunDir:
         self.private = path / ".taco"
         self._steps = self.private / "steps"
         self._measured = self.private / "measured"
-        #: Database of the units' widths (`taco.database`).
+        #: Databases of the units' widths (`taco.database`), one for each set of moments.
         self.widths = self.private / "widths"
         try:
             self._claim()
@@ -108,13 +108,23 @@ class RunDir:
             for source in sorted((run / ".taco" / folder.name).glob("[!.]*")):
                 if not (folder / source.name).exists():
                     _link(source, folder / source.name)
-        if not self.widths.exists():
-            for source in sorted((run / ".taco" / self.widths.name).rglob("[!.]*.*")):
-                copied = self.widths / source.relative_to(run / ".taco" / self.widths.name)
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                _link(source, copied)
+        for index in sorted((run / ".taco" / self.widths.name).glob("*/index.json")):
+            database = self.widths / index.parent.name
+            if not database.exists():
+                for source in sorted(index.parent.rglob("[!.]*.*")):
+                    copied = database / source.relative_to(index.parent)
+                    copied.parent.mkdir(parents=True, exist_ok=True)
+                    _link(source, copied)
 
-    def json_step(self, name: str, depends_on: Any, compute: Callable[[], Any], *, measured: bool = False) -> Any:
+    def json_step(
+        self,
+        name: str,
+        depends_on: Any,
+        compute: Callable[[], Any],
+        *,
+        measured: bool = False,
+        holds: Callable[[Any], bool] | None = None,
+    ) -> Any:
         """Return the stored result of a step, or compute and store it.
 
         Args:
@@ -122,14 +132,17 @@ class RunDir:
             depends_on: Everything the result depends on, as JSON values.
             compute: Gives JSON values; tuples come back as lists and keys as strings, the first time as well.
             measured: A clock decides the result.
+            holds: Whether what a stored result tells of is still there; else it is computed again. None: it always is.
         """
         path = self.step_file(name, depends_on, ".json")
         if measured:
             path = self._measured / path.name
         stored, wanted = _read_json(path), json.loads(_dump(depends_on))
         if isinstance(stored, dict) and "result" in stored and stored.get("depends_on") == wanted:
-            log.info("%s: taken from the earlier run", name.replace("-", " "))
-            return stored["result"]
+            if holds is None or holds(stored["result"]):
+                log.info("%s: taken from the earlier run", name.replace("-", " "))
+                return stored["result"]
+            log.info("%s: what the earlier run left is gone; done again", name.replace("-", " "))
         result = json.loads(json.dumps(compute()))
         write_atomically(path, _dump({"depends_on": depends_on, "result": result}))
         return result

@@ -184,4 +184,5 @@ def _listing(source: Path, found: Found, views: Views, classes: tuple[str, ...])
     name = source.name if source.is_dir() else source.stem
     if source.name.lower() == DESCRIPTOR:
         name = source.parent.name
-    return Listing(name, classes, tuple(pictures), (*found.warnings, *views.warnings), skipped)
+    written = tuple(found.written.get(label, label) for label in classes)
+    return Listing(name, classes, tuple(pictures), (*found.warnings, *views.warnings), skipped, written)

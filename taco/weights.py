@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import json
+import logging
 import os
 import pickle
 import re
 import socket
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,9 @@ from safetensors import SafetensorError
 
 from taco.errors import WeightsError
 from taco.files import sha256_of
+from taco.wording import some
+
+log = logging.getLogger(__name__)
 
 #: timm name -> (pip package's module, its class). Same tensor order and shapes as timm's state_dict (RUNTIMES.md).
 PACKAGES = {
@@ -41,6 +47,9 @@ _READ_ERRORS = (
 )
 #: What DataParallel, torch.compile and Lightning put before every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_WRAPPED = re.compile(f"({'|'.join(map(re.escape, _PREFIXES))})*")
+#: How many modules around a model are looked into.
+_DEEPEST = 8
 
 #: What a person can do when no weights are found.
 WAYS = (
@@ -97,7 +106,7 @@ def find_weights(name: str, file: str | None, *, random_weights: bool) -> Weight
     if random_weights:
         return Weights("random initialisation")
     if file:
-        return _from_file(Path(file).expanduser())
+        return _from_file(Path(file).expanduser(), name)
     packaged = _package_file(name.split(".", maxsplit=1)[0])
     if packaged is not None:
         path, package = packaged
@@ -107,11 +116,63 @@ def find_weights(name: str, file: str | None, *, random_weights: bool) -> Weight
     return Weights("timm's hub", from_hub=True)
 
 
-def _from_file(path: Path) -> Weights:
+def classifier_path(name: str) -> str:
+    """Return where the classifier of the timm model `name` lies before it is reparameterised; of several the first."""
+    from timm import get_pretrained_cfg
+
+    path = get_pretrained_cfg(name, allow_unregistered=True).classifier or ""
+    return path if isinstance(path, str) else str(path[0])
+
+
+def _from_file(path: Path, name: str) -> Weights:
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}", "Check --weights")
     state, classes = _read_state(path)
-    return Weights(f"file {path.name}", sha256_of(path), state, classes=classes)
+    prefix = _prefix_of(name, state, path)
+    source, others = f"file {path.name}", [key for key in state if not key.startswith(prefix)]
+    if others:
+        source += f", the tensors under {prefix.rstrip('.')} (left out: {some(others, 3)})"
+        source = _printable(source)
+        log.warning("weights from %s", source)
+    kept = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return Weights(source, sha256_of(path), kept, classes=classes)
+
+
+def _prefix_of(name: str, state: State, path: Path) -> str:
+    """Return what stands before the names of an architecture's tensors where a checkpoint holds more than one module.
+
+    Raises:
+        WeightsError: Several modules in it fit the architecture equally well.
+    """
+    if f"{classifier_path(name)}.weight" in state:
+        return ""
+    wanted, found = _names_of(name), Counter[str]()
+    for key in state:
+        parts = key.split(".", _DEEPEST)
+        found.update(".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in wanted)
+    most = max(found.values(), default=0)
+    if 2 * most <= len(wanted) or found[""] == most:
+        return ""
+    best = [prefix for prefix, count in found.items() if count == most]
+    best = [prefix for prefix in best if _WRAPPED.fullmatch(prefix)] or best
+    if len(best) > 1:
+        names = " and ".join(f"{prefix}*" for prefix in best)
+        what = f"{path} holds several models that fit {name}: {_printable(names)}"
+        raise WeightsError(what, "Save the tensors of one of them")
+    return best[0]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+@functools.cache
+def _names_of(name: str) -> frozenset[str]:
+    """Return the names of all tensors of a timm model."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        return frozenset(timm.create_model(name).state_dict())
 
 
 def _read_state(path: Path) -> tuple[State, tuple[str, ...] | None]:
@@ -137,9 +198,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _without_prefixes(state: State) -> State:
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from taco.device.opening import OPENVINO_DEVICES
 from taco.device.openvino_session import HINTS
@@ -41,6 +41,11 @@ class BenchmarkProtocol:
     max_seconds: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 
+def _several(value: object) -> object:
+    """Take one name for a list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One device that can be aimed at.
@@ -57,7 +62,7 @@ class Target:
         benchmark: How a model is timed.
         run_on_device: What a person does on the device when it is not attached; `{model}` is the model file.
         threads: Threads a model; None is every physical core.
-        board: What is in the name that such a board gives itself; None where none is expected.
+        board: One of these is in the name that such a board gives itself; empty where no board is expected.
         isa: What the processor has for INT8: `x86-vnni`, `x86` (without it), `arm`; auto looks at this machine.
     """
 
@@ -75,7 +80,11 @@ class Target:
     run_on_device: Annotated[str, Field(min_length=1)]
     threads: Annotated[int, Field(ge=1, strict=True)] | None = field(default=None)
     isa: Literal["auto", "x86-vnni", "x86", "arm"] = field(default="auto")
-    board: Annotated[str, Field(min_length=1)] | None = field(default=None)
+    board: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several)] = field(default=())
+
+    def may_be(self, board: str) -> bool:
+        """Whether a board that gives itself this name is such a device, as far as the name tells."""
+        return not self.board or any(part in board for part in self.board)
 
     def instructions(self, model: str) -> str:
         """What to do on the device.

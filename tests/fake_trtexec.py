@@ -1,7 +1,8 @@
 """A stand-in for NVIDIA's trtexec: refuses what a version does not parse, answers in the recorded form, has no GPU.
 
-An "engine" is the ONNX file with its version; running one runs the file with ONNX Runtime, so that answers are real and
-times are not. `make_trtexec` writes an executable that a test hands to the agent; `Mode` says how it fails.
+An "engine" is the ONNX file with its version, and two builds of a file are two engines, as NVIDIA's are. Running one
+runs the file with ONNX Runtime, so that answers are real and times are not. `make_trtexec` writes an executable that a
+test hands to the agent; `Mode` says how it fails.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def _build(version: str, mode: str, given: dict[str, str]) -> bool:
     if "--sparsity" in given:
         _tell_sparsity(version)
     content = base64.b64encode(Path(given["--onnx"]).read_bytes()).decode()
-    Path(given["--saveEngine"]).write_text(json.dumps({"version": version, "flags": sorted(given), "onnx": content}))
+    engine = {"version": version, "flags": sorted(given), "onnx": content, "build": os.urandom(8).hex()}
+    Path(given["--saveEngine"]).write_text(json.dumps(engine))
     Path(given["--timingCacheFile"]).write_text("cache")
     return True
 

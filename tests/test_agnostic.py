@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_too_few_are_refused(tmp_path: Path) -> None:
     pool = draw_task(tmp_path / "pool", ("a",), count=3)
     with pytest.raises(TaskError, match=r"holds 3 pictures that are not the task's own, and 4 are needed"):
         Agnostic(pool, 4, 0).draw()
+
+
+def test_links_to_nowhere_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pool = draw_task(tmp_path / "pool", ("a",), count=4)
+    (pool / "a" / "gone.jpg").symlink_to("nowhere")
+    (pool / "a" / "itself.jpg").symlink_to("itself.jpg")
+    with caplog.at_level(logging.WARNING, "taco"):
+        drawn = Agnostic(pool, 4, 0).draw()
+    assert len(drawn) == 4
+    assert "2 agnostic pictures cannot be read and are left out: " in caplog.text
+    assert "gone.jpg: No such file or directory" in caplog.text
 
 
 def test_unreadable_ones_are_replaced_and_batches_repeat(tmp_path: Path) -> None:

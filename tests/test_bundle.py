@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taco import bundle as bundle_module
-from taco.bundle import MANIFEST, Bundle, check_file, entry_of, labels_file, publish, read_manifest
+from taco.bundle import MANIFEST, Bundle, check_file, entry_of, labels_file, publish, read_manifest, withdraw
 from taco.errors import BundleError, TacoError
 
 PREPROCESSING: dict[str, Any] = {
@@ -121,6 +122,64 @@ def test_publishing_that_is_killed_half_way_leaves_no_manifest(folder: Path, mon
         publish(folder, contents(["new", "names"]), facts(["new", "names"]))
     with pytest.raises(BundleError, match=r"is not a bundle: no readable manifest\.json"):
         Bundle(folder)
+
+
+def test_files_of_an_earlier_bundle_go_and_those_of_others_stay(folder: Path) -> None:
+    publish(folder, contents(CLASSES) | {"model.pixels.onnx": b"pixels", "kit.json": b"kit"}, facts(CLASSES))
+    (folder / "report.json").write_bytes(b"not in the manifest")
+    (folder / "kit.json").write_bytes(b"changed by a person")
+    publish(folder, contents(["new", "names"]), facts(["new", "names"]))
+    assert sorted(p.name for p in folder.iterdir() if p.name not in contents(CLASSES)) == [
+        "kit.json",
+        MANIFEST,
+        "report.json",
+    ]
+    assert Bundle(folder).manifest.classes == ["new", "names"]
+
+
+def test_a_bundle_that_is_withdrawn_leaves_none_of_its_files(folder: Path) -> None:
+    (folder / "report.json").write_bytes(b"not in the manifest")
+    withdraw(folder)
+    assert [p.name for p in folder.iterdir()] == ["report.json"]
+    withdraw(folder)  # nothing to do
+
+
+def test_what_a_damaged_manifest_lists_stays(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"{")
+    withdraw(folder)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(contents(CLASSES))
+
+
+def test_a_kill_at_any_moment_of_publishing_leaves_a_whole_bundle_or_none(tmp_path: Path) -> None:
+    """Every renaming and removing is such a moment, the last try is not killed."""
+    old, new = contents(CLASSES) | {"model.pixels.onnx": b"pixels"}, contents(["new", "names"])
+    for moment in range(1, 100):
+        folder, left = tmp_path / str(moment), iter(range(moment))
+        folder.mkdir()
+        publish(folder, old, facts(CLASSES))
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+            for name in ("unlink", "replace"):
+                patch.setattr(Path, name, dying(getattr(Path, name), left))
+            publish(folder, new, facts(["new", "names"]))
+            break
+        if (folder / MANIFEST).exists():
+            manifest = Bundle(folder).manifest
+            assert manifest.files.keys() == (old if manifest.classes == CLASSES else new).keys()
+            for name in manifest.files:
+                check_file(folder, name, manifest)
+    assert moment > len(new) + 2
+    assert not (folder / "model.pixels.onnx").exists()
+
+
+def dying(real: Callable[..., Any], left: Iterator[int]) -> Callable[..., Any]:
+    """Stop, as a killed process does, when none is left; it does not come back to life for what follows."""
+
+    def step(*arguments: Any, **how: Any) -> Any:
+        if next(left, None) is None:
+            raise Killed
+        return real(*arguments, **how)
+
+    return step
 
 
 def test_publishing_that_fails_for_want_of_room_leaves_the_old_bundle(

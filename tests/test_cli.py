@@ -8,6 +8,7 @@ import errno
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,7 @@ from typing import Any, get_type_hints
 
 import onnx
 import pytest
+import typer
 from conftest import draw_task, logging_as_it_was
 
 from taco import cli
@@ -220,6 +222,29 @@ def test_interruption_exits_130_and_a_fault_exits_1(
     assert "interrupted" in text
     assert "by design" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("command", ["export", "front", "database", "predict", "evaluate", "bench", "profile"])
+def test_an_interruption_promises_to_go_on_only_where_something_is_stored(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert call(monkeypatch, command, "site", "--quiet") == 130
+    said = capsys.readouterr().err
+    goes_on = "The same command goes on where this one stopped" in said
+    assert goes_on == (command in ("export", "front", "database"))
+    assert goes_on != ("no result was written" in said and "The same command begins again" in said)
+
+
+def test_names_that_are_not_utf_8_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda *_, **__: typer.echo(os.fsdecode(b"\xe9.jpg")))
+    assert call(monkeypatch, "export") == 0
+    assert capfdbinary.readouterr().out == b"\xe9.jpg\n"
 
 
 def test_a_full_disk_is_no_fault_of_ours(

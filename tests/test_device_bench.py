@@ -1,5 +1,6 @@
 """Tests of `taco.device.bench`: the protocol on made-up workers, then real models in real processes."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -118,6 +119,26 @@ def test_models_with_fewer_threads_than_there_are_cores_stay_on_the_same_ones(wo
     fake = workers(a=1, b=1)
     bench(request("a", "b", rounds=1, threads=1, sweep=[2]))
     assert [command["cpus"] for _, command in fake.log if command["cmd"] == "open"] == [[5], [5], None, None]
+
+
+def test_the_machine_is_looked_at_right_after_the_rounds(workers, monkeypatch):
+    fake = workers(a=10)
+    monkeypatch.setattr(bench_module, "probe", lambda: {"commands": len(fake.log)})
+    result = bench(request("a", rounds=2, idle_s=0.02, sustained_s=0.05, sweep=[2]))
+    opened, pilot, rounds = 1, 1, 2
+    assert result["probe_before"] == {"commands": 0}
+    assert result["probe_after"] == {"commands": opened + pilot + rounds}
+    assert (len(result["idle_ms"]), len(result["sustained"]), len(result["sweep"])) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(("idle_s", "told"), [(0.02, {"VDD_IN": 2.5}), (0.0, {})])
+def test_power_at_rest_is_that_of_the_pauses(workers, monkeypatch, idle_s, told):
+    workers(a=10)
+    readings = itertools.chain([{"VDD_IN": 5.0}], itertools.repeat({"VDD_IN": 2.5}))
+    monkeypatch.setattr(bench_module.board, "_ina3221", lambda _root: next(readings))
+    result = bench(request("a", rounds=1, idle_s=idle_s))
+    assert result["probe_before"]["telemetry"]["power_w"] == {"VDD_IN": 5.0}
+    assert result["rest_w"] == told
 
 
 def test_samples_are_milliseconds_by_round(workers):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from taco.device import lease
 from taco.device.trt_arguments import BuildPlan, build_arguments, infer_arguments, profile_arguments, time_arguments
 from taco.device.trt_engines import engine_key
 from taco.device.trt_layers import attribute
@@ -299,3 +304,45 @@ def test_the_device_s_statistics_are_the_host_s(balanced: bool) -> None:
     assert drop.lower_one_sided >= drop.low
     # Wilson (1927): 10 of 20 gives 29.9 to 70.1 percent
     assert wilson(10, 20).low == pytest.approx(29.93, abs=0.01)
+
+
+BUILDER = """
+import sys
+from taco.device.lease import holding
+from taco.device.trt_run import Trtexec
+with holding(sys.argv[1], "a", "anna"):
+    Trtexec(sys.argv[2]).run([], "building", sys.argv[1])
+"""
+ENDLESS = """#!/bin/sh
+if [ "$1" = --help ]; then echo "&&&& RUNNING TensorRT.trtexec [TensorRT v100300]"; exit; fi
+echo $$ > {place}.part && mv {place}.part {place} && exec sleep 60
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_run_that_asks_again_ends_the_build_of_its_lost_command(tmp_path: Path) -> None:
+    place, trtexec = tmp_path / "pid", tmp_path / "trtexec"
+    trtexec.write_text(ENDLESS.format(place=place))
+    trtexec.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", BUILDER, str(tmp_path), str(trtexec)]) as lost:
+        wait_until(place.exists)
+        build = Path("/proc") / place.read_text().strip()
+        assert is_running(build)
+        with lease.holding(str(tmp_path), "a", "anna"):
+            assert lost.wait(5) == -9
+            wait_until(lambda: not is_running(build))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(process: Path) -> bool:
+    """Whether a process, by its folder in /proc, is there and no mere zombie that nobody has asked after."""
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except OSError:
+        return False

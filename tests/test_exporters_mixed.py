@@ -90,6 +90,19 @@ def test_the_layer_that_does_harm_goes_back(proto: onnx.ModelProto, data: Calibr
     assert facts.drop_points <= 1.0
 
 
+def test_answers_that_were_learnt_by_heart_do_not_hide_what_a_layer_does(
+    proto: onnx.ModelProto, data: Calibration
+) -> None:
+    """A head that has seen the select pictures is surer of them than of others: harm that flips those changes none."""
+    assert data.reference is not None
+    logits, labels = data.reference.logits, data.reference.labels
+    margins = (logits[np.arange(len(labels)), labels] - logits[:, 0])[labels != 0]
+    backend = Broken({"pw": 0.5 * float(margins.min())}, {})
+    assert put_back(quantise(proto, U8, data, backend)[1]) == []
+    unseen = dataclasses.replace(data.reference, logits=0.1 * logits, correction=-0.9 * logits)
+    assert "pw" in put_back(quantise(proto, U8, dataclasses.replace(data, reference=unseen), backend)[1])
+
+
 def test_of_two_the_one_that_saves_less_time_goes_first(proto: onnx.ModelProto, data: Calibration) -> None:
     equal = {"stem": 25.0, "dw": 25.0}
     _, first = quantise(proto, U8, data, Broken(equal, {"stem": 0.9, "dw": 0.1}))

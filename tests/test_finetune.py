@@ -13,7 +13,16 @@ from torch import nn
 from taco.errors import HeadError
 from taco.model import classifier_of, state_sha256
 from taco.specialist import finetune
-from taco.specialist.finetune import FineTuneOptions, as_head, cross_validated, fine_tune, last_parameters
+from taco.specialist.finetune import (
+    FOLDS,
+    Divided,
+    FineTuneOptions,
+    as_head,
+    cross_validated,
+    fine_tune,
+    last_parameters,
+)
+from taco.specialist.folds import stratified_folds
 from taco.specialist.head import Linear, with_head
 from taco.specialist.probe import plain_ridge
 
@@ -88,7 +97,8 @@ def test_held_out_pictures_are_seen_neither_by_the_head_nor_by_the_tuning(
 
     monkeypatch.setattr(finetune, "fine_tune", spy)
     names = last_parameters(specialist, SIZE, 1)
-    logits = cross_validated(specialist, fit, pictures, LABELS, names, dataclasses.replace(FAST, epochs=1))
+    shots = Divided(pictures, LABELS, stratified_folds(LABELS, FAST.seed, FOLDS))
+    logits = cross_validated(specialist, fit, shots, names, dataclasses.replace(FAST, epochs=1))
     assert logits.shape == (12, 3)
     assert bool(logits.any(1).all())
     held = [set(range(12)) - one for one in fitted]

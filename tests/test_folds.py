@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import options
 
 from taco import api
@@ -14,6 +15,7 @@ from taco.material import Material, divide
 from taco.pictures import folds
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.pictures.folds import fold_shots
+from taco.specialist.folds import stratified_folds
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,32 @@ def test_groups_are_told_of_the_shots_at_the_level_of_the_division(
     monkeypatch.setattr(folds, "groups_at", groups)
     fold_shots(dataclasses.replace(material.task, split_by="sequence"), material.bank.facts, 3, 0)
     assert asked == ["sequence", material.shots]
+
+
+def test_what_has_one_role_is_in_one_fold_and_classes_are_spread_evenly() -> None:
+    """Sixteen frames of four bursts a class, as a camera takes them."""
+    own, groups = torch.arange(48) // 16, torch.arange(48) // 4
+    found = stratified_folds(own, 0, groups=groups)
+    assert sorted(torch.cat(found).tolist()) == list(range(48))
+    assert not [group for group in groups.unique() if sum(bool((groups[f] == group).any()) for f in found) != 1]
+    assert min(map(len, found)) > 0
+    assert max(int(own[fold].bincount(minlength=3).max()) for fold in found) == 4
+
+
+def test_pictures_that_stand_for_themselves_are_divided_as_without_groups() -> None:
+    own = torch.tensor([0] * 7 + [1] * 16 + [2] * 5)
+    plain, alone = stratified_folds(own, 3), stratified_folds(own, 3, groups=torch.arange(len(own)).flip(0))
+    assert [len(fold) for fold in plain] == [len(fold) for fold in alone]
+    assert all(torch.equal(own[one], own[other]) for one, other in zip(plain, alone, strict=True))
+
+
+def test_no_fold_holds_all_of_a_class_or_nothing() -> None:
+    """One class is of one burst, one of two."""
+    own = torch.tensor([0] * 8 + [1] * 8)
+    groups = torch.tensor([0] * 8 + [1] * 7 + [2])
+    found = stratified_folds(own, 0, groups=groups)
+    for fold in found:
+        assert 0 < len(fold) < len(own)
+        assert (own[fold].bincount(minlength=2) < 8).all()
+    assert sum(bool((own[fold] == 0).any()) for fold in found) == 5, "it is divided all the same"
+    assert sum(bool((groups[fold] == 1).any()) for fold in found) == 1

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from taco.device.images import read_rgb
 from taco.errors import TaskError
+from taco.formats.headers import upright_size
 from taco.pictures.listing import Box, LabelledPicture, Listing, Skipped
 from taco.task import ListOptions, list_pictures
 
@@ -86,6 +88,18 @@ def test_everything_that_is_used_is_read(tmp_path: Path) -> None:
     )
     assert listing.warnings == ()
     assert listing.skipped == ()
+
+
+@pytest.mark.parametrize(("suffix", "how"), [("jpg", {}), ("tif", {}), ("tif", {"compression": "tiff_lzw"})])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_picture_as_it_is_read(
+    suffix: str, how: dict[str, str], orientation: int, tmp_path: Path
+) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 20)).save(path, exif=exif, **how)
+    assert read_rgb(path).size == ((20, 40) if orientation >= 5 else (40, 20))
+    assert upright_size(path) == read_rgb(path).size
 
 
 @pytest.mark.parametrize("order", [("annotations", "categories", "images"), ("categories", "images", "annotations")])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from taco.errors import TaskError
+from taco.formats.text import csv_rows, encoding_of
 from taco.pictures.listing import Box, LabelledPicture
 from taco.task import ListOptions, list_pictures
 
@@ -47,6 +48,17 @@ def test_spreadsheets_write_other_marks_and_encodings(mark: str, encoding: str, 
         (tmp_path / name).touch()
     (tmp_path / "t.csv").write_text(f"path{mark}label\na.jpg{mark}Lüchs\nb.jpg{mark}fox\n", encoding=encoding)
     assert list_pictures(tmp_path / "t.csv").classes == ("Lüchs", "fox")
+
+
+@pytest.mark.parametrize(
+    ("label", "encoding"),
+    [("Burchell\N{RIGHT SINGLE QUOTATION MARK}s zebra", "cp1252"), ("L\x81chs", "latin-1")],
+    ids=["windows", "last resort"],
+)
+def test_bytes_that_are_no_utf_8_are_those_of_windows(label: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(f"path,label\na.jpg,{label}\nb.jpg,fox\n".encode(encoding))
+    assert encoding_of(tmp_path / "t.csv") == encoding
+    assert [cells["label"] for _, cells in csv_rows(tmp_path / "t.csv")] == ["", label, "fox"]
 
 
 def test_backslashes_divide_folders(tmp_path: Path) -> None:

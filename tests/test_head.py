@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from taco.device.images import Preprocessing
-from taco.errors import HeadError
-from taco.model import Generalist, classifier_of
-from taco.specialist.head import HeadChoice, Linear, cut_head, keep_head, plan_head, with_head
+from taco.errors import HeadError, UnsupportedModuleError
+from taco.model import Generalist, classifier_of, reparameterised
+from taco.specialist.head import HeadChoice, Linear, check_classifier, cut_head, keep_head, plan_head, with_head
 from taco.specialist.probe import Setting, Shots
 from taco.specialist.probe import fit_head as fit
 
@@ -144,6 +144,21 @@ def test_keep_without_names_takes_the_folders_in_sorted_order() -> None:
     assert head.description == "keep (class folders in sorted order)"
 
 
+@pytest.mark.parametrize("written", ["empty", "Empty", "Blank"])
+def test_keep_sorts_folders_by_the_names_that_they_have(written: str) -> None:
+    model, folders = generalist(4), ("badger", "cat", written, "fox")
+    head = keep_head(model, ["badger", "blank", "cat", "fox"], ["badger", written, "cat", "fox"])
+    rows = [sorted(folders).index(name) for name in ("badger", written, "cat", "fox")]
+    assert torch.equal(head.weight, classifier_of(model.module).weight[rows])
+
+
+@pytest.mark.parametrize("own", ["empty", "Blank", "blank"])
+def test_keep_finds_blank_by_any_of_its_names(own: str) -> None:
+    model = generalist(3, ("hare", "fox", own))
+    head = keep_head(model, ["blank", "fox", "hare"], ["Empty", "fox", "hare"])
+    assert torch.equal(head.weight, classifier_of(model.module).weight[[2, 1, 0]])
+
+
 @dataclasses.dataclass(frozen=True)
 class NotKept:
     outputs: int
@@ -170,9 +185,30 @@ def test_keep_refuses_what_does_not_fit(case: NotKept) -> None:
         keep_head(generalist(case.outputs, case.own), case.classes)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext", "test_byobnet"])
-def test_with_head_changes_the_copy_only(name: str) -> None:
-    module = timm.create_model(name).eval().requires_grad_(False)
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """How a timm model ends, and the side of a picture that it reads."""
+
+    name: str
+    pixels: int = 64
+
+    def build(self) -> nn.Module:
+        return reparameterised(timm.create_model(self.name).eval()).requires_grad_(False)
+
+
+ENDS = (
+    *map(Ends, ("test_resnet", "test_efficientnet", "test_convnext", "test_byobnet")),
+    Ends("test_vit", 160),
+    Ends("deit_tiny_patch16_224", 224),
+    *map(Ends, ("mobilenetv4_conv_small_035", "ghostnet_050", "mobileone_s0", "fastvit_t8", "hgnetv2_b0")),
+    *map(Ends, ("repvit_m0_9", "iformer_t", "shvit_s1")),  # merging makes their heads plain layers
+    Ends("efficientvit_m0", 224),
+)
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=lambda e: e.name)
+def test_with_head_changes_the_copy_only(ends: Ends) -> None:
+    module = ends.build()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     fc = classifier_of(module)
     head = Linear(torch.randn(3, fc.in_features), torch.randn(3), "test")
@@ -181,7 +217,7 @@ def test_with_head_changes_the_copy_only(name: str) -> None:
     draw = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(draw, torch.rand(1))  # the caller's random numbers are untouched
-    x = torch.randn(2, 3, 64, 64) if "vit" not in name else torch.randn(2, 3, 160, 160)
+    x = torch.randn(2, 3, ends.pixels, ends.pixels)
     features = module.forward_head(module.forward_features(x), pre_logits=True)  # type: ignore[operator]
     assert torch.allclose(specialist(x), F.linear(features, head.weight, head.bias), atol=1e-4)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
@@ -189,6 +225,44 @@ def test_with_head_changes_the_copy_only(name: str) -> None:
     assert not any(p.requires_grad for p in specialist.parameters())
     classifier_of(specialist).weight.zero_()
     assert bool(head.weight.any())
+
+
+class WithAuxiliary(Plain):
+    """Ends as VOLO does: another head has a say."""
+
+    def __init__(self) -> None:
+        super().__init__(5)
+        self.auxiliary = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.fc(x) + 0.5 * self.auxiliary(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (WithAuxiliary(), "the outputs of plain are more than its classifier's"),
+        (timm.create_model("test_resnet", num_classes=0), "ends in Identity"),
+        (timm.create_model("efficientformerv2_s0", num_classes=5), "ends in 2 heads"),
+    ],
+    ids=["auxiliary", "none", "distilled"],
+)
+def test_a_model_that_does_not_end_in_one_layer_is_refused_early(module: nn.Module, message: str) -> None:
+    with pytest.raises(UnsupportedModuleError, match=message):
+        check_classifier(reading(module, (3, 64, 4)))
+
+
+def test_a_plain_classifier_passes_even_where_weights_are_damaged() -> None:
+    module = Plain(5)
+    check_classifier(reading(module, (3, 64, 4)))
+    nn.init.constant_(module.fc.bias, float("nan"))
+    check_classifier(reading(module, (3, 64, 4)))
+
+
+def reading(module: nn.Module, size: tuple[int, int, int]) -> Generalist:
+    own = generalist()
+    return dataclasses.replace(own, module=module.eval(), preprocessing=PREPROCESSING._replace(input_size=size))
 
 
 # --- fitted heads ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,24 +16,28 @@ from tiny_run import options
 from torch import nn
 
 from taco import api
+from taco.exporters.protocol import Artifact, Compressed, Reference
 from taco.material import Material, divide
 from taco.model import Generalist
 from taco.options import ExportOptions
 from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import LabelledPicture, View
 from taco.progress import SilentProgress
 from taco.recovery import looks as module
 from taco.recovery.bank_views import BANK_BYTES
 from taco.recovery.looks import Looks, looks_each
+from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
 from taco.specialist import probe
 from taco.specialist.head import Linear, Without
 from taco.specialist.held_out import HeldOut
 from taco.specialist.probe import fit_head
-from taco.specialist.specialise import make_head, predict_logits
+from taco.specialist.specialise import make_head, penultimate, predict_logits
 from taco.steps.crossfit import places_of
 from taco.steps.groundwork import Groundwork
 from taco.steps.keys import Keys
 from taco.steps.stored import Store
+from taco.targets.loading import Target
 
 CLASSES, WIDTH, FIT, SELECT = 3, 400, 24, 9
 
@@ -223,6 +230,96 @@ def test_what_a_head_was_fitted_on_is_part_of_its_key() -> None:
         keys.append(Keys.of(asked, {}).head)
     assert keys[0] == keys[1]
     assert keys[2] != keys[3]
+
+
+@pytest.fixture
+def fitted(asked: ExportOptions, tmp_path: Path) -> Iterator[Groundwork]:
+    """A dense specialist with a head that was fitted on all shots."""
+    rundir = RunDir(tmp_path / "run")
+    with rundir.locked():
+        how = asked.model_copy(update={"head": "fit"})
+        yield Groundwork(api.make_plan(how), rundir, SilentProgress(), rundir.scratch())
+
+
+def unseen(ground: Groundwork, pictures: Sequence[LabelledPicture]) -> torch.Tensor:
+    """Answers to some shots, each of the head that was fitted without it."""
+    features = penultimate(ground.specialist.module, ground.material.batches(pictures))
+    places = [ground.material.shots.index(picture) for picture in pictures]
+    whose = {place: one for one in ground.head.without for place in one.index.tolist()}
+    rows = [whose[place].weight @ row + whose[place].bias for place, row in zip(places, features, strict=True)]
+    return torch.stack(rows)
+
+
+def test_widths_and_sizes_are_chosen_by_answers_of_heads_that_have_not_seen_the_pictures(
+    fitted: Groundwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taco.material.PROBED", len(fitted.material.task.select) // 2)
+    module, pictures = fitted.specialist.module, fitted.material.probed
+    assert len(pictures) < len(fitted.material.task.select)
+    found = fitted.probe(module)
+    np.testing.assert_allclose(found, unseen(fitted, pictures), atol=1e-3)
+    assert np.abs(found - predict_logits(module, fitted.material.batches(pictures))).max() > 0.01
+    prober = fitted.width_search(fitted.dense).prober
+    np.testing.assert_array_equal(prober.answer(module), found)
+    assert prober.depends_on["held_out"], "what was stored before is not taken for it"
+
+
+def test_int8_is_chosen_by_them_too(fitted: Groundwork) -> None:
+    asked: list[Reference] = []
+
+    class Seen:
+        def export(self, model: Compressed, target: Target, path: Path) -> Artifact:
+            if model.calibration is not None and model.calibration.reference is not None:
+                asked.append(model.calibration.reference)
+            return fitted.delivery.exporter.export(model, dataclasses.replace(target, precision="fp32"), path)
+
+    target = dataclasses.replace(fitted.delivery.target, precision="int8")
+    converter = dataclasses.replace(fitted.delivery.converter, exporter=cast("Any", Seen()), target=target)
+    module, select = fitted.specialist.module, fitted.material.task.select
+    converter.pair("seen", module, {}, lambda _name: contextlib.nullcontext())
+    (reference,) = asked
+    own = predict_logits(module, fitted.material.batches(select))
+    np.testing.assert_allclose(reference.logits, unseen(fitted, select), atol=1e-3)
+    np.testing.assert_allclose(reference.corrected(own), reference.logits, atol=1e-5)
+
+
+def test_no_head_has_seen_another_frame_of_the_burst(
+    fitted: Groundwork, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    groups = np.arange(len(fitted.material.shots)) // 2
+    monkeypatch.setattr("taco.pictures.folds.groups_at", lambda *_: groups)
+    rundir = RunDir(tmp_path / "bursts")
+    with rundir.locked():
+        ground = Groundwork(fitted.plan, rundir, SilentProgress(), rundir.scratch())
+    held = [set(one.index.tolist()) for one in ground.head.without]
+    labels = [picture.label_index for picture in ground.material.shots]
+    pairs = [(i, i + 1) for i in range(0, len(labels) - 1, 2) if labels[i] == labels[i + 1]]
+    assert pairs
+    assert all(any({*pair} <= one for one in held) for pair in pairs)
+    assert ground.keys.head == fitted.keys.head
+    heads = ground.cutter().heads
+    assert torch.equal(heads.groups, torch.from_numpy(groups))
+
+
+def test_shots_that_judge_in_turn_are_not_learnt_from_through_frames_without_labels(fitted: Groundwork) -> None:
+    shown, other = View(Path("again.jpg")), View(Path("other.jpg"))
+    without = places_of([fitted], [""])[0].sides
+    fitted.unlabelled = Unlabelled((shown, other), shows={shown: (0,)})
+    sides = places_of([fitted], [""])[0].sides
+    for side in sides:
+        judged = side.looks.material.task.select
+        views = side.make_cutter().recovery.unlabelled.views
+        assert views == ((other,) if fitted.material.shots[0] in judged else (shown, other))
+    before, after = ([str(side.depends_on) for side in one] for one in (without, sides))
+    assert not set(before) & set(after), "what is stored of recovery without them is not taken for it"
+
+
+def test_pictures_that_blocks_were_tuned_on_do_not_judge_in_turn(fitted: Groundwork) -> None:
+    assert len(places_of([fitted], [""])[0].sides) == 3
+    fitted.head = dataclasses.replace(fitted.head, tuned={"blocks.0.weight": torch.zeros(1)})
+    (place,) = places_of([fitted], [""])
+    (side,) = place.sides
+    assert side.looks.material is fitted.material
 
 
 def test_banks_of_candidates_share_the_room_of_one(asked: ExportOptions, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -279,3 +280,22 @@ def test_sizes_compete_with_widths_by_measured_time_and_loss(pi_site: Path, tmp_
     assert run.report.speedup is not None
     assert run.report.speedup > 1
     assert api.export(asked).already_done
+
+
+def test_what_a_size_does_is_told_by_all_shots_and_what_widths_do_by_pictures_that_they_have_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
+    answers = {"dense": 0.9 * reference + 0.5, "cut": reference[:, ::-1].copy(), "same": 2 * reference}
+    monkeypatch.setattr(module, "allocation_of", lambda _searcher, choice: SimpleNamespace(widths={choice: 1}))
+    rundir = SimpleNamespace(json_step=lambda _name, _key, compute: compute())
+    prober = SimpleNamespace(key={}, cut=lambda widths: next(iter(widths)), answer=lambda name: answers[name])
+    loop: Any = SimpleNamespace(prober=prober, searcher=SimpleNamespace(rundir=rundir))
+    offered: Any = SimpleNamespace(space=SimpleNamespace(dense=lambda: "dense"))
+    one: Any = module.SizeLoop("160x160", loop, offered, 1.0, 0.25, reference)
+    whole = module.least_divergence(reference, answers["dense"])
+    assert one.harm("dense") == 0.25
+    assert one.harm("cut") == pytest.approx(0.25 + module.least_divergence(reference, answers["cut"]) - whole)
+    assert one.harm("cut") > 0.5
+    assert one.harm("same") == 0.25, "widths that seem to gain do not take away what the size does"
+    assert module.least_divergence(reference, answers["same"]) == pytest.approx(0.0, abs=1e-9), "only surer"

@@ -39,7 +39,7 @@ def made(precision: str = "int8") -> tuple[Delivery, list[str]]:
         bank=SimpleNamespace(preprocessing=SimpleNamespace(input_size=(3, 8, 8))),
     )
     target = dataclasses.replace(load_target("jetson-orin-int8"), precision=cast("Any", precision))
-    rest = {"exporter": nothing, "keys": nothing, "store": nothing, "scratch": Path()}
+    rest = {"exporter": nothing, "keys": nothing, "store": nothing, "held_out": nothing, "scratch": Path()}
     options = cast("Any", SimpleNamespace(threads=None))
     progress = cast("Any", SimpleNamespace(say=said.append))
     device = cast("Any", SimpleNamespace(name="orin"))

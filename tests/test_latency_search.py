@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from taco import api
 from taco.errors import BudgetInfeasibleError, InputError, MeasurementError
 from taco.latency.levels import Choice, Drop, Drops, Level
 from taco.latency.rounds import BAND
+from taco.progress import SilentProgress
 from taco.report.schema import Report
 from taco.search.bench import VALUE_RUNS, Bench
 from taco.search.budget import Budget, decide_allocation
+from taco.search.latency_ladder import latency_ladder
 from taco.search.latency_search import LatencySearcher
 from taco.search.limiting import Searched
 from taco.search.probes import Probed
@@ -295,3 +299,33 @@ def test_the_accuracy_decides_how_far_down_one_table_goes(
     assert {u.unit: u.level for u in report.allocation} == {unit: f"width:{kept[unit]}" for unit in kept}
     timed = [call for call in bench.calls if "baseline_fp32" in call]
     assert len(timed) == 1, "only the model that is shipped is timed"
+
+
+def test_a_ladder_ends_where_the_table_says_that_nothing_takes_no_time() -> None:
+    """Blocks that each hold all that was timed may leave nothing of the table's milliseconds."""
+
+    @dataclasses.dataclass
+    class Timed:
+        table_ms: float
+
+        @property
+        def widths(self) -> dict[str, int]:
+            return {"unit": round(100 * self.table_ms)}
+
+        @property
+        def loss(self) -> float:
+            return 10.0 - self.table_ms
+
+    asked: list[float] = []
+
+    def choose(table_ms: float) -> Timed:
+        asked.append(table_ms)
+        return Timed(table_ms if table_ms > 0.25 else 0.0)
+
+    space = SimpleNamespace(dense=lambda: Timed(10.0), fastest=lambda: Timed(0.0), choose=choose)
+    loop: Any = SimpleNamespace(offered=lambda _progress: SimpleNamespace(space=space))
+    harms = latency_ladder(loop, SilentProgress()).harms
+    assert harms[0] == 0.0
+    assert harms[-1] == 10.0, "the fastest is on it"
+    assert [*harms] == sorted(harms)
+    assert min(asked) > 0

@@ -67,6 +67,7 @@ def test_widths_must_fall() -> None:
         {"threads": 4},
         {"provider": "GPU"},
         {"architecture": "other"},
+        {"software": "other"},
         {"device": {**KEY.device, "processor": "Cortex-A76"}},
     ],
     ids=lambda change: next(iter(change)),
@@ -98,6 +99,14 @@ def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     newer.write_bytes(dump_table(make_table()).replace(b'"schema_version": 1', b'"schema_version": 2'))
     with pytest.raises(InputError, match="from another version: schema_version"):
         read_table(newer)
+
+
+def test_a_table_of_a_version_that_noted_no_software_can_be_read(tmp_path: Path) -> None:
+    older = tmp_path / "older.json"
+    lines = dump_table(make_table()).splitlines(keepends=True)
+    older.write_bytes(b"".join(line for line in lines if b'"software"' not in line).replace(b'"abc",', b'"abc"'))
+    assert b"software" not in older.read_bytes()
+    assert read_table(older) == make_table()
 
 
 def test_a_table_from_elsewhere_is_an_estimate_in_every_cell() -> None:

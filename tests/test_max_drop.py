@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,19 @@ from tiny_run import options, steps_of
 
 from taco import api
 from taco.allocate import Allocation
+from taco.database import channels
 from taco.errors import InputError, MeasurementError
 from taco.metrics.accuracy import Drop
+from taco.progress import PlainProgress
 from taco.report.schema import Report
 from taco.rundir import RunDir
 from taco.search import drop_search
 from taco.search.drop_search import DropSearch, Place
 from taco.search.ladder import Ladder, Rung
 from taco.steps import delivery
+from taco.steps.crossfit import places_of
 from taco.steps.cutting import Cutter
+from taco.steps.groundwork import Groundwork
 
 
 def estimated(points: float) -> Drop:
@@ -86,6 +91,31 @@ def test_a_search_that_was_killed_goes_on_and_evaluation_pictures_had_no_say(
     again = api.export(options(pi_site, out, max_drop=4.0))
     assert looked(again.report) == looked(run.report)
     assert hashes(out) == hashes(run.folder)
+
+
+def test_every_division_solves_its_channels_once_whatever_an_older_run_left(
+    pi_site: Path, pi_run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=4.0)
+    solved, real = Counter[str](), channels.solve_widths
+
+    def counted(order: channels.WidthOrder, *arguments: Any) -> bytes:
+        solved[order.unit] += 1
+        return real(order, *arguments)
+
+    monkeypatch.setattr(channels, "solve_widths", counted)
+    rundir = RunDir(asked.out)
+    (rundir.widths / "units").mkdir(parents=True)
+    (rundir.widths / "index.json").write_text("{}")  # where one database was for everything
+    with api.planned(asked) as plan, rundir.locked():
+        ground = Groundwork(plan, rundir, PlainProgress(), rundir.scratch())
+        (place,) = places_of([ground], [""])
+        assert len(place.sides) == 3
+        orders = [[side.make_cutter().solutions for side in place.sides] for _candidate in range(2)]
+    assert {u.name for u in plan.units.within_blocks} == set(solved)
+    assert set(solved.values()) == {3}
+    for first, second in zip(*orders, strict=True):
+        assert all((first[unit].order.removed == second[unit].order.removed).all() for unit in solved)
 
 
 def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
@@ -289,3 +319,14 @@ def test_wrong_widths_are_refused_at_once(
     file.write_text(wrong.content.replace("FIRST", pi_run.report.layers[0].unit))
     with pytest.raises(InputError, match=wrong.said):
         api.make_plan(options(pi_site, tmp_path / "out", widths=file))
+
+
+def test_moments_of_one_ratio_are_not_taken_where_every_unit_is_cut_for_itself(pi_site: Path, tmp_path: Path) -> None:
+    """One ratio for all leaves the width of attention's heads alone, whose layers it does not calibrate."""
+    solved = {}
+    for allocation in ("uniform", "macs"):
+        asked = options(pi_site, tmp_path / "out", model="test_vit", macs=0.6, allocation=allocation)
+        rundir = RunDir(asked.out)
+        with api.planned(asked) as plan, rundir.locked():
+            solved[allocation] = set(Groundwork(plan, rundir, PlainProgress(), rundir.scratch()).solutions)
+    assert solved["uniform"] < solved["macs"]

@@ -186,6 +186,15 @@ def test_the_answer_becomes_times_and_words(dense):
     assert all(isinstance(value, str) for value in words.values())
 
 
+def test_power_at_rest_is_that_of_the_pauses_and_not_of_the_start(dense):
+    starting = {**PROBE, "telemetry": {**PROBE["telemetry"], "power_w": {"pmic rails": 5.0}}}
+    for rest, told in (({"rest_w": {"pmic rails": 2.5}}, 2.5), ({}, None)):
+        answer = said(altered(probe_before=starting, **rest))
+        result = measure(FakeTransport([NOTHING_THERE, answer]), {"dense": dense}, QUICK)
+        assert result.rest_w.get("pmic rails") == told
+        assert result.measured_on["power before"] == "pmic rails 5.0 W"
+
+
 def altered(**changes):
     return {**copy.deepcopy(ANSWER), **changes}
 

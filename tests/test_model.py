@@ -98,6 +98,15 @@ def test_a_checkpoint_with_any_number_of_outputs(tmp_path: Path, own: Own) -> No
     assert not generalist.random_weights
 
 
+def test_outputs_are_counted_where_timm_names_two_classifiers(tmp_path: Path) -> None:
+    module = timm.create_model("repvit_m0_9", num_classes=4).eval()
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    generalist = load_generalist("repvit_m0_9", str(tmp_path / "a.pth"))
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.allclose(generalist.module(x), module(x), atol=1e-4)
+    assert classifier_of(generalist.module).out_features == 4
+
+
 def test_named_classes_are_no_imagenet_rows_even_if_there_are_1000(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(1000)]
     checkpoint(tmp_path / "a.safetensors", "test_resnet", 1000, classes=json.dumps(names))
@@ -208,7 +217,7 @@ def test_a_head_that_is_not_one_linear_layer_is_refused(head: object) -> None:
         def get_classifier(self) -> object:
             return head
 
-    with pytest.raises(UnsupportedModuleError, match=r"Odd ends in \w+, not in one linear layer\. Choose"):
+    with pytest.raises(UnsupportedModuleError, match=r"Odd ends in [\w ]+, not in one linear layer\. Choose"):
         classifier_of(Odd())
 
 

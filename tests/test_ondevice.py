@@ -10,12 +10,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import tiny_run
+from agent_here import Here
 from conftest import draw_task
 from sshd import Server, serving
 from tiny_bundle import make_bundle
@@ -25,13 +29,14 @@ from taco import api, cli
 from taco.address import parse_address
 from taco.attached import ondevice
 from taco.attached.agent_calls import AgentCaller
-from taco.attached.ondevice import Device, Watch, attached, examine, leased, unlock
+from taco.attached.ondevice import Device, Watch, attach, attached, examine, leased, unlock
 from taco.bundle import Bundle
 from taco.commands import devices as devices_cli
 from taco.device import lease
 from taco.errors import InputError, MeasurementError
-from taco.field import benching
+from taco.field import benching, device_judge
 from taco.latency.table import TIME_LIMIT, device_words, read_table
+from taco.pictures.listing import Box, LabelledPicture
 from taco.search import budget, profile_job
 from taco.steps import delivery
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
@@ -84,10 +89,21 @@ def test_doctor_names_what_is_missing_and_the_command(server: Server) -> None:
     assert set(lacks) >= {"numpy", "pillow", "onnxruntime"}
     assert "pip install onnxruntime" in lacks["onnxruntime"]
     assert "venv" in lacks["onnxruntime"]
-    refused = pytest.raises(MeasurementError, match=r"trap lacks .*onnxruntime")
-    with attached(parse_address(bare)) as device, refused as caught:
-        device.check_runtime("ort")
-    assert "pip install" in caught.value.todo
+    with attached(parse_address(bare)) as device:
+        for runtime, package in (("ort", "onnxruntime"), ("ov", "openvino")):
+            refused = pytest.raises(MeasurementError, match=rf"trap lacks numpy, pillow, {package} for ")
+            with refused as caught:
+                device.check_runtime(runtime)
+            assert f" -m pip install numpy pillow {package}. " in caught.value.todo, "one command"
+
+
+def test_what_runs_models_is_named_by_the_target_whatever_else_runs_them(tmp_path: Path) -> None:
+    device = attach(parse_address("local"), Here(tmp_path))
+    device = dataclasses.replace(device, probe={**device.probe, "runtimes": {"onnxruntime": {"version": "1"}}})
+    device.check_runtime("ort")
+    with pytest.raises(MeasurementError, match="this machine lacks openvino for ") as caught:
+        device.check_runtime("ov")
+    assert f"{device.probe['pip']} openvino. " in caught.value.todo
 
 
 def test_a_device_without_python_is_reachable_and_told_apart(server: Server) -> None:
@@ -438,6 +454,76 @@ def test_durations_and_threads_are_read() -> None:
     assert devices_cli.counts_of(None) == ()
     with pytest.raises(InputError, match="--sweep"):
         devices_cli.counts_of("1,two")
+
+
+class Naming:
+    """A device, and its agent, that names every picture the first class."""
+
+    name = "trap"
+
+    def __init__(self) -> None:
+        self.agent, self.packed, self.asked = self, list[str](), list[Mapping[str, Any]]()
+
+    def send(self, files: Sequence[Path], suffix: str) -> dict[Path, str]:
+        if suffix == ".zip":
+            self.packed = zipfile.ZipFile(files[0]).namelist()
+        return dict.fromkeys(files, f"sent{suffix}")
+
+    def ask(self, words: Sequence[str]) -> dict[str, str]:
+        return {"folder": "sent"}
+
+    def classify(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked = request["pictures"]
+        runtime = {"name": "onnxruntime", "version": "1"}
+        return {"logits": [[1, 0, 0]] * len(self.asked), "provider": "CPU", "runtime": runtime, "failures": {}}
+
+
+def named(pictures: Sequence[LabelledPicture], device: Naming, scratch: Path) -> device_judge.OnDevice:
+    """Let a device name the pictures that are chosen for it."""
+
+    def some(**facts: object) -> Any:
+        return SimpleNamespace(**facts)
+
+    material = some(judged=pictures, bank=some(preprocessing=some(to_dict=dict)), task=some(classes=("a", "b", "c")))
+    asking = device_judge.Asking(cast("Any", device), some(provider="CPU", threads=1), None, scratch)
+    numbers = device_judge.chosen(pictures)
+    answer = asking.ask(some(path=Path("model.onnx")), material, numbers)
+    labels = np.array([picture.label_index for picture in pictures])
+    return device_judge.OnDevice.of(answer, some(labels=labels, exported=labels), material, numbers)
+
+
+def files(folder: Path, number: int) -> list[Path]:
+    made = [folder / f"{n}.jpg" for n in range(number)]
+    for path in made:
+        path.write_bytes(b"." * 100)
+    return made
+
+
+def test_fewer_pictures_go_to_the_device_where_all_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_judge, "MOST_BYTES", 300)
+    device = Naming()
+    pictures = [LabelledPicture(path, n // 3) for n, path in enumerate(files(tmp_path, 9))]
+    found = named(pictures, device, tmp_path)
+    assert (found.labels.tolist(), found.judged, len(device.asked)) == ([0, 1, 2], 9, 3)
+    monkeypatch.setattr(device_judge, "MOST_BYTES", 99)
+    with pytest.raises(MeasurementError, match=r"every picture is too large to send to the device: .*0\.jpg"):
+        device_judge.chosen(pictures)
+
+
+def test_a_file_with_several_boxes_travels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_judge, "MOST_BYTES", 300)
+    device = Naming()
+    boxes = (Box(0.0, 0.0, 0.5, 0.5), Box(0.5, 0.5, 0.5, 0.5))
+    pictures = [LabelledPicture(path, n, box) for n, path in enumerate(files(tmp_path, 3)) for box in boxes]
+    assert len(named(pictures, device, tmp_path).labels) == 6
+    assert device.packed == ["0000.img", "0001.img", "0002.img"]
+    assert [(asked["file"], asked["box"]) for asked in device.asked[:3]] == [
+        ("sent/0000.img", [0.0, 0.0, 0.5, 0.5]),
+        ("sent/0000.img", [0.5, 0.5, 0.5, 0.5]),
+        ("sent/0001.img", [0.0, 0.0, 0.5, 0.5]),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from test_bundle import contents, facts
 from typer.testing import CliRunner
 
+from taco.api import unpack
+from taco.bundle import publish
 from taco.cli import app
 from taco.errors import BundleError
 from taco.sparse.packing import PACKED_NAME, pack_model, unpack_model
@@ -83,7 +86,24 @@ def test_the_command_takes_a_file_or_a_run(tmp_path: Path) -> None:
     file = model(tmp_path, sparse(64, 64, 0.9))
     run = tmp_path / "run"
     run.mkdir()
-    (run / PACKED_NAME).write_bytes(pack_model(file))
+    publish(run, contents(["a", "b"]) | {PACKED_NAME: pack_model(file)}, facts(["a", "b"]))
     for number, source in enumerate((run, run / PACKED_NAME)):
         assert CliRunner().invoke(app, ["unpack", str(source), str(tmp_path / f"{number}.onnx")]).exit_code == 0
         assert (tmp_path / f"{number}.onnx").read_bytes() == file.read_bytes()
+
+
+def test_of_a_folder_only_what_its_manifest_lists_is_unpacked(tmp_path: Path) -> None:
+    packed = pack_model(model(tmp_path, sparse(64, 64, 0.9)))
+    run, output = tmp_path / "run", tmp_path / "out.onnx"
+    run.mkdir()
+    (run / PACKED_NAME).write_bytes(packed)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        unpack(run, output)
+    publish(run, contents(["a", "b"]), facts(["a", "b"]))
+    with pytest.raises(BundleError, match="holds no packed model: it is no sparse export"):
+        unpack(run, output)
+    publish(run, contents(["a", "b"]) | {PACKED_NAME: packed}, facts(["a", "b"]))
+    (run / PACKED_NAME).write_bytes(packed[:-1])
+    with pytest.raises(BundleError, match="its hash differs"):
+        unpack(run, output)
+    assert not output.exists()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from taco.device.images import Preprocessing, read_rgb, resize_crop, to_tensor
 from taco.errors import TaskError, UnreadableImageError
 from taco.pictures import bank as module
-from taco.pictures.bank import BankOptions, PictureBank, read_views
+from taco.pictures.bank import BankOptions, PictureBank, any_readable, read_views
 from taco.pictures.listing import Box, Skipped, View
 
 SIZE = Preprocessing((3, 16, 24), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0, "center")
@@ -62,7 +64,7 @@ def test_unreadable_pictures_are_skipped_with_reasons(views: list[View], tmp_pat
     assert bank.readable == (views[0], views[1])
     assert bank.skipped == (
         Skipped(empty, "the file is empty (0 bytes)"),
-        Skipped(absent, "there is no such file"),
+        Skipped(absent, "there is no such file", passing=True),
     )
     with pytest.raises(TaskError, match=r"empty\.jpg is not among the pictures that were read"):
         bank.tensor([View(empty)])
@@ -81,6 +83,61 @@ def test_bank_in_a_file_opens_again(views: list[View], tmp_path: Path) -> None:
         np.testing.assert_array_equal(bank.pixels(bank.readable), in_memory.pixels(in_memory.readable))
     with pytest.raises(ValueError, match="read-only"):
         again._pixels[0] = 0
+
+
+def refuse(path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let every attempt to open a file fail."""
+    real = builtins.open
+
+    def opened(file: Any, *more: Any, **named: Any) -> Any:
+        if file == path:
+            raise error
+        return real(file, *more, **named)
+
+    monkeypatch.setattr(builtins, "open", opened)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.ESTALE, "Stale file handle"), MemoryError()],
+    ids=repr,
+)
+def test_what_failed_for_a_passing_reason_is_marked_and_added_later(
+    views: list[View], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    asked = [*views, View(tmp_path / "bad.png")]
+    with monkeypatch.context() as patch:
+        refuse(views[2].path, patch, error)
+        first = PictureBank.read(asked, SIZE, BankOptions(tmp_path / "first"))
+        assert not any_readable(first.passing)
+    bank = PictureBank.open(tmp_path / "first", json.loads(json.dumps(first.index())), SIZE)
+    assert bank.skipped == first.skipped
+    assert bank.passing == (views[2].path,)
+    assert any_readable(bank.passing)
+    decoded: list[Path] = []
+
+    def counted(path: Path) -> Image.Image:
+        decoded.append(path)
+        return read_rgb(path)
+
+    monkeypatch.setattr(module, "read_rgb", counted)
+    later = PictureBank.read(asked, SIZE, BankOptions(tmp_path / "later", known=bank))
+    assert set(decoded) == {views[2].path, tmp_path / "bad.png"}, "what was read is taken over"
+    assert later.passing == ()
+    whole = PictureBank.read(asked, SIZE, BankOptions())
+    assert later.index() == whole.index()
+    np.testing.assert_array_equal(later.pixels(views), whole.pixels(views))
+
+
+def test_an_older_index_marks_no_reason(views: list[View], tmp_path: Path) -> None:
+    absent = tmp_path / "absent.png"
+    bank = PictureBank.read([views[0], View(absent)], SIZE, BankOptions(tmp_path / "bank"))
+    (readable, (path, box, told)) = bank.index()
+    assert told == {"passing": "there is no such file"}
+    again = PictureBank.open(tmp_path / "bank", [readable, [path, box, told["passing"]]], SIZE)
+    assert again.skipped == (Skipped(absent, "there is no such file"),)
+    assert again.passing == ()
 
 
 def test_box_shows_only_what_it_holds(tmp_path: Path) -> None:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import pytest
 from conftest import draw_task
 from onnx import numpy_helper
+from PIL import Image
 from tiny_run import options, steps_of
 from torch import nn
 
 from taco import api
 from taco.bundle import Bundle
 from taco.device import wire
-from taco.errors import BudgetInfeasibleError, InputError, MeasurementError, UnsupportedModuleError
+from taco.device.images import UnreadableImage, read_rgb
+from taco.errors import BudgetInfeasibleError, GateError, InputError, MeasurementError, UnsupportedModuleError
+from taco.material import Material
+from taco.metrics.gates import Gate
+from taco.pictures import bank
+from taco.pictures.listing import Skipped
+from taco.progress import SilentProgress
+from taco.recovery.unlabelled import Unlabelled
 from taco.report.schema import Report
+from taco.rundir import RunDir, content_key
+from taco.search import bench as bench_module
 from taco.search.bench import VALUE_RUNS, Bench
-from taco.steps import delivery, recovering
+from taco.steps import delivery, groundwork, recovering
 from taco.steps.converting import Converter
+from taco.steps.groundwork import Groundwork
+from taco.steps.keys import Keys
 from taco.timing.timings import BenchResult, ModelTiming
 
 
@@ -193,6 +208,24 @@ def test_same_run_again_says_so_and_changes_nothing(pi_run: api.ExportResult, pi
     assert {p.name: p.stat().st_mtime_ns for p in pi_copy.iterdir()} == before
 
 
+def test_another_machine_or_runtime_makes_another_run_of_a_target_on_this_machine(
+    pi_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(how: api.ExportOptions) -> str:
+        return content_key(api.make_plan(how).asked)
+
+    here, there = on_host(pi_site, tmp_path / "out", speedup=1.3), options(pi_site, tmp_path / "out")
+    before = asked(here), asked(there)
+    assert (asked(here), asked(there)) == before
+    machine = bench_module.computer()
+    monkeypatch.setattr(bench_module, "computer", lambda: {**machine, "processor": "Intel N100"})
+    assert asked(here) != before[0]
+    assert asked(there) == before[1], "nothing of it is measured here"
+    monkeypatch.undo()
+    monkeypatch.setattr(bench_module, "version_of", lambda _: "99.0")
+    assert asked(here) != before[0]
+
+
 @pytest.mark.slow
 def test_changed_arguments_or_pictures_run_again(pi_site: Path, pi_copy: Path, tmp_path: Path) -> None:
     assert api.export(options(pi_site, pi_copy)).already_done
@@ -204,6 +237,137 @@ def test_changed_arguments_or_pictures_run_again(pi_site: Path, pi_copy: Path, t
         assert not api.export(options(pi_site, pi_copy, macs=0.55)).already_done
     finally:
         (tmp_path / "00.png").rename(picture)
+
+
+def test_a_run_is_not_finished_while_a_picture_can_be_read_that_could_not(
+    pi_site: Path, pi_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rundir = RunDir(pi_copy)
+    noted = rundir.finished()
+    assert noted["passing"] == []
+    rundir.remember_finished({**noted, "passing": [str(pi_copy / "absent.png")]})
+    assert api.export(options(pi_site, pi_copy)).already_done
+    rundir.remember_finished({**noted, "passing": [str(pi_copy / "absent.png"), str(pi_site / "ash" / "00.png")]})
+    monkeypatch.setattr(api, "run", lambda *_: pytest.fail("it runs"))
+    with pytest.raises(pytest.fail.Exception, match="it runs"):
+        api.export(options(pi_site, pi_copy))
+
+
+def test_pictures_that_can_be_read_again_are_added_and_what_follows_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, decoded, read = draw_task(tmp_path / "site", classes=("ash", "bay"), count=3), list[Path](), read_rgb
+    plan, rundir, lost = api.make_plan(options(site, tmp_path / "out", macs=1.0)), RunDir(tmp_path / "out"), [True]
+
+    def shaky(path: Path) -> Image.Image:
+        decoded.append(path)
+        if lost[0] and path.parent.name == "ash" and path.name != "00.png":
+            raise UnreadableImage("there is no such file", passing=True)
+        return read(path)
+
+    def opened() -> tuple[int, Keys]:
+        ground, decoded[:] = Groundwork.__new__(Groundwork), []
+        ground.plan, ground.options, ground.rundir, ground.progress = plan, plan.options, rundir, SilentProgress()
+        ground.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
+        return len(ground._read(None).bank.readable), ground.keys
+
+    monkeypatch.setattr(bank, "read_rgb", shaky)
+    monkeypatch.setattr(groundwork, "divide", lambda _listings, found, _options: Material(cast("Any", None), found))
+    with rundir.locked():
+        count, keys = opened()
+        assert count == 4
+        assert opened() == (4, keys)
+        assert set(decoded) == {site / "ash" / "01.png", site / "ash" / "02.png"}, "only a look whether they are back"
+        lost[0] = False
+        count, whole = opened()
+        assert count == 6
+        assert not set(decoded) & {site / "ash" / "00.png", site / "bay" / "00.png"}, "what was read is kept"
+    assert whole == Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
+    assert whole.head != keys.head
+
+
+@pytest.mark.slow
+def test_a_picture_that_can_be_read_again_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, real = draw_task(tmp_path / "site", classes=("ash", "bay"), count=5), builtins.open
+    how = options(site, tmp_path / "out", model="test_efficientnet_gn", macs=1.0, shots=3)
+
+    def opened(file: Any, *more: Any, **named: Any) -> Any:
+        if file == site / "ash" / "00.png":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(file, *more, **named)
+
+    def used(run: api.ExportResult) -> int:
+        task = run.report.task
+        return task.fit_images + task.select_images + task.eval_images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", opened)
+        first = api.export(how)
+        assert api.export(how).already_done, "nothing has changed"
+    assert (used(first), first.report.task.skipped) == (
+        9,
+        [f"{site / 'ash' / '00.png'}: there is no permission to read it"],
+    )
+    second = api.export(how)
+    assert (second.already_done, used(second), second.report.task.skipped) == (False, 10, [])
+    assert api.export(how).already_done
+
+
+def test_a_refusal_leaves_no_file_of_an_earlier_bundle(
+    pi_site: Path, pi_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set(Bundle(pi_copy).manifest.files)
+    assert names > {"model.onnx", "labels.txt"}
+    (pi_copy / ".taco" / "finished.json").unlink()
+    monkeypatch.setattr(api, "gates_of", lambda _: [Gate("accuracy lost", False, "9 points", "1 point")])
+    with pytest.raises(GateError, match="nothing was shipped"):
+        api.export(options(pi_site, pi_copy))
+    assert {p.name for p in pi_copy.iterdir()} == {".taco", "report.json", "report.md", "report.html"}
+
+
+def test_names_that_are_not_utf_8_are_in_the_report_and_the_manifest(
+    pi_site: Path, pi_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, shown, real = os.fsdecode(b"\xe9"), "\N{REPLACEMENT CHARACTER}", api.run
+
+    def renamed(*asked: Any) -> Any:
+        done = real(*asked)
+        skipped = (Skipped(pi_site / f"{name}.jpg", "the file is empty"),)
+        task = dataclasses.replace(done.material.task, name=name, skipped=skipped, warnings=(f"{name} = {name}",))
+        return dataclasses.replace(done, material=dataclasses.replace(done.material, task=task))
+
+    (pi_copy / "manifest.json").unlink()
+    monkeypatch.setattr(api, "run", renamed)
+    report = api.export(options(pi_site, pi_copy), command=["taco", name]).report
+    assert report == Report.model_validate_json((pi_copy / "report.json").read_bytes())
+    assert (report.task.name, report.command[-1], Bundle(pi_copy).manifest.task) == (shown, shown, shown)
+    assert report.task.skipped == [f"{pi_site / shown}.jpg: the file is empty"]
+    assert f"{shown} = {shown}" in report.warnings
+
+
+def test_unlabelled_frames_that_cannot_be_used_are_listed(
+    pi_site: Path, pi_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, line = api.run, "frames/gone.jpg: the file is not there"
+    unlabelled = Unlabelled(skipped=(line,))
+    monkeypatch.setattr(api, "run", lambda *asked: dataclasses.replace(real(*asked), unlabelled=unlabelled))
+    (pi_copy / "manifest.json").unlink()
+    report = api.export(options(pi_site, pi_copy)).report
+    assert report.task.skipped == [line]
+    assert "1 unlabelled frames could not be used and were left out" in report.warnings
+
+
+@pytest.mark.slow
+def test_pictures_and_a_task_whose_names_are_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xe9")
+    task = draw_task(tmp_path / name, ("ash", "bay"), count=6)
+    (task / "ash" / f"{name}.jpg").touch()
+    shutil.copy(task / "bay" / "00.png", task / "bay" / f"{name}.png")
+    report = api.export(options(task, tmp_path / "out", shots=3, macs=1.0)).report
+    shown = "\N{REPLACEMENT CHARACTER}"
+    assert report.task.name == shown
+    assert any(f"{shown}.jpg: " in line for line in report.task.skipped)
+    assert any(f"bay/{shown}.png" in line for line in report.warnings), "the copies are named"
 
 
 def test_damaged_bundle_is_made_again(pi_site: Path, pi_copy: Path) -> None:
@@ -328,6 +492,11 @@ def test_model_without_units_is_refused_unless_nothing_is_cut(
     with pytest.raises(UnsupportedModuleError, match="no inner widths"):
         api.export(options(pi_site, tmp_path / "a", model="test_efficientnet_gn"))
     assert without_units.report.layers == []
+
+
+def test_model_with_two_heads_is_refused_before_pictures_are_read(drawn_task: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModuleError, match="ends in 2 heads, not in one linear layer"):
+        api.make_plan(options(drawn_task, tmp_path / "out", model="deit_tiny_distilled_patch16_224"))
 
 
 def test_report_is_redrawn_from_json_alone(pi_run: api.ExportResult, tmp_path: Path) -> None:

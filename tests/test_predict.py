@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tiny_bundle import BLUE, GREEN, PALE_RED, RED, make_bundle, paint
 
 from taco import api
 from taco.answers.media import media_of, package_folder
+from taco.device import classify
 from taco.errors import InputError, MeasurementError
 from taco.formats.megadetector import DetectorOutput, read_boxes
 from taco.predict import Prediction, common_root, find_images, predict, softmax
@@ -55,6 +56,35 @@ def test_folders_are_searched_in_depth_and_each_picture_is_found_once(tmp_path: 
     (tmp_path / "notes.txt").write_text("no picture")
     assert find_images([tmp_path, one]) == [two, one]
     assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"], "a file that was named is not ignored"
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = paint(tmp_path / "1.jpg", RED)
+    for name in ("2.heic", "3.HEIC", "4.dng", "1.dng"):
+        (tmp_path / name).touch()
+    assert find_images([tmp_path]) == [one]
+    (line,) = caplog.messages
+    told = "pictures of kinds that are not read are left out (1 .dng, 2 .heic): convert them to JPEG"
+    assert line == f"{tmp_path}: {told}"
+
+
+def test_the_device_says_why_such_a_picture_has_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fox:
+        manifest: ClassVar = {"classes": ["fox", "hare"]}
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def shares(self, path: str) -> tuple[list[float], str]:
+            return [0.75, 0.25], ""
+
+    monkeypatch.setattr(classify, "Namer", Fox)
+    for name in ("1.jfif", "2.heic", "1.dng"):
+        (tmp_path / name).touch()
+    assert list(classify.predict("bundle", [str(tmp_path)], 1)) == [
+        (str(tmp_path / "1.jfif"), "fox", 0.75, ""),
+        (str(tmp_path / "2.heic"), None, 0.0, ".heic pictures are not read: convert it to JPEG"),
+    ]
 
 
 def test_runs_below_a_folder_are_not_searched_unless_asked_for(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.resources
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,16 @@ from taco.cli import app
 from taco.commands import profile as profile_cli
 from taco.device.trt_units import SMALL_SPREAD
 from taco.errors import InputError, MeasurementError
+from taco.exporters import scheme
 from taco.exporters.loading import load_exporter
 from taco.exporters.protocol import Artifact, Compressed
+from taco.latency import software
+from taco.latency.asked import Asked
 from taco.latency.drawing import heat_map, plot_table
 from taco.latency.levels import Level, choose, dense, levels_of
-from taco.latency.table import LatencyTable, cached_path, save_cached
+from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
 from taco.progress import PlainProgress
+from taco.search import bench as bench_module
 from taco.search import profile_job, profiling
 from taco.search.bench import Bench
 from taco.search.profiling import Profiler
@@ -257,6 +264,57 @@ def test_the_key_holds_what_times_depend_on(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(profiling, "probe", lambda: machine)
     assert make_profiler(Device()).key().runtime_version == "9.9"
     assert make_profiler(Device()).key().digest != key.digest
+
+
+def patched(package: str, number: str) -> Callable[[str], str]:
+    """Give `importlib.metadata.version` as it is after an update of one package."""
+    real = metadata.version
+    return lambda name: number if name == package else real(name)
+
+
+@pytest.mark.parametrize("package", ["torch", "timm", "torch-pruning"])
+def test_a_table_does_not_survive_an_update_of_what_wrote_its_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path))
+    target, machine = dataclasses.asdict(load_target("host-cpu")), profiling.probe()
+    key, asked = make_profiler(Device()).key(), Asked.of("a", target, 2, machine)
+    asked.remember(save_cached(cache_folder(), make_table().model_copy(update={"key": key})))
+    assert load_cached(cache_folder(), key) is not None
+    assert asked.table() is not None
+    monkeypatch.setattr(metadata, "version", patched(package, "99.0"))
+    assert load_cached(cache_folder(), make_profiler(Device()).key()) is None
+    assert Asked.of("a", target, 2, machine).table() is None
+
+
+def test_a_changed_exporter_writes_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = software.software_digest()
+    shutil.copytree(Path(scheme.__file__).parent, tmp_path / "exporters", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path / "exporters")
+    assert software.software_digest() == before
+    (tmp_path / "exporters" / "graph.py").write_text("OPSET = 99")
+    assert software.software_digest() != before
+
+
+def test_times_of_this_machine_count_on_no_other_and_under_no_other_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(target: str = "host-cpu", *runtimes: str) -> dict[str, object]:
+        return Bench(load_target(target), 2, tmp_path).key(runtimes)
+
+    here, elsewhere, both = key(), key("raspberry-pi-4"), key("host-cpu", "ov")
+    assert here == key()
+    machine = bench_module.computer()
+    for change in ({"processor": "Intel N100"}, {"cores_physical": 64}, {"isa": ["avx2"]}):
+        with monkeypatch.context() as patch:
+            patch.setattr(bench_module, "computer", lambda change=change: {**machine, **change})
+            assert key() != here
+            assert key("raspberry-pi-4") == elsewhere, "nothing of it is timed here"
+    monkeypatch.setattr(metadata, "version", patched("openvino", "99.0"))
+    assert key() == here, "another runtime than the target's"
+    assert key("host-cpu", "ov") != both
+    monkeypatch.setattr(metadata, "version", patched("onnxruntime", "99.0"))
+    assert key() != here
 
 
 def test_a_device_elsewhere_cannot_be_profiled_here() -> None:

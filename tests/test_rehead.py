@@ -59,6 +59,7 @@ def heads(case: Case, material: Material, folder: Path, own: Linear | None = Non
         own=own or case.head,
         dense=case.dense,
         shots=material.shots,
+        groups=torch.arange(len(material.shots)),
         batches=material.batches,
         seed=0,
         depends_on={"test": 1},

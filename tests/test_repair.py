@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from taco.device.images import Preprocessing
 from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.listing import LabelledPicture
 from taco.pictures.split import SplitOptions, split
 from taco.recovery import repair
 from taco.recovery.distillation import objective
 from taco.recovery.trainer import RecoveryOptions
+from taco.recovery.views import Pixels
 from taco.surgery.batchnorm import reestimate
 from taco.task import list_pictures
 
@@ -66,6 +69,35 @@ def test_the_teacher_sees_select_pictures_and_their_mirror_images(
     np.testing.assert_array_equal(teacher.select.pixels[half:], expected[:, :, ::-1])
     assert teacher.module is not specialist
     assert state_sha256(teacher.module) == state_sha256(specialist)
+
+
+@pytest.mark.parametrize(("room", "each"), [(4, (2, 2)), (3, (1, 2)), (2, (1, 1)), (1, (0, 1))])
+def test_the_teachers_answers_are_bounded_and_every_class_that_fits_is_there(
+    teacher: repair.Teacher,
+    material: Material,
+    specialist: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    each: tuple[int, int],
+) -> None:
+    """There is room for so many select pictures, as they are and mirrored."""
+    pictures = material.task.fit[:3] + material.task.select + material.task.fit[-2:]
+    crowded = Material(dataclasses.replace(material.task, select=pictures), material.bank)
+    most = 2 * room * teacher.select.size_bytes // len(teacher.select)
+    monkeypatch.setattr(repair, "BANK_BYTES", most + 1)
+    found = repair.make_teacher(specialist, crowded).select
+    assert 0 < found.size_bytes <= most
+    assert tuple(sorted(np.bincount(found.labels, minlength=2) // 2)) == each
+    places = [
+        next(i for i, p in enumerate(crowded.task.select) if _is(p, row, material)) for row in found.pixels[:room]
+    ]
+    assert places == sorted(places), "their order stays"
+    np.testing.assert_array_equal(found.pixels[room:], found.pixels[:room, :, ::-1])
+    assert list(found.labels) == 2 * [pictures[place].label_index for place in places]
+
+
+def _is(picture: LabelledPicture, pixels: Pixels, material: Material) -> bool:
+    return np.array_equal(material.bank.pixels([picture.view])[0], pixels)
 
 
 def test_renormalise_keeps_the_renewed_statistics_where_they_help(

@@ -124,6 +124,15 @@ def test_the_command_can_be_copied() -> None:
     assert "\n```sh\ntaco-export 'my photos/' --target host-cpu" in render_markdown(make_report())
 
 
+def test_thousands_of_skipped_pictures_are_summed_up() -> None:
+    many = [f"{n}.heic: convert it" for n in range(3000)]
+    text = render_markdown(make_report(task=make_task(skipped=[*many, "a.jpg: truncated"])))
+    assert "001 pictures could not be used" in text
+    assert text.count(": convert it") == 21
+    assert "- and 2980 more: convert it" in text
+    assert "- a.jpg: truncated" in text
+
+
 def test_skipped_pictures_are_listed() -> None:
     report = make_report(task=make_task(skipped=["a.jpg: truncated", "b|c.jpg: empty"]))
     assert "2 pictures could not be used:\n\n- a.jpg: truncated\n- b\\|c.jpg: empty" in render_markdown(report)

@@ -6,9 +6,10 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from make_report import make_accuracy, make_report, make_unmeasured
+from make_report import make_accuracy, make_report, make_task, make_unmeasured
 from pydantic import ValidationError
 
 from taco.errors import BundleError, TacoError
@@ -32,6 +33,24 @@ def test_json_draws_the_same_page_again(tmp_path: Path, report) -> None:
     again = read_report(tmp_path)
     assert again == report
     assert render_html(again) == render_html(report)
+
+
+def test_names_that_are_not_utf_8_are_written_with_the_replacement_character(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xe9.jpg")
+    changes: dict[str, Any] = {
+        "task": make_task(name=name, skipped=[f"a/{name}: the file is empty"]),
+        "command": ["taco", "export", name],
+        "warnings": [f"a/{name} = b/{name}"],
+        "measured_on": {name: "named by a text of JSON: \ud800"},
+    }
+    report = make_report(**changes).model_copy(update={"next_step": name})
+    write_report(report, tmp_path)
+    again = read_report(tmp_path)
+    assert again == report
+    shown = "\N{REPLACEMENT CHARACTER}.jpg"
+    assert (again.task.name, again.command[-1], again.next_step) == (shown, shown, shown)
+    assert again.task.skipped == [f"a/{shown}: the file is empty"]
+    assert again.warnings == [f"a/{shown} = b/{shown}"]
 
 
 def test_json_keeps_nulls(tmp_path: Path) -> None:

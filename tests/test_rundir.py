@@ -134,6 +134,19 @@ def test_none_is_a_result(tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+def test_a_result_that_no_longer_holds_is_computed_again(tmp_path: Path) -> None:
+    rundir, asked = RunDir(tmp_path), list[Any]()
+
+    def holds(stored: Any) -> bool:
+        asked.append(stored)
+        return stored != "gone"
+
+    assert rundir.json_step("a", {}, lambda: "gone", holds=holds) == "gone"
+    assert rundir.json_step("a", {}, lambda: "new", holds=holds) == "new"
+    assert rundir.json_step("a", {}, lambda: "not asked", holds=holds) == "new"
+    assert asked == ["gone", "new"], "what was just computed holds"
+
+
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"seed": "0"}, {}, {"seed": 0, "more": None}], ids=str)
 def test_what_changed_is_computed_again(tmp_path: Path, changed: dict[str, Any]) -> None:
     rundir = RunDir(tmp_path)
@@ -184,6 +197,23 @@ def test_a_result_that_json_cannot_hold_is_refused_before_it_is_stored(tmp_path:
     with pytest.raises(TypeError, match="not JSON serializable"):
         rundir.json_step("widths", {}, lambda: {1, 2})
     assert list((tmp_path / ".taco" / "steps").iterdir()) == []
+
+
+def test_another_runs_orders_are_taken_over_database_by_database_and_own_ones_stay(tmp_path: Path) -> None:
+    old, new = RunDir(tmp_path / "old"), RunDir(tmp_path / "new")
+    old.remember_asked({"options": {}})
+    for rundir, name in ((old, "a"), (old, "b"), (new, "b"), (old, "")):  # in an older version's place, too
+        (rundir.widths / name / "units").mkdir(parents=True, exist_ok=True)
+        (rundir.widths / name / "index.json").write_text(f"{rundir.path.name} {name}")
+        (rundir.widths / name / "units" / "one.safetensors").write_text(rundir.path.name)
+    new.adopt(old.path)
+    found = {str(f.relative_to(new.widths)): f.read_text() for f in new.widths.rglob("*") if f.is_file()}
+    assert found == {
+        "a/index.json": "old a",
+        "a/units/one.safetensors": "old",
+        "b/index.json": "new b",
+        "b/units/one.safetensors": "new",
+    }
 
 
 def test_keys_do_not_depend_on_the_order_nor_on_the_process() -> None:

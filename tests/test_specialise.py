@@ -242,6 +242,20 @@ def test_a_kept_head_answers_as_the_checkpoint_does(drawn_task: Path, tmp_path: 
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def test_a_kept_head_reads_its_rows_in_the_order_of_the_folders(tmp_path: Path) -> None:
+    from conftest import draw_task
+
+    file = tmp_path / "own.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=4).state_dict(), file)
+    task = draw_task(tmp_path / "site", ("badger", "cat", "empty", "fox"), count=4)
+    options = options_for(task, head="keep", weights=file, random_weights=False, shots=2)
+    own = load_generalist("test_resnet", str(file))
+    material = material_of(options, own)
+    assert material.task.classes == ("badger", "blank", "cat", "fox")
+    kept, rows = classifier_of(specialise(own, material, options).module), classifier_of(own.module)
+    assert torch.equal(kept.weight, rows.weight[[0, 2, 1, 3]])
+
+
 def test_classes_that_only_partly_have_rows_are_an_error(tiny: Generalist, tmp_path: Path) -> None:
     from conftest import draw_task
 

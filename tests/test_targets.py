@@ -155,6 +155,29 @@ def test_a_good_file_is_read(tmp_path):
     assert read_target(write(tmp_path, GOOD.replace("threads = 4\n", ""))).threads is None
 
 
+@pytest.mark.parametrize(
+    ("name", "board"),
+    [
+        ("raspberry-pi-4", "Raspberry Pi 4 Model B Rev 1.4"),
+        ("raspberry-pi-4", "Raspberry Pi 400 Rev 1.0"),
+        ("raspberry-pi-4", "Raspberry Pi Compute Module 4 Rev 1.0"),
+        ("raspberry-pi-5", "Raspberry Pi 5 Model B Rev 1.0"),
+        ("raspberry-pi-5", "Raspberry Pi 500 Rev 1.0"),
+        ("raspberry-pi-5", "Raspberry Pi Compute Module 5 Rev 1.0"),
+    ],
+)
+def test_every_board_of_a_family_is_known_by_the_name_it_gives_itself(name, board):
+    family = [other for other in ("raspberry-pi-4", "raspberry-pi-5") if load_target(other).may_be(board)]
+    assert family == [name]
+    assert not load_target("jetson-orin").may_be(board)
+    assert load_target("host-cpu").may_be(board), "any name will do"
+
+
+def test_one_name_of_a_board_needs_no_list(tmp_path):
+    target = read_target(write(tmp_path, GOOD.replace("threads = 4", 'threads = 4\nboard = "My Board"')))
+    assert target.board == ("My Board",)
+
+
 @dataclass(frozen=True)
 class Wrong:
     old: str
@@ -173,6 +196,8 @@ WRONG = [
     Wrong('"CPUExecutionProvider"', '"CPU"', "provider: must be an ONNX Runtime provider"),
     Wrong('"ort"', '"ov"', "provider: must be an OpenVINO device: CPU, GPU, NPU"),
     Wrong('"fp32"', '"int8"', "isa: must name what the device's processor has"),
+    Wrong("threads = 4", 'threads = 4\nboard = [""]', "board.0: "),
+    Wrong("threads = 4", 'threads = 4\nboard = ""', "board.0: "),
     Wrong("threads = 4", 'threads = 4\nisa = "mips"', "isa: Input should be 'auto', 'x86-vnni', 'x86' or 'arm'"),
     Wrong("channel_multiple = 8", "channel_multiple = 0", "channel_multiple: "),
     Wrong("channel_multiple = 8", "channel_multiple = 8.0", "channel_multiple: "),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,45 @@ def test_asked_classes_keep_their_order_and_leave_others_out(tmp_path: Path) -> 
 def test_pictures_beside_the_class_folders_are_reported(tmp_path: Path) -> None:
     touch(folder(tmp_path, fox=2, hare=2) / "stray.jpg")
     assert list_pictures(tmp_path).warnings == (f"1 pictures beside the class folders of {tmp_path.name} are not used",)
+
+
+def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "site", fox=2, hare=2)
+    for name in ("fox/a.heic", "fox/B.NEF", "hare/deep/c.heic", "hare/._d.heic", "fox/000.CR2"):
+        touch(root / name)
+    listing = list_pictures(root)
+    assert [(s.path.name, s.reason) for s in listing.skipped] == [
+        ("a.heic", ".heic pictures are not read: convert it to JPEG"),
+        ("B.NEF", ".nef pictures are not read: convert it to JPEG"),
+        ("c.heic", ".heic pictures are not read: convert it to JPEG"),
+    ], "a raw file beside its JPEG is not missed"
+    told = "pictures of kinds that are not read are left out (2 .heic, 1 .nef): convert them to JPEG"
+    assert listing.warnings == (told,)
+    touch(root / "owl/a.avif")
+    with pytest.raises(TaskError, match=r"owl holds no picture .*left out \(1 \.avif\): convert them to JPEG"):
+        list_pictures(root)
+
+
+def test_every_name_of_a_jpeg_is_a_picture(tmp_path: Path) -> None:
+    for name in ("fox/a.jfif", "fox/b.JPE", "hare/c.jpeg", "hare/d.jpg"):
+        touch(tmp_path / name)
+    assert len(list_pictures(tmp_path).pictures) == 4
+
+
+def test_an_accent_may_be_one_character_or_two(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "pékan") for form in ("NFC", "NFD"))
+    assert one != two
+    for name in (two, "hare"):
+        touch(tmp_path / f"mac/{name}/{name}.jpg")
+    (tmp_path / "t.csv").write_text(f"path,label\n{one}/{one}.jpg,{one}\n{two}/{two}.jpg,{two}\nhare/hare.jpg,hare\n")
+    for source, options in (
+        (tmp_path / "mac", ListOptions(classes=["hare", one])),
+        (tmp_path / "mac", ListOptions(classes=["hare", two])),
+        (tmp_path / "t.csv", ListOptions(images=tmp_path / "mac")),
+    ):
+        listing = list_pictures(source, options)
+        assert set(listing.classes) == {"hare", one}
+        assert {p.path for p in listing.pictures} == {tmp_path / f"mac/{n}/{n}.jpg" for n in (two, "hare")}
 
 
 def test_link_loops_end_and_links_are_followed(tmp_path: Path) -> None:
@@ -276,6 +316,14 @@ def test_empty_and_blank_are_one_class_in_folders_and_in_what_is_asked(tmp_path:
     listing = list_pictures(root, ListOptions(["fox", "EMPTY"]))
     assert listing.classes == ("fox", "blank")
     assert [label for _, label in names(listing)] == ["fox"] * 2 + ["blank"] * 3
+
+
+def test_what_the_source_calls_a_class_is_remembered(tmp_path: Path) -> None:
+    root = folder(tmp_path / "site", Empty=1, cat=1, fox=1)
+    assert list_pictures(root).written == ("Empty", "cat", "fox")
+    touch(tmp_path / "a.jpg")
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,cat\nb.jpg,EMPTY\n")
+    assert list_pictures(tmp_path / "t.csv").written == ("EMPTY", "cat")
 
 
 def test_the_form_is_told_by_content_rather_than_by_suffix(tmp_path: Path) -> None:

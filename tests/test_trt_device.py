@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -25,25 +25,32 @@ from typer.testing import CliRunner
 from taco import api, cli
 from taco.address import parse_address
 from taco.attached.agent_calls import AgentCaller
-from taco.attached.ondevice import Device, attached
+from taco.attached.ondevice import Device, attach, attached, leased
 from taco.attached.trt_device import TensorRt
 from taco.device.trt_engines import engine_warnings
 from taco.device.trt_judge import judge
 from taco.device.trt_kit import read_kit
 from taco.device.trt_machine import Surroundings
 from taco.device.trt_sweep import sweep
-from taco.errors import MeasurementError
+from taco.errors import GateError, MeasurementError
 from taco.exporters.editions import edition_for, precision_of
 from taco.exporters.half import to_half
 from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
 from taco.exporters.opsets import NATIVE, lowered
+from taco.exporters.protocol import Artifact
 from taco.exporters.scheme import TENSORRT
 from taco.exporters.zeroed import has_two_to_four, zeroed
+from taco.field.engine_judge import EngineJudge
 from taco.latency.table import read_table
+from taco.progress import SilentProgress
 from taco.report.markdown import render_markdown
+from taco.report.schema import Report
+from taco.rundir import RunDir
 from taco.search import budget, uniform
 from taco.steps import delivery
+from taco.steps.converting import Pair
+from taco.steps.stored import Store
 from taco.summaries.device_summary import device_warnings
 from taco.targets.loading import BenchmarkProtocol, Target, load_target
 from taco.timing.measure import MeasureOptions
@@ -88,6 +95,36 @@ def test_engines_are_built_and_timed_there(device: Device, home: Path) -> None:
     device.agent.ask(["take"])
     device.agent.ask(["release"])
     assert [path.name for path in (work / "engines").iterdir()] == ["timing.cache"]
+
+
+def artifact(path: Path) -> Artifact:
+    return Artifact(path, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size, "fp32", 17, 1)
+
+
+def test_times_are_taken_anew_once_their_engines_are_gone(home: Path) -> None:
+    (home / "work").mkdir()
+    device = attach(parse_address(url(home)), Here(home / "work"))
+    dense, compressed = (artifact(write_conv(home / f"{width}.onnx", width)) for width in (64, 8))
+    made: Any = delivery.Delivery(
+        **dict.fromkeys(("exporter", "keys", "held_out"), cast("Any", None)),
+        target=dataclasses.replace(quick("jetson-orin"), precision="fp32"),
+        options=cast("Any", SimpleNamespace(threads=None)),
+        material=cast("Any", SimpleNamespace(bank=SimpleNamespace(preprocessing=SimpleNamespace(input_size=SIZE)))),
+        store=Store(RunDir(home / "out")),
+        progress=SilentProgress(),
+        scratch=home / "scratch",
+        device=device,
+    )
+
+    def digest() -> str:
+        bench = made.time(Pair(dense, dense), Pair(compressed, compressed), None)
+        return str(bench.models["compressed"].session["engine_sha256"])
+
+    with leased(device):
+        first = digest()
+        assert digest() == first, "stored, and the engine is there"
+    with leased(device):
+        assert digest() != first
 
 
 def test_what_trtexec_cannot_time_is_refused(device: Device, home: Path) -> None:
@@ -159,6 +196,17 @@ def test_doubts_are_warnings_of_an_attached_run_too() -> None:
     assert "the time of compressed was unsteady in 1 runs (coefficient of variation up to 4.2 %)" in told
     assert "does not tell what the layers of compressed compute" in told
     assert "were not tried" not in told
+
+
+@pytest.mark.parametrize(
+    ("target", "warned"), [("raspberry-pi-5", False), ("raspberry-pi-4", True), ("jetson-orin", True)]
+)
+def test_a_compute_module_5_is_a_pi_5(target: str, warned: bool) -> None:
+    board = "Raspberry Pi Compute Module 5 Rev 1.0"
+    device = SimpleNamespace(emulated=None, board=board, clock_off_s=0.0, name="pi")
+    plan = SimpleNamespace(device=device, target=load_target(target))
+    told = device_warnings(cast("Any", SimpleNamespace(plan=plan, engines=None, bench=None)))
+    assert bool(told) is warned
 
 
 def test_a_device_without_trtexec_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +301,31 @@ def test_the_latency_loop_runs_on_engines_to_a_report(pi_site: Path, tmp_path: P
     assert STAND_IN in shown.output
     kit = json.loads((result.folder / "jetson.json").read_text())
     assert set(kit["models"]) == {"dense", "compressed", "baseline_fp32"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_a_second_run_in_a_folder_finishes_although_the_engines_of_the_first_are_gone(
+    pi_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(**more: Any) -> Report:
+        asked: dict[str, Any] = {"target": "jetson-orin", "device": url(tmp_path, mode="wrong"), "macs": 0.8}
+        return api.export(tiny_run.options(pi_site, tmp_path / "out", **asked, **more)).report
+
+    def fail(*_: object) -> None:
+        raise MeasurementError("the link broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineJudge, "ask", fail)
+        with pytest.raises(MeasurementError, match="the link broke"):
+            export()
+    with pytest.raises(GateError, match="answers on the device"):
+        export()
+    report = export(force=True)
+    assert report.device is not None
+    assert report.engines_run is not None
+    engine = Path(report.device.deployed_to or "", "model.engine").read_bytes()
+    assert hashlib.sha256(engine).hexdigest() == report.engines_run.engines["compressed"].engine_sha256
 
 
 @pytest.mark.slow

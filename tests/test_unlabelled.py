@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import draw_task
-from PIL import Image
+from PIL import ExifTags, Image
 
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
@@ -83,6 +83,41 @@ def test_copies_of_what_judges_are_left_out_and_of_fit_pictures_are_not(
     assert found.copies == 4
 
 
+def test_frames_of_a_burst_that_judges_are_left_out_and_those_of_another_hour_are_not(
+    site: Path, material: Material, tmp_path: Path
+) -> None:
+    def taken(name: str, picture: Image.Image, at: str) -> None:
+        exif = Image.Exif()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2026:11:29 {at}"
+        picture.save(folder / name, exif=exif, quality=95)
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    others = [Image.open(photo(tmp_path / f"{i}.png", 20 + i)) for i in range(2)]
+    taken("copy.jpg", Image.open(material.task.evaluation[0].path).convert("RGB"), "10:00:00")
+    taken("next.jpg", others[0], "10:00:20")
+    taken("later.jpg", others[1], "11:00:00")
+    found = read(site, material, folder, tmp_path)
+    assert [view.path.name for view in found.views] == ["later.jpg"]
+    assert found.copies == 2
+
+
+def test_frames_that_show_a_shot_again_go_with_it_where_it_judges(
+    site: Path, material: Material, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(site / "frames", tmp_path / "frames")
+    for place in (0, 2):
+        shutil.copy(material.shots[place].path, folder / f"shot{place}.png")
+    found = read(site, material, folder, tmp_path)
+    found = Unlabelled.from_json(json.loads(json.dumps(found.to_json())))
+    everything = {view.path.name for view in found.views}
+    assert {"shot0.png", "shot2.png"} < everything
+    left = found.without([2, 3])
+    assert {view.path.name for view in left.views} == everything - {"shot2.png"}
+    assert left.copies == found.copies + 1
+    assert found.without([1]) == found
+
+
 def test_unreadable_frames_are_listed(site: Path, material: Material, tmp_path: Path) -> None:
     photo(tmp_path / "f" / "0.png", 0)
     (tmp_path / "f" / "broken.png").write_bytes(b"no picture")
@@ -90,6 +125,19 @@ def test_unreadable_frames_are_listed(site: Path, material: Material, tmp_path: 
     assert len(found.views) == 1
     assert len(found.skipped) == 1
     assert "broken.png: " in found.skipped[0]
+
+
+def test_a_link_to_nowhere_is_a_frame_that_is_listed_as_skipped(site: Path, material: Material, tmp_path: Path) -> None:
+    photo(tmp_path / "f" / "0.png", 0)
+    link = tmp_path / "f" / "gone.jpg"
+    link.symlink_to("nowhere")
+    options = options_for(site / "site", unlabelled=tmp_path / "f")
+    broken = list_frames(options, cropped=False).fingerprint()
+    found = read(site, material, tmp_path / "f", tmp_path)
+    assert len(found.views) == 1
+    assert [line.partition(": ")[0] for line in found.skipped] == [str(link)]
+    (tmp_path / "f" / "nowhere").write_bytes(b"now it leads somewhere")
+    assert list_frames(options, cropped=False).fingerprint() != broken
 
 
 def test_a_change_among_the_frames_is_another_request(site: Path, tmp_path: Path) -> None:

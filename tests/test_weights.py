@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from taco import weights as weights_module
@@ -57,7 +58,9 @@ LAYOUTS = (
     Layout("DataParallel", prefixed("module.")),
     Layout("torch.compile", prefixed("_orig_mod.")),
     Layout("both", prefixed("module._orig_mod.")),
+    Layout("both, the other way", prefixed("_orig_mod.module.")),
     Layout("Lightning", {"state_dict": prefixed("model."), "epoch": 3}),
+    Layout("Lightning and torch.compile", {"state_dict": prefixed("model._orig_mod."), "epoch": 3}),
     Layout("state_dict", {"state_dict": STATE, "optimizer": {"lr": 0.1}}),
     Layout("model", {"model": STATE, "epoch": 3}),
     Layout("timm's training script", {"state_dict": STATE, "args": argparse.Namespace(lr=0.1), "arch": "resnet50"}),
@@ -95,6 +98,54 @@ def test_safetensors(tmp_path: Path, name: str, prefix: str) -> None:
 def test_a_prefix_that_only_some_names_have_is_part_of_the_name(tmp_path: Path) -> None:
     content = {"module.a": torch.ones(1), "b": torch.ones(1)}
     assert set(read(saved(tmp_path / "a.pth", content)).state or ()) == {"module.a", "b"}
+
+
+def resnet(prefix: str) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = timm.create_model("test_resnet", num_classes=4).state_dict()
+    return {prefix + key: value for key, value in state.items()}
+
+
+MORE = {"criterion.weight": torch.ones(4), "teacher.fc.weight": torch.ones(4, 2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Among:
+    """A test_resnet among other tensors."""
+
+    name: str
+    content: dict[str, torch.Tensor]
+    prefix: str
+    others: str
+
+
+@pytest.mark.parametrize(
+    "among",
+    [
+        Among("Lightning and a loss", {**resnet("model."), **MORE}, "model.", ": criterion.weight, teacher"),
+        Among("and torch.compile", {**MORE, **resnet("model._orig_mod.")}, "model._orig_mod.", ": criterion"),
+        Among("a module of another name", resnet("classifier."), "classifier.", ""),
+        Among(
+            "names that would move a terminal's cursor", {**resnet("a\x1b."), "b": torch.ones(1)}, "a\x1b.", "a? (left"
+        ),
+        Among("a moving average", {**resnet("average.module."), **resnet("model.")}, "model.", ": average.module.conv"),
+    ],
+    ids=lambda c: c.name,
+)
+def test_what_fits_the_architecture_is_taken(tmp_path: Path, among: Among, caplog: pytest.LogCaptureFixture) -> None:
+    found = read(saved(tmp_path / "a.pth", {"state_dict": among.content}))
+    assert found.state is not None
+    assert found.state.keys() == resnet("").keys()
+    assert all(tensor.equal(among.content[among.prefix + key]) for key, tensor in found.state.items())
+    assert found.outputs("fc") == 4
+    assert ("left out" in found.source) == bool(among.others)
+    assert among.others in found.source
+    assert [record.message for record in caplog.records] == [f"weights from {found.source}"] * bool(among.others)
+
+
+def test_two_models_that_fit_equally_are_not_chosen_between(tmp_path: Path) -> None:
+    file = saved(tmp_path / "a.pth", {**resnet("student."), **resnet("teacher.")})
+    with pytest.raises(WeightsError, match=r"several models that fit test_resnet: student\.\* and teacher\.\*\. Save"):
+        read(file)
 
 
 @dataclasses.dataclass(frozen=True)

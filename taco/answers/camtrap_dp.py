@@ -20,8 +20,9 @@ from pathlib import Path
 
 import taco
 from taco.answers.media import Medium, media_of, package_folder
-from taco.answers.prediction import Prediction, kind_of, relative, shown
+from taco.answers.prediction import Prediction, kind_of, relative
 from taco.bundle import Manifest
+from taco.wording import printable
 
 COLUMNS = (
     *("observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd", "observationLevel"),
@@ -64,7 +65,7 @@ def to_camtrap_dp(answers: Sequence[Prediction], manifest: Manifest, root: Path 
 def _unlisted(path: Path, root: Path | None) -> Medium:
     name = relative(path, root)
     first, _, rest = name.partition("/")
-    return Medium(path, name, first if first and rest else shown(path.absolute().parent).rpartition("/")[2], "", "")
+    return Medium(path, name, first if first and rest else printable(path.absolute().parent.name), "", "")
 
 
 def _rows(answers: Sequence[Prediction], medium: Medium, manifest: Manifest, stamp: str) -> Iterator[dict[str, object]]:

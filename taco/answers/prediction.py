@@ -10,6 +10,7 @@ from typing import Literal
 from taco.bundle import Manifest
 from taco.formats.megadetector import Detection
 from taco.pictures.listing import Box
+from taco.wording import printable
 
 #: What an answer is about; `other` is a detector's category that is none of these.
 Kind = Literal["animal", "blank", "human", "vehicle", "other"]
@@ -71,14 +72,9 @@ def _by_name(name: str) -> Literal["human", "vehicle"] | None:
     return "human" if plain in _HUMAN else "vehicle" if plain == "vehicle" else None
 
 
-def shown(path: Path) -> str:
-    """Write a path as valid Unicode, whatever bytes the file system holds."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def relative(path: Path, root: Path | None) -> str:
     """Write a path relative to `root`, absolute where it is not below it, and with forward slashes."""
     if root is not None:
         whole, above = (Path(os.path.abspath(p)) for p in (path, root))  # noqa: PTH100 - keeps links, drops ".."
         path = whole.relative_to(above) if whole.is_relative_to(above) else whole
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    return printable(path.as_posix())

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from taco.answers.prediction import Prediction, shown
+from taco.answers.prediction import Prediction
 
 _YES_NO = {True: "yes", False: "no", None: ""}
 _OF_BOXES = ("by", "box_left", "box_top", "box_width", "box_height", "category", "confidence", "note")
@@ -27,7 +27,7 @@ def to_csv(answers: Sequence[Prediction], classes: Sequence[str], *, boxed: bool
     columns = ["path", "label", "probability", "failure", "sure", *(_OF_BOXES if boxed else ())]
     writer.writerow([*columns, *(f"p:{name}" for name in classes)])
     for a in answers:
-        cells: list[object] = [shown(a.path), a.label, a.probability, a.failure, _YES_NO[a.sure]]
+        cells: list[object] = [str(a.path), a.label, a.probability, a.failure, _YES_NO[a.sure]]
         if boxed:
             place = [round(v, 6) for v in a.box] if a.box else [None] * 4
             cells += [a.by if a.failure is None else None, *place, a.category, a.confidence, a.note]
@@ -43,7 +43,7 @@ def to_json(answers: Sequence[Prediction], *, boxed: bool) -> str:
 
 def _object(a: Prediction, *, boxed: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "path": shown(a.path),
+        "path": str(a.path),
         "label": a.label,
         "probability": a.probability,
         "probabilities": a.probabilities,

@@ -45,6 +45,8 @@ _DEPLOY_S = 600.0
 WRONG_CLOCK_S = 120.0
 _DEPLOYED = ("model.onnx", "labels.txt", "preprocessing.json", "parity.safetensors", "agent.pyz", "model.pixels.onnx")
 _RUNTIMES = {"ort": "onnxruntime", "ov": "openvino"}
+#: What the agent reads pictures with.
+_PICTURES = ("numpy", "pillow")
 
 logger = logging.getLogger(__name__)
 
@@ -152,14 +154,12 @@ class Device:
         if runtime == "trt":
             self._check_tensorrt()
             return
-        lacks = [lack for lack in self.probe["missing"] if lack["what"] != "disk space"]
-        wanted = _RUNTIMES[runtime]
-        if wanted not in self.probe["runtimes"] or any(lack["what"] in ("numpy", "pillow") for lack in lacks):
-            names = sorted({wanted, *(lack["what"] for lack in lacks)} - set(self.probe["runtimes"]))
-            command = lacks[0]["command"] if lacks else f"{self.agent.python} -m pip install {wanted}"
+        lacks = [lack["what"] for lack in self.probe["missing"] if lack["what"] in _PICTURES]
+        lacks += sorted({_RUNTIMES[runtime]} - set(self.probe["runtimes"]))
+        if lacks:
             raise MeasurementError(
-                f"{self.name} lacks {', '.join(names)} for {self.probe['executable']}",
-                f"Install it there, in the folder {self.address.folder}: {command}. "
+                f"{self.name} lacks {', '.join(lacks)} for {self.probe['executable']}",
+                f"Install it there, in the folder {self.address.folder}: {self.probe['pip']} {' '.join(lacks)}. "
                 f"`taco devices doctor --device {self.address.text}` tells all that is missing",
             )
 

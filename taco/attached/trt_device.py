@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from taco.attached.agent_calls import AgentCaller
+from taco.device.trt_engines import engine_file
 from taco.device.trt_preflight import NOT_HARDWARE
 from taco.errors import MeasurementError
 from taco.timing.measure import MeasureOptions, machine_words, understood
@@ -25,6 +26,8 @@ TIME_IS = "GPU, from first kernel to last; copying the picture to the GPU is not
 _SHORT_S = 120.0
 #: judgement: a build that takes longer has failed, and so has a run of an engine that is ready.
 _BUILD_S, _RUN_S = 1800.0, 60.0
+#: Hashing engines of gigabytes on a slow card.
+_HASH_S = 600.0
 _Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -116,6 +119,15 @@ class TensorRt:
         asked = {**{key: value for key, value in request.items() if key != "n"}, "models": self.sent(models)}
         limit_s = (_BUILD_S + _RUN_S * (pictures + 2)) * len(models)
         return self.agent.ask_json("judge", asked, limit_s, self.options)
+
+    def has(self, engines: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say whether engines still lie there, byte for byte: they go when a run gives the device back.
+
+        Args:
+            engines: Name of a model -> what is known of its engine, `key` and `engine_sha256` among it.
+        """
+        wanted = {engine_file(name, facts["key"]): facts["engine_sha256"] for name, facts in engines.items()}
+        return bool(self.agent.ask(["hash", *wanted], _HASH_S)["files"] == wanted)
 
     def sent(self, models: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         """Send models in the edition that this TensorRT builds; returns how a request names them."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taco.progress import PlainProgress, Progress, TerminalProgress
-from taco.wording import precision
+from taco.wording import precision, some_of_each
 
 if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
@@ -93,7 +93,7 @@ def score(found: Evaluation) -> None:
     console.print(table)
     for line in _more(found):
         console.print(line, highlight=False, markup=False)
-    for line in found.skipped:
+    for line in some_of_each(found.skipped):
         note(f"skipped {line}")
 
 

@@ -99,6 +99,18 @@ def build_widths(
         return {u.name: UnitSolution(u, made.stats(u), read_removal(folder, made.entries[u.name])) for u in units}
 
 
+def name_for(moments: Mapping[str, Moments]) -> str:
+    """Name a database after the moments that its units rest on, where each set of moments has a database of its own.
+
+    Means tell sets of moments apart; `build_widths` compares all that an order rests on.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(moments):
+        digest.update(f"{name}|{moments[name].n}|".encode())
+        digest.update(moments[name].mean.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def widths_key(source_key: str) -> str:
     """Identify what all widths of a model are asked for, to know a finished build without looking at pictures."""
     return key_of([source_key, "widths", version()])

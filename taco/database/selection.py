@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from taco.errors import InputError, UnsupportedModuleError
+from taco.model import classifiers_of
 from taco.moments.unfold import can_unfold
 from taco.wording import nearest
 
@@ -64,10 +65,8 @@ def ends_of(model: nn.Module) -> set[str]:
     names = {module: name for name, module in model.named_modules()}
     first = next((name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)), None)
     ends = {first} if first is not None else set()
-    if callable(get := getattr(model, "get_classifier", None)):
-        heads = get()
-        for head in heads if isinstance(heads, tuple) else (heads,):
-            ends.update(name for module in head.modules() if (name := names.get(module)))
+    for head in classifiers_of(model):
+        ends.update(name for module in head.modules() if (name := names.get(module)))
     return ends
 
 

@@ -39,8 +39,9 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
 
     Returns:
         Plain JSON values: per model the samples of every round in milliseconds, the provider and options really used,
-        the first run; the machine before and after; rounds done and whether `max_seconds` ended it early; the first
-        runs after a pause, the minutes of sustained work and the rounds with other numbers of threads, where asked.
+        the first run; the machine before the rounds and right after them; rounds done and whether `max_seconds` ended
+        it early; the first runs after a pause and the power while paused, the minutes of sustained work and the rounds
+        with other numbers of threads, where asked.
 
     Raises:
         RequestError: The request is wrong.
@@ -55,7 +56,6 @@ def bench(request: Any, folder: str = ".") -> Dict[str, Any]:
         "threads": threads,
         "sweep": [_swept(asked, count) for count in asked.sweep],
         "probe_before": before,
-        "probe_after": probe(),
     }
 
 
@@ -67,19 +67,22 @@ def _measure(asked: BenchRequest, threads: int) -> Dict[str, Any]:
             workers[name] = _start(name, stack)
             opened[name] = _ask(workers[name], _open_command(asked, name, threads))
         samples = _rounds(asked, workers)
+        after = probe()
         focus = asked.focus or list(workers)[-1]
         energy, asleep = board.energy_uj(), time.monotonic()
-        idle = after_idle(asked.idle_s, lambda: _time(workers[focus], 1, warmup=0))
-        rest_w = watts(energy, board.energy_uj(), time.monotonic() - asleep) if idle else None
+        idle, rest_w = after_idle(asked.idle_s, lambda: _time(workers[focus], 1, warmup=0))
+        package_w = watts(energy, board.energy_uj(), time.monotonic() - asleep) if idle else None
         minutes = sustain(asked.sustained_s, lambda: _time(workers[focus], LEAST_ITERATIONS, warmup=0))
     rounds = min(len(rounds_ms) for rounds_ms in samples.values())
     return {
         "models": {name: {**opened[name], "rounds_ms": samples[name]} for name in asked.models},
         "rounds": rounds,
         "stopped_early": rounds < asked.rounds,
+        "probe_after": after,
         "focus": focus,
         "idle_ms": idle,
-        "rest_package_w": rest_w,
+        "rest_w": rest_w,
+        "rest_package_w": package_w,
         "sustained": minutes,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from taco.device.naming import PICTURES, Namer, looker, open_model
+from taco.device.naming import PICTURES, Namer, foreign, looker, open_model, why_foreign
 from taco.device.wire import RequestError
 
 _KEYS = ("model", "provider", "threads", "preprocessing", "crop_margin", "pictures")
@@ -63,7 +63,10 @@ def predict(bundle: str, sources: Sequence[str], threads: int) -> Iterator[Tuple
         DeviceError: As `classify`.
     """
     namer = Namer(bundle, threads)
-    for path in _pictures(sources):
+    for path, unread in _pictures(sources):
+        if unread:
+            yield path, None, 0.0, unread
+            continue
         shares, reason = namer.shares(path)
         if shares is None:
             yield path, None, 0.0, reason
@@ -72,11 +75,13 @@ def predict(bundle: str, sources: Sequence[str], threads: int) -> Iterator[Tuple
         yield path, namer.manifest["classes"][best], shares[best], ""
 
 
-def _pictures(sources: Sequence[str]) -> Iterator[str]:
+def _pictures(sources: Sequence[str]) -> Iterator[Tuple[str, str]]:
+    """Yield paths, with why a file is not even opened, or nothing."""
     for source in sources:
         if not os.path.isdir(source):
-            yield source
+            yield source, ""
             continue
         for folder, folders, names in os.walk(source):
             folders.sort()
-            yield from (os.path.join(folder, n) for n in sorted(names) if n.lower().endswith(PICTURES))
+            yield from ((os.path.join(folder, n), "") for n in sorted(names) if n.lower().endswith(PICTURES))
+            yield from ((os.path.join(folder, n), why_foreign(n)) for n in sorted(foreign(names)))

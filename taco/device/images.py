@@ -46,11 +46,13 @@ class UnreadableImage(Exception):  # noqa: N818 - an outcome that callers list, 
 
     Args:
         reason: Why, in words that a person understands; it does not repeat the path.
+        passing: The fault is the machine's rather than the file's, so that another try may succeed.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, passing: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.passing = passing
 
 
 class Preprocessing(NamedTuple):
@@ -116,7 +118,7 @@ def read_rgb(path: Union[str, "os.PathLike[str]"]) -> Image.Image:
             image.load()
             upright = _upright(_to_rgb(image), _orientation(image))
     except DECODE_ERRORS as error:
-        raise UnreadableImage(_in_words(error)) from error
+        raise UnreadableImage(_in_words(error), _is_passing(error)) from error
     upright.info = {}  # the rotation is done: nobody must find the tag and do it again
     return upright
 
@@ -219,6 +221,11 @@ def _check_size(size: Tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
         raise UnreadableImage("{} x {} pixels are more than the allowed {} megapixels".format(*size, limit))
+
+
+def _is_passing(error: BaseException) -> bool:
+    # Pillow raises OSError for damaged files, too, without a number.
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _in_words(error: BaseException) -> str:

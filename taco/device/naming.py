@@ -9,7 +9,13 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from taco.device.wire import DeviceError, RequestError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+#: Pictures that are not read. Names decide: of many a raw file a small preview would be taken for the picture.
+FOREIGN = (
+    *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx"),
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2"),
+    *(".raf", ".rw2", ".orf", ".pef", ".srw", ".3fr", ".x3f"),
+)
 _NEEDED = ("task", "classes", "runtime", "model_file", "taco_version", "model")
 
 #: From a file and a box (left, top, width, height in fractions; None is the whole frame) to the model's input, or to
@@ -128,6 +134,22 @@ def looker(values: Mapping[str, Any], margin: Optional[float]) -> Look:
             return None, error.reason
 
     return look
+
+
+def foreign(names: Sequence[str]) -> List[str]:
+    """Return the pictures that are not read, without hidden files and those beside a readable one of the same name.
+
+    Args:
+        names: Of the files in one folder; many cameras write each picture both raw and as JPEG.
+    """
+    found = [name for name in names if name.lower().endswith(FOREIGN) and not name.startswith(".")]
+    beside = {os.path.splitext(name)[0] for name in names if name.lower().endswith(PICTURES)} if found else set()
+    return [name for name in found if os.path.splitext(name)[0] not in beside]
+
+
+def why_foreign(name: str) -> str:
+    """Say why a picture is not read, and what to do."""
+    return f"{os.path.splitext(name)[1].lower()} pictures are not read: convert it to JPEG"
 
 
 def softmax(logits: Sequence[float]) -> List[float]:

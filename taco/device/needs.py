@@ -31,23 +31,23 @@ def needs(probe: Dict[str, Any]) -> List[Dict[str, str]]:
     jetson = probe["jetson_linux"] != "unknown"
     if not probe["runtimes"] or (jetson and not {"trtexec", "tensorrt"} & set(probe["runtimes"])):
         command = "sudo apt install nvidia-jetpack" if jetson else pip("onnxruntime")
-        found.append(_missing("TensorRT" if jetson else "onnxruntime", "to run models", command))
+        instead = "; --target intel-nuc needs openvino instead" if probe["machine"] == "x86_64" else ""
+        why = f"to run models{'' if jetson else instead}"
+        found.append(_missing("TensorRT" if jetson else "onnxruntime", why, command))
     if probe["disk_free_mib"] is not None and probe["disk_free_mib"] < LEAST_MIB:
         found.append(_missing("disk space", f"{probe['disk_free_mib']} MiB are free here", "df -h ."))
     return found
 
 
-def pip(package: str) -> str:
-    """The command that installs a Python package for the interpreter that the host will use."""
+def pip(*packages: str) -> str:
+    """The command that installs Python packages for the interpreter that the host will use; they come last in it."""
+    install = " ".join(["-m pip install", *packages])
     if sys.prefix != sys.base_prefix:
-        return f"{shlex.quote(sys.executable)} -m pip install {package}"
+        return f"{shlex.quote(sys.executable)} {install}"
+    made = f"python3 -m venv --system-site-packages {VENV} && {VENV}/bin/python {install}"
     if shutil.which("pip3") is None and util.find_spec("pip") is None:
-        return f"sudo apt install python3-venv && {_in_venv(package)}"
-    return _in_venv(package)
-
-
-def _in_venv(package: str) -> str:
-    return f"python3 -m venv --system-site-packages {VENV} && {VENV}/bin/python -m pip install {package}"
+        return f"sudo apt install python3-venv && {made}"
+    return made
 
 
 def _missing(what: str, why: str, command: str) -> Dict[str, str]:

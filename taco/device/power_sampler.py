@@ -11,6 +11,15 @@ from taco.device import board
 EVERY_S = 2.0
 
 
+def mean_power(readings: List[Dict[str, float]]) -> Dict[str, float]:
+    """Return the mean watts of each rail, over the readings that tell it."""
+    found = {}
+    for name in sorted({name for reading in readings for name in reading}):
+        values = [reading[name] for reading in readings if name in reading]
+        found[name] = round(sum(values) / len(values), 3)
+    return found
+
+
 class PowerSampler:
     """Reads power again and again in a thread of its own; use it as a context manager.
 
@@ -39,12 +48,7 @@ class PowerSampler:
         """Return the mean watts of each rail since the last call; empty where nothing was read."""
         with self._lock:
             readings, self._readings = self._readings, []
-        names = {name for reading in readings for name in reading}
-        found = {}
-        for name in sorted(names):
-            values = [reading[name] for reading in readings if name in reading]
-            found[name] = round(sum(values) / len(values), 3)
-        return found
+        return mean_power(readings)
 
     def _sample(self) -> None:
         while not self._stop.wait(self._every_s):

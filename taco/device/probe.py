@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional
 
 from taco.device import board
 from taco.device.emulation import emulation
-from taco.device.needs import needs
+from taco.device.needs import needs, pip
 from taco.device.processors import physical_cores, usable_cpus
 from taco.device.runtimes import find_runtimes
 from taco.device.sysfiles import number, read_text
@@ -39,29 +39,36 @@ def probe(root: str = "/") -> Dict[str, Any]:
     Returns:
         Plain JSON values: what the machine is, and under "telemetry" what changes while it works.
     """
-    fields = _cpuinfo(root)
     release = _jetson_linux(root)
     found: Dict[str, Any] = {
         "os": _os_name(root),
         "kernel": platform.release() or UNKNOWN,
-        "machine": platform.machine() or UNKNOWN,
         "python": platform.python_version(),
         "executable": sys.executable,
-        "processor": fields.get("model name") or _board(root, fields),
-        "board": _board(root, fields),
+        **computer(root),
         "jetson_linux": release,
         "jetpack": board.jetpack(root, release),
         "emulated": emulation(root),
         "cores_logical": len(usable_cpus()),
-        "cores_physical": physical_cores(root),
         "memory_total_mib": _memory_mib(root, "MemTotal"),
         "disk_free_mib": _disk_free_mib(),
-        "isa": sorted(ISA_OF_INTEREST & set((fields.get("flags") or fields.get("Features") or "").split())),
         "runtimes": find_runtimes(root),
         "time": time.time(),
         "telemetry": telemetry(root),
     }
-    return {**found, "missing": needs(found)}
+    return {**found, "missing": needs(found), "pip": pip()}
+
+
+def computer(root: str = "/") -> Dict[str, Any]:
+    """The part of `probe` that tells one computer from another: the same at every look, and read in milliseconds."""
+    fields = _cpuinfo(root)
+    return {
+        "machine": platform.machine() or UNKNOWN,
+        "processor": fields.get("model name") or _board(root, fields),
+        "board": _board(root, fields),
+        "cores_physical": physical_cores(root),
+        "isa": sorted(ISA_OF_INTEREST & set((fields.get("flags") or fields.get("Features") or "").split())),
+    }
 
 
 def telemetry(root: str = "/") -> Dict[str, Any]:

@@ -13,6 +13,8 @@ DISTRIBUTIONS: Dict[str, Tuple[str, ...]] = {
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
 }
+#: As targets name runtimes -> as `DISTRIBUTIONS` does.
+RUNTIMES: Dict[str, str] = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 TRTEXEC_FOLDERS = ("usr/src/tensorrt/bin", "usr/bin", "usr/local/bin")
 TRTEXEC_PACKAGES = ("libnvinfer-bin", "libnvinfer10", "libnvinfer8")
 
@@ -31,6 +33,12 @@ def find_runtimes(root: str = "/") -> Dict[str, Dict[str, str]]:
     if trtexec:
         found["trtexec"] = trtexec
     return found
+
+
+def version_of(runtime: str) -> str:
+    """Version of a runtime of this interpreter, by the name that targets give it; `absent` where there is none."""
+    found = _distribution(RUNTIMES[runtime])
+    return "absent" if found is None else found["version"]
 
 
 def _distribution(runtime: str) -> Optional[Dict[str, str]]:

@@ -6,33 +6,56 @@ hot: its runs are those of the thirtieth minute.
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from taco.device import board
-from taco.device.power_sampler import PowerSampler
+from taco.device.power_sampler import EVERY_S, PowerSampler, mean_power
 from taco.device.probe import telemetry
 
 IDLE_REPEATS = 3
 MINUTE_S = 60.0
 
 
-def after_idle(idle_s: float, run: Callable[[], List[float]], sleep: Callable[[float], None] = time.sleep) -> Any:
-    """Time the first run after a pause of the whole program.
+def after_idle(
+    idle_s: float,
+    run: Callable[[], List[float]],
+    sleep: Callable[[float], None] = time.sleep,
+    read: Callable[[], Dict[str, float]] = board.power_w,
+) -> Tuple[List[float], Dict[str, float]]:
+    """Time the first run after a pause of the whole program, and read the power at rest in the pauses.
 
     Args:
         idle_s: Seconds of the pause; 0 measures nothing.
         run: Runs the model once; its milliseconds.
         sleep: Waits.
+        read: Gives watts by the name of the rail; empty where nothing tells.
 
     Returns:
-        Milliseconds, one a pause; empty without a pause.
+        Milliseconds, one a pause, and the mean readings of the board's rails while it paused; both empty without a
+        pause.
     """
     samples: List[float] = []
+    readings: List[Dict[str, float]] = []
     for _ in range(IDLE_REPEATS if idle_s > 0 else 0):
-        sleep(idle_s)
+        readings.extend(_pause(idle_s, sleep, read))
         samples.extend(run())
-    return samples
+    return samples, mean_power(readings)
+
+
+def _pause(
+    idle_s: float, sleep: Callable[[float], None], read: Callable[[], Dict[str, float]]
+) -> List[Dict[str, float]]:
+    """Wait, and read power on the way; never at the end, where reading would wake the machine just before the run."""
+    parts = max(2, math.ceil(idle_s / EVERY_S))
+    readings: List[Dict[str, float]] = []
+    for _ in range(parts - 1):
+        sleep(idle_s / parts)
+        if all(readings):  # a board that tells nothing is asked once
+            readings.append(read())
+    sleep(idle_s / parts)
+    return readings
 
 
 def sustain(seconds: float, run: Callable[[], List[float]], look: Callable[[], Dict[str, Any]] = telemetry) -> Any:

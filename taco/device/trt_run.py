@@ -11,6 +11,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from taco.device.trt_versions import Version, version_in
 from taco.device.wire import DeviceError
+from taco.device.with_parent import die_with_parent
 
 FOLDERS = ("usr/src/tensorrt/bin", "usr/bin", "usr/local/bin")
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -103,6 +104,8 @@ class Trtexec:
                 stderr=subprocess.STDOUT,
                 timeout=self._timeout_s,
                 check=False,
+                # What ends us for a lost link must not leave a build behind, which would keep the GPU busy.
+                preexec_fn=die_with_parent,
             )
         except subprocess.TimeoutExpired as error:
             raise DeviceError(

@@ -7,7 +7,6 @@ so that it cannot outlive its parent.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -20,8 +19,7 @@ from taco.device.opening import open_session
 from taco.device.processors import stay_on
 from taco.device.session import fixed_input
 from taco.device.wire import DeviceError, RequestError
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from taco.device.with_parent import die_with_parent
 
 Reply = Callable[[Dict[str, Any]], None]
 
@@ -108,23 +106,13 @@ def _command(line: str) -> Dict[str, Any]:
     return command
 
 
-def _die_with_parent() -> None:
-    """On Linux, be killed when the parent is: a paused process would not notice the end of its input."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
 def main() -> int:
     """Serve this process's stdin and stdout.
 
     Returns:
         Exit code.
     """
-    _die_with_parent()
+    die_with_parent()  # a paused process would not notice the end of its input
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a traceback of ours would only be noise
     gc.disable()
     # Runtimes print to file descriptor 1: keep it for answers alone and send whatever else comes to stderr.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,14 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
         JSON values. Of an emulated device no time at all, only how it is emulated and that the models ran.
 
     Raises:
-        InputError: Operators are asked of a runtime whose profiler we do not read.
+        InputError: Operators are asked of a runtime whose profiler we do not read, or work without a pause of engines.
         MeasurementError: The device is missing or busy, or something is missing on it.
     """
     manifest = bundle.manifest
     if asked.operators and manifest.runtime != "ort":
         raise InputError("operators are timed with ONNX Runtime only", "Leave --operators out")
+    if asked.sustained_s and manifest.runtime == "trt":
+        raise InputError("TensorRT's engines are timed warm only, never without a pause", "Leave --sustained out")
     target = load_target(manifest.target)
     models = {"compressed": bundle.model_path, **_beside(bundle)}
     with attached(address) as device, leased(device):
@@ -129,10 +131,24 @@ def bench_bundle(bundle: Bundle, address: Address, asked: BenchAsked) -> dict[st
                 "board": device.board,
                 "ran": {name: f"{m.runtime_name} {m.runtime_version}, {m.provider}" for name, m in ran.models.items()},
             }
-        result = steady(lambda: device.measure(models, options))
+        result = measured(device, models, options)
         board = device.board
         operators = _operators(device, bundle, options.threads) if asked.operators else []
     return {"device": address.text, "emulated": None, "board": board, **told(result), "operators": operators}
+
+
+def measured(device: Device, models: Mapping[str, Path], options: MeasureOptions) -> BenchResult:
+    """Time models, again where the rounds were disturbed; then let `options.focus` work without a pause, where asked.
+
+    That work heats the board: it comes last, is never repeated, and says nothing about the rounds.
+    """
+    rounds = replace(options, sustained_s=0.0)
+    result = steady(lambda: device.measure(models, rounds))
+    if not options.sustained_s:
+        return result
+    alone = {result.focus: models[result.focus]}
+    work = device.measure(alone, replace(options, rounds=1, idle_s=0.0, sweep=()))
+    return replace(result, sustained=work.sustained)
 
 
 def _operators(device: Device, bundle: Bundle, threads: int | None) -> list[dict[str, Any]]:
@@ -211,7 +227,7 @@ def told_minute(minute: Minute) -> dict[str, Any]:
 
 
 def rest_power(result: BenchResult) -> Power | None:
-    """Return the power of the board before the work, or of an Intel package while idling; None where nothing tells."""
+    """Return the power of the board in the pauses, or of an Intel package; None without pauses or what tells it."""
     board = whole_power(result.rest_w)
     if board is not None:
         return board

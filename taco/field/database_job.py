@@ -17,7 +17,7 @@ from taco.database.selection import choose_layers
 from taco.database.source import Source, key_of
 from taco.errors import InputError
 from taco.executor import Executor
-from taco.files import sha256_of
+from taco.files import sha256_of, stamp
 from taco.formats.folder import picture_files
 from taco.material import divide, find_pictures
 from taco.model import load_generalist
@@ -25,6 +25,7 @@ from taco.options import ExportOptions
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.pictures.listing import View
 from taco.progress import Progress
+from taco.specialist.head import check_classifier
 from taco.specialist.specialise import make_head, specialise
 from taco.steps.agnostic import calibration_pictures
 from taco.steps.keys import versions
@@ -109,13 +110,14 @@ class _Job:
         self.generalist = load_generalist(
             options.model, weights, random_weights=options.random_weights, seed=options.seed
         )
+        check_classifier(self.generalist)
         self.selection = choose_layers(self.generalist.module, how.include, how.exclude)
 
     def key(self) -> str:
         """Identify the pictures, how they are prepared and divided, and the specialist's head."""
         options = self.options.model_dump(mode="json", include=set(_DIVIDING))
         folder = self.options.agnostic_images
-        general = [] if folder is None else [(str(p), *_seen(p)) for p in sorted(picture_files(folder))]
+        general = [] if folder is None else [(str(p), *stamp(p)) for p in sorted(picture_files(folder))]
         mapped = self.options.class_map
         return key_of(
             {
@@ -157,8 +159,3 @@ class _Job:
 
         with self.progress.step("read the pictures", len(views)) as advance:
             return PictureBank.read(views, self.generalist.preprocessing, BankOptions(file, progress=tell))
-
-
-def _seen(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

@@ -141,13 +141,51 @@ class Asking:
 
 
 def chosen(pictures: Sequence[LabelledPicture]) -> list[int]:
-    """Choose the pictures that go to the device: numbers of at most 200, evenly over the classes."""
+    """Choose the pictures whose files go to the device: at most 200, and so few that the files are at most 400 MB.
+
+    Returns:
+        Their numbers, evenly over the classes.
+
+    Raises:
+        MeasurementError: Every single file is too large.
+    """
+    numbers = over_classes(pictures)
+    sizes = {path: path.stat().st_size for path in {pictures[n].path for n in numbers}}
+    fitting = [n for n in numbers if sizes[pictures[n].path] <= MOST_BYTES]
+    if numbers and not fitting:
+        path = pictures[numbers[0]].path
+        raise MeasurementError(
+            f"every picture is too large to send to the device: {path} has {sizes[path] / 1e6:.3g} MB, "
+            f"{MOST_BYTES / 1e6:g} MB are sent at most",
+            "Give smaller pictures with --eval",
+        )
+
+    def total(taken: Sequence[int]) -> int:
+        return sum(sizes[path] for path in {pictures[n].path for n in taken})
+
+    fewer = (over_classes(pictures, fitting, most) for most in range(MOST_PICTURES, 0, -1))
+    return next(taken for taken in fewer if total(taken) <= MOST_BYTES)
+
+
+def over_classes(
+    pictures: Sequence[LabelledPicture], numbers: Sequence[int] | None = None, most: int = MOST_PICTURES
+) -> list[int]:
+    """Choose pictures evenly over their classes.
+
+    Args:
+        pictures: All of them.
+        numbers: Which of them may be chosen; None is each.
+        most: So many at most.
+
+    Returns:
+        Their numbers.
+    """
     by_class: dict[int, list[int]] = {}
-    for number, picture in enumerate(pictures):
-        by_class.setdefault(picture.label_index, []).append(number)
-    share = max(1, MOST_PICTURES // max(1, len(by_class)))
-    taken = [n for numbers in by_class.values() for n in _evenly(numbers, share)]
-    return sorted(_evenly(taken, MOST_PICTURES))
+    for number in range(len(pictures)) if numbers is None else numbers:
+        by_class.setdefault(pictures[number].label_index, []).append(number)
+    share = max(1, most // max(1, len(by_class)))
+    taken = [n for members in by_class.values() for n in _evenly(members, share)]
+    return sorted(_evenly(taken, most))
 
 
 def _evenly(numbers: Sequence[int], most: int) -> list[int]:
@@ -157,20 +195,12 @@ def _evenly(numbers: Sequence[int], most: int) -> list[int]:
 
 
 def _pack(pictures: Sequence[LabelledPicture], archive: Path) -> list[str]:
-    """Put the files themselves into one archive, under numbers: their own names never reach the device."""
-    names, total = [], 0
+    """Put the files themselves into one archive, once each, under numbers: their own names never reach the device."""
+    names = {path: f"{number:04}.img" for number, path in enumerate(dict.fromkeys(p.path for p in pictures))}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as opened:
-        for number, picture in enumerate(pictures):
-            content = picture.path.read_bytes()
-            total += len(content)
-            if total > MOST_BYTES:
-                raise MeasurementError(
-                    f"{len(pictures)} pictures are too large to send to the device ({MOST_BYTES / 1e6:g} MB at most)",
-                    "Give smaller pictures with --eval",
-                )
-            names.append(f"{number:04}.img")
-            opened.writestr(zipfile.ZipInfo(names[-1]), content)
-    return names
+        for path, name in names.items():
+            opened.writestr(zipfile.ZipInfo(name), path.read_bytes())
+    return [names[p.path] for p in pictures]
 
 
 def _answers(answer: Mapping[str, Any], pictures: int, classes: int) -> Labels:

@@ -13,7 +13,7 @@ import numpy as np
 from taco.attached.trt_device import TensorRt
 from taco.device.images import Preprocessing
 from taco.errors import MeasurementError
-from taco.field.device_judge import OnDevice, chosen
+from taco.field.device_judge import OnDevice, over_classes
 from taco.material import Material
 from taco.metrics.accuracy import wilson
 from taco.pictures.listing import LabelledPicture
@@ -26,6 +26,8 @@ from taco.timing.timings import BenchResult
 from taco.units import Unit
 
 _PROFILE_S = 1.0
+#: Models whose engines are judged; the compressed one's is deployed.
+JUDGED = ("dense", "compressed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class EngineJudge:
     @property
     def pictures(self) -> list[int]:
         """Numbers of the judged pictures that the device names."""
-        return chosen(self.material.judged)
+        return over_classes(self.material.judged)
 
     def ask(self, dense: Pair, compressed: Pair, bench: BenchResult | None) -> dict[str, Any]:
         """Let the engines of both models name pictures.
@@ -86,7 +88,7 @@ class EngineJudge:
             if found["engines"][name]["engine_sha256"] != digest:
                 raise MeasurementError(
                     f"the engine of {name} was built again after it was timed: the judged bytes are other bytes",
-                    "Run again with a new --out",
+                    "Run the same command again: engines are then built, timed and judged anew",
                 )
         return found
 
@@ -146,7 +148,7 @@ def engines_section(
                 name: {key: engine[key] for key in EngineFacts.model_fields} for name, engine in engines.items()
             },
             "used": {"dense": "dense", "compressed": "compressed"},
-            "accuracy": {name: _accuracy(found["logits"][name], there) for name in ("dense", "compressed")},
+            "accuracy": {name: _accuracy(found["logits"][name], there) for name in JUDGED},
             "evaluated_on": kind,
             "gates": list(gates),
             "layers": {name: LayerProfile.model_validate(layers) for name, layers in found["layers"].items()},

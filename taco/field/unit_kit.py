@@ -16,6 +16,7 @@ from taco.errors import InputError, MeasurementError
 from taco.exporters.editions import edition_for
 from taco.field.unit_list import WHOLES_SWEEP, ZEROS_SWEEP, CarriedModel, CarriedUnit, UnitList
 from taco.files import sha256_of, write_atomically
+from taco.latency.software import software_digest
 from taco.progress import Progress
 from taco.search.micromodels import Unheld
 from taco.search.profile_job import ENGINE_ROUND_MS, ENGINE_ROUNDS, Place, profiler_of
@@ -99,6 +100,7 @@ class _Carrier:
             provider=target.provider,
             precision=target.precision,
             architecture=profiler.architecture,
+            software=software_digest(),
             units={
                 name: CarriedUnit(kind=kinds[name], holder=h.name, signature=h.signature, widths=profiler.widths[name])
                 for name, h in held.items()

@@ -46,6 +46,7 @@ class UnitList(_Frozen):
     provider: str
     precision: Precision
     architecture: str = Field(description="as in the key of a latency table")
+    software: str = Field(default="", description="likewise; earlier versions noted none")
     units: dict[str, CarriedUnit]
     skipped: dict[str, str] = Field(description="units that cannot be timed by themselves, and why")
     sweeps: dict[str, dict[str, CarriedModel]]

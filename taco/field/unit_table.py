@@ -73,6 +73,7 @@ def collect_units(folder: Path) -> LatencyTable:
             threads=1,
             model=asked.model,
             architecture=asked.architecture,
+            software=asked.software,
         ),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=sum(answer.seconds for answer in answers.values()),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
 from taco.formats.dates import DateReader, clock
-from taco.formats.names import BLANK
+from taco.formats.names import BLANK, canonical
 from taco.formats.rows import Found, Row, box_columns, box_of, locate, unusable
 from taco.formats.stream import entries
 from taco.formats.text import CsvRow, csv_rows
@@ -169,7 +169,7 @@ def _read_observations(file: Path, package: _Package) -> None:
     for line, cells in rows:
         where, medium = f"{file} line {line}", cells["mediaid"]
         kind = cells["observationtype"].lower()
-        label = cells["scientificname"] if kind == "animal" else _FIXED.get(kind, "")
+        label = canonical(cells["scientificname"]) if kind == "animal" else _FIXED.get(kind, "")
         if not label:
             package.unnamed[f"{kind} without a name" if kind == "animal" else kind or "without a type"] += 1
         event = cells.get("eventid") or None

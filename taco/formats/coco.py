@@ -16,7 +16,6 @@ from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
 from taco.formats.dates import DateReader
 from taco.formats.headers import upright_size
-from taco.formats.names import canonical
 from taco.formats.rows import Found, Row, locate, unusable
 from taco.formats.stream import Entry, entries
 from taco.pictures.listing import Box, Skipped
@@ -83,7 +82,7 @@ class _Reader:
             raise TaskError(f"{where} {what} name", "Give it one, as a text")
         if key in self.categories:
             raise TaskError(f"{where}: the id {key!r} comes twice", "Give each category an id of its own")
-        self.categories[key] = canonical(name)
+        self.categories[key] = self.found.label_of(name)
 
     def finish(self) -> Found:
         """Join the sections."""

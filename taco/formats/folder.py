@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
+from taco.device.naming import PICTURES, foreign, why_foreign
 from taco.errors import TaskError
 from taco.formats.names import canonical
 from taco.formats.rows import Found, Row
+from taco.pictures.listing import Skipped
 
 #: A folder that holds one of these is a run of ours (`taco.rundir`), put beside the pictures.
 _OF_A_RUN = ".taco"
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+PICTURE_SUFFIXES = frozenset(PICTURES)
+
+
+class Files(NamedTuple):
+    """What a folder holds, in depth.
+
+    Attributes:
+        pictures: Those that can be read.
+        foreign: Pictures of kinds that are not read, such as HEIC and raw files.
+    """
+
+    pictures: list[Path]
+    foreign: list[Path]
 
 
 def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
@@ -30,32 +45,51 @@ def read_folder(source: Path, classes: Sequence[str] | None) -> Found:
     entries = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
     above = _with_parents(source)
     names = sorted(e.name for e in entries if e.is_dir() and not (e / _OF_A_RUN).is_dir() and _place(e) not in above)
-    loose = sum(_is_picture(entry.name) for entry in entries if not entry.is_dir())
+    beside = [entry.name for entry in entries if not entry.is_dir()]
+    loose = sum(map(_is_picture, beside)) + len(foreign(beside))
     if not names:
         what = f"{source} holds {loose} pictures but no class folders" if loose else f"{source} is empty"
         layout = "Give a folder with one folder of pictures for each class, or a CSV file with the header path,label"
         raise TaskError(what, f"{layout}, such as {source.name}/fox/1.jpg and {source.name}/hare/1.jpg")
-    found = Found(one_label=True)
+    found, left_out = Found(one_label=True), list[Path]()
     for name in tuple(names):
         if classes is not None and canonical(name) not in classes:
             continue
-        pictures = picture_files(source / name)
-        if not pictures and _holds_runs(source / name):
+        files = files_of(source / name)
+        if not files.pictures and _holds_runs(source / name):
             names.remove(name)
             continue
-        if not pictures:
+        if not files.pictures:
             what = f"{source / name} holds no picture ({' '.join(sorted(PICTURE_SUFFIXES))})"
-            raise TaskError(what, "Fill it, remove it, or use --classes")
-        found.rows += [Row(canonical(name), path) for path in pictures]
+            raise TaskError("; ".join([what, *told_foreign(files.foreign)]), "Fill it, remove it, or use --classes")
+        label = found.label_of(name)
+        found.rows += [Row(label, path) for path in files.pictures]
+        left_out += files.foreign
     found.unused = tuple(sorted({canonical(name) for name in names}))
+    found.skipped += [Skipped(path, why_foreign(path.name)) for path in left_out]
+    found.warnings += told_foreign(left_out)
     if loose:
         found.warnings.append(f"{loose} pictures beside the class folders of {source.name} are not used")
     return found
 
 
+def told_foreign(foreign_pictures: Sequence[Path]) -> list[str]:
+    """Say how many pictures are of kinds that are not read, of which, and what to do; nothing where there are none."""
+    kinds = Counter(path.suffix.lower() for path in foreign_pictures)
+    if not kinds:
+        return []
+    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return [f"pictures of kinds that are not read are left out ({counted}): convert them to JPEG"]
+
+
 def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures under a folder that can be read; see `files_of`."""
+    return files_of(folder).pictures
+
+
+def files_of(folder: Path) -> Files:
     """Return the pictures under a folder, in depth, without hidden files and runs of ours; loops of links are safe."""
-    pictures: list[Path] = []
+    found = Files([], [])
     visited = _with_parents(folder) - {_place(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         place = _place(Path(parent))
@@ -67,8 +101,9 @@ def picture_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        pictures += [Path(parent, name) for name in files if _is_picture(name)]
-    return pictures
+        found.pictures.extend(Path(parent, name) for name in files if _is_picture(name))
+        found.foreign.extend(Path(parent, name) for name in foreign(files))
+    return found
 
 
 def _place(folder: Path) -> tuple[int, int]:

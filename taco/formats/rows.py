@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from taco.device.naming import FOREIGN, why_foreign
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
+from taco.formats.names import canonical
 from taco.pictures.listing import Box, Skipped
 
 _VIDEOS = (".mp4", ".avi", ".mov", ".m4v", ".mkv", ".wmv", ".mpg")
@@ -41,6 +44,7 @@ class Found:
         warnings: What a person should know.
         skipped: Pictures that cannot be used.
         one_label: A picture with two labels is a mistake of a person rather than a picture of two species.
+        written: Canonical name of a class -> how the source writes it.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -48,6 +52,13 @@ class Found:
     warnings: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     one_label: bool = False
+    written: dict[str, str] = field(default_factory=dict)
+
+    def label_of(self, name: str) -> str:
+        """Return the canonical name of a class, and remember how the source writes it."""
+        label = canonical(name)
+        self.written.setdefault(label, name)
+        return label
 
 
 class Places:
@@ -80,7 +91,8 @@ def locate(root: Path, name: object, where: str) -> Path:
 
     Args:
         root: Where relative names start.
-        name: As the source writes it; backslashes divide folders where no file has them in its name.
+        name: As the source writes it; where there is no such file, backslashes divide folders, and an accent and its
+            letter may be one character or two.
         where: Names the entry in messages.
 
     Raises:
@@ -96,7 +108,11 @@ def locate(root: Path, name: object, where: str) -> Path:
     if _is_on_the_web(name):
         return Path(name)
     path = root / name
-    return root / name.replace("\\", "/") if "\\" in name and not path.exists() else path
+    if (name.isascii() and "\\" not in name) or _exists(path):  # the first for nearly all: nothing is looked up
+        return path
+    name = name.replace("\\", "/")
+    spellings = (root / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next(filter(_exists, spellings), root / name)
 
 
 def unusable(name: object) -> str | None:
@@ -105,7 +121,10 @@ def unusable(name: object) -> str | None:
         return None
     if _is_on_the_web(name):
         return "it is on the web: download it first"
-    return "it is a video" if name.rstrip("/")[-5:].lower().endswith(_VIDEOS) else None
+    end = name.rstrip("/")[-5:].lower()
+    if end.endswith(_VIDEOS):
+        return "it is a video"
+    return why_foreign(name.rstrip("/")) if end.endswith(FOREIGN) else None
 
 
 def box_columns(columns: Mapping[str, str], file: Path) -> Sequence[str] | None:
@@ -134,6 +153,10 @@ def box_of(cells: Mapping[str, str], names: Sequence[str] | None, where: str, bo
     if not any(texts):
         return None
     return boxes.read([_number(text) for text in texts], where)
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - no error where a name is too long or a folder closed
 
 
 def _is_on_the_web(name: str) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from taco.errors import TaskError
 from taco.formats.boxes import BoxReader
 from taco.formats.dates import DateReader
-from taco.formats.names import canonical
 from taco.formats.rows import Found, Row, box_columns, box_of, locate, unusable
 from taco.formats.text import csv_rows
 from taco.pictures.listing import Skipped
@@ -54,7 +53,7 @@ def read_table(file: Path, root: Path) -> Found:
         box = box_of(cells, box_names, where, boxes)
         sequence = cells[sequence_column] if sequence_column else ""
         taken = dates.taken(cells[taken_column]) if taken_column else None
-        found.rows.append(Row(canonical(label), path, box, cells.get("location") or None, sequence or None, taken))
+        found.rows.append(Row(found.label_of(label), path, box, cells.get("location") or None, sequence or None, taken))
     found.warnings += [*dates.warnings(), *boxes.warnings()]
     if not found.rows and not found.skipped:
         raise TaskError(f"{file} lists no picture", _FORM)

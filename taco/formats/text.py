@@ -6,7 +6,7 @@ import codecs
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from taco.errors import TaskError
 
@@ -57,9 +57,10 @@ def check_file(file: Path) -> None:
 
 
 def encoding_of(file: Path) -> str:
-    """Return the encoding of a text file: by its byte order mark, UTF-8 where all of it is, else Latin-1.
+    """Return the encoding of a text file: by its byte order mark, UTF-8 where all of it is, else that of Windows.
 
-    UTF-16 without a mark is told by its first two characters, where they are of ASCII.
+    UTF-16 without a mark is told by its first two characters, where they are of ASCII. Latin-1, which gives every byte
+    a character, is left for what holds one of the five bytes that Windows does not use.
 
     Raises:
         TaskError: It begins as UTF-16 or UTF-32 and the rest is not, or it is packed.
@@ -71,17 +72,25 @@ def encoding_of(file: Path) -> str:
             todo = "Unpack it, or save the sheet as CSV"
             raise TaskError(f"{file} is a packed file or a spreadsheet, not a text", todo)
         encoding = next((name for mark, name in _BOMS if head.startswith(mark)), _unmarked(head))
-        stream.seek(0)
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            while chunk := stream.read(_CHUNK):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            if encoding not in ("utf-8", "utf-8-sig"):
-                raise TaskError(f"{file} is damaged: {error.reason} ({encoding})", "Save it as UTF-8") from error
-            return "latin-1"
-    return encoding
+        reason = _undecodable(stream, encoding)
+        if reason is None:
+            return encoding
+        if encoding not in ("utf-8", "utf-8-sig"):
+            raise TaskError(f"{file} is damaged: {reason} ({encoding})", "Save it as UTF-8")
+        return "cp1252" if _undecodable(stream, "cp1252") is None else "latin-1"
+
+
+def _undecodable(stream: BinaryIO, encoding: str) -> str | None:
+    """Return why a file is no text in an encoding; None where it is."""
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        while chunk := stream.read(_CHUNK):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        return error.reason
+    return None
 
 
 def _unmarked(head: bytes) -> str:

@@ -160,7 +160,7 @@ class Maker:
         made = self._cutter.cut(asked.allocation, SHORT)
         if made.recovered is not None and made.recovered.ended == INTERRUPTED:
             raise KeyboardInterrupt
-        pair = ground.delivery.export("front-model", made.module, ground.cut_key(made))
+        pair = ground.delivery.export("front-model", made.module, ground.cut_key(made), made.head)
         facts = {
             **self._sizes(made.module),
             "asked": asked.speedup,

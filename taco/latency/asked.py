@@ -1,7 +1,8 @@
 """Which table answers a request to profile: known without building the model, so that a cached one is there at once.
 
 A table's own key needs the model's units, and with them torch. What those depend on is hashed instead: the model's
-name, the packages that build it, the sources that find units and what is timed for them, the target and the machine.
+name, the packages that build it, the sources that find units, what is timed for them and how it is written, the target
+and the machine.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from taco.errors import InputError
 from taco.files import write_atomically
+from taco.latency.software import software_digest
 from taco.latency.table import LatencyTable, cache_folder, device_words, read_table
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ _SOURCES = (
     *("graph/attention", "graph/blocks", "graph/coupling"),
     *("search/micromodels", "search/profiling", "model", "units"),
 )
-_PACKAGES = ("timm", "torch", "torch-pruning")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,9 +92,4 @@ def _code() -> dict[str, str]:
     """Return what of this installation decides which units a model has and how they are timed."""
     folder = Path(__file__).parents[1]
     found = {name: hashlib.sha256((folder / f"{name}.py").read_bytes()).hexdigest()[:16] for name in _SOURCES}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    return {**found, "software": software_digest()}

@@ -1,7 +1,8 @@
 """`LatencyTable`: what every unit of a model costs at every width, on one device, in milliseconds.
 
-A table belongs to one device, runtime, precision, number of threads and model: all of that is its key, and a table
-under another key is another table. A cell says where its figure comes from; only `measured` ones were timed.
+A table belongs to one device, runtime, precision, number of threads and model, and to the software that wrote what was
+timed: all of that is its key, and a table under another key is another table. A cell says where its figure comes from;
+only `measured` ones were timed.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class TableKey(_Frozen):
     threads: int
     model: str
     architecture: str = Field(description="hash of the units, what holds them, and the widths that are asked for")
+    software: str = Field(default="", description="hash of what wrote the timed models; earlier versions noted none")
 
     @property
     def fingerprint(self) -> str:

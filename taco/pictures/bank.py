@@ -40,11 +40,13 @@ class BankOptions:
         file: Where the pixels are kept for a later run; None keeps them in memory.
         jobs: Pictures at a time; -1 is one for each core.
         progress: Called with (done, total) in the caller's thread.
+        known: A bank for the same preprocessing: what it holds is not decoded again.
     """
 
     file: Path | None = None
     jobs: int = -1
     progress: Callable[[int, int], None] | None = None
+    known: PictureBank | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class PictureBank:
     """
 
     preprocessing: Preprocessing
-    _found: Mapping[View, Facts | str]  # in the order of the rows of _pixels; a text is why the view is not there
+    _found: Mapping[View, Facts | Skipped]  # in the order of the rows of _pixels
     _pixels: Pixels
 
     @functools.cached_property
@@ -72,7 +74,12 @@ class PictureBank:
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """The others, with reasons."""
-        return tuple(Skipped(view.path, found) for view, found in self._found.items() if isinstance(found, str))
+        return tuple(found for found in self._found.values() if isinstance(found, Skipped))
+
+    @property
+    def passing(self) -> tuple[Path, ...]:
+        """Files of those that could not be read for a passing reason."""
+        return tuple(dict.fromkeys(found.path for found in self.skipped if found.passing))
 
     @functools.cached_property
     def _row_of(self) -> Mapping[View, int]:
@@ -90,16 +97,20 @@ class PictureBank:
         Raises:
             TaskError: The disk has no room for the bank.
         """
-        unique = tuple(dict.fromkeys(views))
+        unique, known = tuple(dict.fromkeys(views)), options.known
         _, height, width = preprocessing.input_size
         pixels = _allocate((len(unique), height, width, 3), options.file)
 
-        def fill(row: int) -> Facts | str:
+        def fill(row: int) -> Facts | Skipped:
+            view = unique[row]
+            if known is not None and view in known.facts:
+                pixels[row] = known.pixels([view])[0]
+                return known.facts[view]
             try:
-                pixels[row] = resize_crop(open_view(unique[row]), preprocessing)
+                pixels[row] = resize_crop(open_view(view), preprocessing)
             except UnreadableImage as error:
-                return error.reason
-            return facts_of(pixels[row], unique[row].path)
+                return Skipped(view.path, error.reason, error.passing)
+            return facts_of(pixels[row], view.path)
 
         found = _in_threads(fill, range(len(unique)), options)
         if isinstance(pixels, np.memmap):
@@ -109,18 +120,15 @@ class PictureBank:
 
     def index(self) -> list[Any]:
         """Return everything but the pixels as JSON values; `open` reads it."""
-        return [
-            [str(view.path), view.box, found if isinstance(found, str) else [found.phash.hex(), *found[1:]]]
-            for view, found in self._found.items()
-        ]
+        return [[str(view.path), view.box, _told(found)] for view, found in self._found.items()]
 
     @classmethod
     def open(cls, file: Path, index: Sequence[Any], preprocessing: Preprocessing) -> PictureBank:
         """Open a bank that an earlier run left in `file`, described by its `index()`."""
-        found: dict[View, Facts | str] = {}
+        found: dict[View, Facts | Skipped] = {}
         for path, box, told in index:
             view = View(Path(path), None if box is None else Box(*box))
-            found[view] = told if isinstance(told, str) else Facts(bytes.fromhex(told[0]), *told[1:])
+            found[view] = _found(view.path, told)
         _, height, width = preprocessing.input_size
         shape = (len(found), height, width, 3)
         return cls(preprocessing, found, np.memmap(file, np.uint8, "r", shape=shape))
@@ -157,6 +165,19 @@ class PictureBank:
         return (self.tensor(views[start : start + size]) for start in range(0, len(views), size))
 
 
+def any_readable(pictures: Iterable[Path]) -> bool:
+    """Tell whether one of these, which could not be read for a passing reason, can be decoded now."""
+
+    def is_readable(path: Path) -> bool:
+        try:
+            read_rgb(path)
+        except UnreadableImage:
+            return False
+        return True
+
+    return any(is_readable(path) for path in dict.fromkeys(pictures))
+
+
 def open_view(view: View) -> Image.Image:
     """Decode a picture and cut out its box, if it has one.
 
@@ -190,6 +211,20 @@ def read_views(views: Sequence[View], short_side: int) -> list[Pixels]:
         return np.array(image.resize((width, height), FILTERS["bicubic"]))
 
     return _in_threads(shrunk, range(len(views)), BankOptions())
+
+
+def _told(found: Facts | Skipped) -> Any:
+    """Return JSON values: a list of facts, a reason, or a reason that is marked as passing."""
+    if isinstance(found, Facts):
+        return [found.phash.hex(), *found[1:]]
+    return {"passing": found.reason} if found.passing else found.reason
+
+
+def _found(path: Path, told: Any) -> Facts | Skipped:
+    """Read what `_told` gave; older versions marked no reason."""
+    if isinstance(told, dict):
+        return Skipped(path, told["passing"], passing=True)
+    return Skipped(path, told) if isinstance(told, str) else Facts(bytes.fromhex(told[0]), *told[1:])
 
 
 def _allocate(shape: tuple[int, int, int, int], file: Path | None) -> Pixels:

@@ -15,6 +15,17 @@ from taco.pictures.split import Task
 Positions = NDArray[np.int64]
 
 
+def shot_groups(task: Task, facts: Mapping[View, Facts]) -> Positions:
+    """Return labels of what has one role among a task's shots, (n,), those to fit on first.
+
+    Args:
+        task: Divided into shots and evaluation.
+        facts: Of every shot.
+    """
+    shots = (*task.fit, *task.select)
+    return groups_at(task.split_by, shots, facts, find_copies(shots, facts)).astype(np.int64)
+
+
 def fold_shots(task: Task, facts: Mapping[View, Facts], most: int, seed: int) -> tuple[Positions, ...]:
     """Divide a task's shots, what has one role (a place, a burst, copies) kept together, classes spread evenly.
 
@@ -28,13 +39,12 @@ def fold_shots(task: Task, facts: Mapping[View, Facts], most: int, seed: int) ->
         Places among the shots (those to fit on first), ascending; as many parts as there are groups where these are
         fewer than `most`, so one part where all shots are of one group.
     """
-    shots = (*task.fit, *task.select)
-    groups = groups_at(task.split_by, shots, facts, find_copies(shots, facts))
+    groups = shot_groups(task, facts)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     drawn = [members[i] for i in np.random.default_rng(seed).permutation(len(members))]
     parts: list[list[int]] = [[] for _ in range(min(most, len(members)))]
     held = np.zeros((len(parts), len(task.classes)), np.int64)
-    labels = np.array([shot.label_index for shot in shots])
+    labels = np.array([shot.label_index for shot in (*task.fit, *task.select)])
     for group in sorted(drawn, key=len, reverse=True):
         own = np.bincount(labels[group], minlength=len(task.classes))
         part = min(range(len(parts)), key=lambda at: (int(held[at] @ own), int(held[at].sum()), at))

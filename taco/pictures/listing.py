@@ -51,10 +51,17 @@ class LabelledPicture:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that cannot be used, and why."""
+    """A picture that cannot be used.
+
+    Attributes:
+        path: The file.
+        reason: Why.
+        passing: Another try may succeed, as after a lost network drive or a lack of permission or memory.
+    """
 
     path: Path
     reason: str
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Listing:
         pictures: Every usable picture.
         warnings: What a person should know.
         skipped: Pictures that the source lists and that cannot be used, such as several species without boxes.
+        written: The classes as the source writes them (`Empty` for `blank`); nothing where just so.
     """
 
     name: str
@@ -74,3 +82,4 @@ class Listing:
     pictures: tuple[LabelledPicture, ...]
     warnings: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    written: tuple[str, ...] = ()

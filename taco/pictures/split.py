@@ -61,6 +61,7 @@ class Task:
         split_by: What has one role.
         held_back: Pictures used for nothing, because their place, burst or copy is among the shots.
         duplicates: Files that are copies or near copies of another one.
+        written: The classes as the source writes them (`Empty` for `blank`); nothing where just so.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Task:
     split_by: Level = "image"
     held_back: int = 0
     duplicates: int = 0
+    written: tuple[str, ...] = ()
 
 
 def split(
@@ -111,7 +113,7 @@ def split(
     task = Task(listing.name, classes, fit, select, evaluation, (*skipped, *contradicting), (), level, held_back)
     warnings = [*listing.warnings, *(elsewhere.warnings if elsewhere else ()), *warnings, *told]
     warnings += _shortages(task, Counter(p.label_index for p in pictures), options.shots, drawn.inside)
-    return dataclasses.replace(task, warnings=tuple(warnings), duplicates=duplicates)
+    return dataclasses.replace(task, warnings=tuple(warnings), duplicates=duplicates, written=listing.written)
 
 
 def _usable(

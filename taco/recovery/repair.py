@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,10 +17,12 @@ from torch import nn
 
 from taco.compute import CPU, device_of, moved
 from taco.material import Material, labels_of
+from taco.pictures.listing import LabelledPicture
 from taco.recover import plan_steps
+from taco.recovery.bank_views import BANK_BYTES
 from taco.recovery.distillation import objective
 from taco.recovery.taps import block_ends
-from taco.recovery.teacher_bank import TeacherBank, ask_teacher
+from taco.recovery.teacher_bank import Layout, TeacherBank, ask_teacher
 from taco.recovery.trainer import RecoveryOptions
 from taco.surgery.batchnorm import has_batchnorm, reestimate
 
@@ -38,13 +42,18 @@ class Teacher:
 
 
 def make_teacher(specialist: nn.Module, material: Material, device: torch.device = CPU) -> Teacher:
-    """Ask the dense specialist, on a device, about the select pictures, in float32."""
+    """Ask the dense specialist, on a device, about the select pictures, in float32.
+
+    The answers lie in memory, at most `BANK_BYTES`: where there are more, it is asked about as many of every class.
+    """
     preprocessing = material.bank.preprocessing
     ends = block_ends(specialist, preprocessing.input_size)
     module = copy.deepcopy(specialist).to(device).to(memory_format=torch.channels_last).eval()
-    pixels = material.bank.pixels([p.view for p in material.task.select])
+    view_bytes = Layout.of(module, preprocessing.input_size, ends).view_bytes
+    select = _evenly(material.task.select, max(1, BANK_BYTES // (2 * view_bytes)))
+    pixels = material.bank.pixels([p.view for p in select])
     both = np.concatenate([pixels, pixels[:, :, ::-1]])
-    labels = np.tile(labels_of(material.task.select), 2)
+    labels = np.tile(labels_of(select), 2)
     return Teacher(module, ends, ask_teacher(module, both, preprocessing, ends=ends, labels=labels))
 
 
@@ -66,6 +75,21 @@ def compared(student: nn.Module, teacher: Teacher, material: Material) -> tuple[
     after = objective(renewed, teacher.select)
     log.debug("BatchNorm re-estimation: %.4f -> %.4f on select pictures", before, after)
     return (renewed.to(CPU), after) if after < before else (student, before)
+
+
+def _evenly(pictures: Sequence[LabelledPicture], most: int) -> Sequence[LabelledPicture]:
+    """Return at most so many pictures in their own order, of every class as many or one more."""
+    if len(pictures) <= most:
+        return pictures
+    log.info("%d of %d select pictures are compared with the teacher's answers: memory is bounded", most, len(pictures))
+    turns: Counter[int] = Counter()
+    drawn: list[tuple[int, int]] = []
+    for place in np.random.default_rng(0).permutation(len(pictures)).tolist():
+        label = pictures[place].label_index
+        drawn.append((turns[label], place))
+        turns[label] += 1
+    first = sorted(drawn, key=lambda one: one[0])[:most]  # a turn of every class, then the next one
+    return [pictures[place] for place in sorted(place for _, place in first)]
 
 
 def steps_for(student: nn.Module, bank: TeacherBank, minutes: float, options: RecoveryOptions) -> int:

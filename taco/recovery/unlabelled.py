@@ -1,28 +1,31 @@
 """The site's own frames without labels (`--unlabelled DIR`): more to recover on, never to judge on.
 
 Recovery imitates the dense specialist, so that it needs no labels; camera traps have thousands of frames without any.
-Frames that are copies of evaluation or select pictures are left out, or the result would look better than it is.
+Frames that show evaluation or select pictures again, as copies or in the same burst, are left out, or the result would
+look better than it is; where shots judge in turn, those that show them again are left out with them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taco.errors import TaskError
-from taco.formats.folder import picture_files
+from taco.files import stamp
+from taco.formats.folder import files_of, told_foreign
 from taco.formats.megadetector import ANIMAL, read_boxes
 from taco.material import Material
 from taco.options import ExportOptions
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.pictures.duplicates import together
 from taco.pictures.facts import Facts
-from taco.pictures.groups import find_copies
+from taco.pictures.groups import find_copies, sequences
 from taco.pictures.listing import Box, LabelledPicture, View
 
 log = logging.getLogger(__name__)
@@ -35,13 +38,21 @@ class Unlabelled:
 
     Attributes:
         views: What is looked at.
-        copies: Frames that were left out as copies of evaluation or select pictures, or of one another.
+        copies: Frames that were left out: they show evaluation or select pictures or one another again.
         skipped: Frames that could not be used, each `path: reason`.
+        shows: View -> places of the shots that it shows again; views that show none are not there.
     """
 
     views: tuple[View, ...] = ()
     copies: int = 0
     skipped: tuple[str, ...] = ()
+    shows: Mapping[View, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def without(self, held: Collection[int]) -> Unlabelled:
+        """Return the same without the frames that show some of the shots, given by their places."""
+        again = {view for view, places in self.shows.items() if not set(held).isdisjoint(places)}
+        views = tuple(view for view in self.views if view not in again)
+        return dataclasses.replace(self, views=views, copies=self.copies + len(self.views) - len(views))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` reads them."""
@@ -49,13 +60,15 @@ class Unlabelled:
             "views": [[str(view.path), view.box] for view in self.views],
             "copies": self.copies,
             "skipped": list(self.skipped),
+            "shows": [list(self.shows.get(view, ())) for view in self.views],
         }
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Unlabelled:
         """Read what `to_json` gave."""
-        views = (View(Path(path), None if box is None else Box(*box)) for path, box in found["views"])
-        return cls(tuple(views), found["copies"], tuple(found["skipped"]))
+        views = [View(Path(path), None if box is None else Box(*box)) for path, box in found["views"]]
+        shows = {view: tuple(places) for view, places in zip(views, found["shows"], strict=True) if places}
+        return cls(tuple(views), found["copies"], tuple(found["skipped"]), shows)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class Frames:
 
     def fingerprint(self) -> list[tuple[object, ...]]:
         """Identify them by name, size and time, without reading them."""
-        return [(str(v.path), v.path.stat().st_size, v.path.stat().st_mtime_ns, v.box) for v in self.views]
+        return [(str(v.path), *stamp(v.path), v.box) for v in self.views]
 
 
 def list_frames(options: ExportOptions, *, cropped: bool) -> Frames:
@@ -91,9 +104,12 @@ def list_frames(options: ExportOptions, *, cropped: bool) -> Frames:
     if not folder.is_dir():
         raise TaskError(f"--unlabelled {folder}: there is no such folder", "Name a folder of pictures")
     try:
-        paths = sorted(path.absolute() for path in picture_files(folder))
+        files = files_of(folder)
     except OSError as error:
         raise TaskError(f"cannot read {folder}: {error.strerror}", "Check its permissions") from error
+    for warning in told_foreign(files.foreign):
+        log.warning("--unlabelled %s: %s", folder, warning)
+    paths = sorted(path.absolute() for path in files.pictures)
     if not paths:
         raise TaskError(f"--unlabelled {folder} holds no picture", "Name another folder, or leave the flag out")
     if options.max_images and len(paths) > options.max_images:
@@ -147,28 +163,28 @@ def read_frames(
         facts, skipped = dict(bank.facts), [f"{s.path}: {s.reason}" for s in bank.skipped]
     finally:
         file.unlink(missing_ok=True)
-    kept = _without_copies(facts, material)
+    kept = _that_show_others(facts, material)
     copies = len(facts) - len(kept)
     if copies:
-        log.info("%d unlabelled frames are copies of evaluation or select pictures, or of one another", copies)
-    return Unlabelled(tuple(kept), copies, (*frames.skipped, *skipped))
+        log.info("%d unlabelled frames show evaluation or select pictures again, or one another", copies)
+    shows = {view: places for view, places in kept.items() if places}
+    return Unlabelled(tuple(kept), copies, tuple(dict.fromkeys([*frames.skipped, *skipped])), shows)
 
 
-def _without_copies(facts: dict[View, Facts], material: Material) -> list[View]:
-    held_out = (*material.task.evaluation, *material.task.select)
+def _that_show_others(facts: Mapping[View, Facts], material: Material) -> dict[View, tuple[int, ...]]:
+    """Return the frames that show nothing of what judges, each with the places of the fit pictures that it shows."""
+    task, every = material.task, {**material.bank.facts, **facts}
     own = [LabelledPicture(view.path, _NO_LABEL, view.box) for view in facts]
-    both = [*held_out, *own]
-    copies = find_copies(both, {**material.bank.facts, **facts})
-    forbidden = set(together(copies.exact, copies.near)[: len(held_out)].tolist())
-    groups = together(copies.exact, copies.near)[len(held_out) :].tolist()
-    return list(_first_of_each(own, groups, copies.exact[len(held_out) :].tolist(), forbidden))
-
-
-def _first_of_each(
-    frames: Sequence[LabelledPicture], groups: Sequence[int], exact: Sequence[int], forbidden: set[int]
-) -> Iterable[View]:
-    seen: set[tuple[int, Box | None]] = set()
-    for frame, group, content in zip(frames, groups, exact, strict=True):
+    pictures = [*task.fit, *task.select, *task.evaluation, *own]
+    copies = find_copies(pictures, every)
+    groups = together(copies.exact, copies.near, sequences(pictures, every)).tolist()
+    fit, others = len(task.fit), len(pictures) - len(own)
+    forbidden, shown = set(groups[fit:others]), defaultdict(list)
+    for place, group in enumerate(groups[:fit]):
+        shown[group].append(place)
+    kept, seen = {}, set()
+    for frame, group, content in zip(own, groups[others:], copies.exact[others:].tolist(), strict=True):
         if group not in forbidden and (content, frame.box) not in seen:
             seen.add((content, frame.box))
-            yield frame.view
+            kept[frame.view] = tuple(shown.get(group, ()))
+    return kept

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from taco.wording import all_printable
 
 
 class Frozen(BaseModel):
-    """Refuses fields that it does not know, and numbers that JSON cannot hold."""
+    """Refuses fields that it does not know and numbers that JSON cannot hold; every text in it is valid Unicode."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _printable(cls, values: Any) -> Any:
+        return all_printable(values)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy it with other values, as pydantic does, whose texts are made valid Unicode as well."""
+        return super().model_copy(update=None if update is None else all_printable(update), deep=deep)
 
 
 class Proportion(Frozen):

@@ -8,6 +8,7 @@ from taco.report import wording
 from taco.report.figures import MOST_CLASSES
 from taco.report.page import Block, Code, Folded, Lines, Note, Section, Table, Tone
 from taco.report.schema import Parity, RefitSection, Report
+from taco.wording import some_of_each
 
 
 def conditions_section(report: Report) -> Section:
@@ -70,11 +71,12 @@ def recovery_section(report: Report) -> Section:
     else:
         rows = tuple((key.replace("_", " "), _value(value)) for key, value in report.recovery.items())
         blocks.append(Table((), rows, numeric=False))
+    frames = " and on frames without labels" if report.task.unlabelled_images else ""
     return Section(
         "recovery",
         "Recovery",
         "After channels are taken away, the small model learns for a short time to imitate the dense one on your "
-        "labelled pictures.",
+        f"labelled pictures{frames}.",
         tuple(blocks),
     )
 
@@ -101,7 +103,7 @@ def material_section(report: Report) -> Section:
         blocks.append(Folded(f"The {len(task.classes)} classes", Lines(tuple(task.classes))))
     if task.skipped:
         pictures = wording.counted(len(task.skipped), "picture")
-        blocks.append(Folded(f"{pictures} could not be used", Lines(tuple(task.skipped))))
+        blocks.append(Folded(f"{pictures} could not be used", Lines(tuple(some_of_each(task.skipped)))))
     return Section(
         "material",
         "Pictures and weights",

@@ -8,13 +8,16 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from taco.attached.ondevice import Device
+from taco.device.probe import computer
 from taco.device.request import LEAST_ITERATIONS
+from taco.device.runtimes import version_of
 from taco.errors import MeasurementError
+from taco.latency.table import device_words
 from taco.targets.loading import Target
 from taco.timing.measure import MeasureOptions, measure
 from taco.timing.stability import steady
@@ -43,6 +46,22 @@ _USUAL_MODELS = 4
 def measurable(target: Target, device: Device | None) -> bool:
     """Whether times can be taken: on this machine, or on a real device that is attached."""
     return target.local if device is None else device.emulated is None
+
+
+def measured_on(target: Target, device: Device | None, runtimes: Collection[str] = ()) -> dict[str, Any]:
+    """Return what of a machine its times depend on, as JSON values: the same at every look at one machine.
+
+    Args:
+        target: What is aimed at.
+        device: What is attached; None is this machine, if the target is that, else nothing.
+        runtimes: That take part beside the target's own, as targets name them.
+    """
+    if device is not None:
+        return {"device": device.key(target.runtime)}
+    if not target.local:
+        return {}
+    versions = {name: version_of(name) for name in sorted({target.runtime, *runtimes})}
+    return {"machine": {**device_words(computer()), "runtimes": versions}}
 
 
 @dataclasses.dataclass(slots=True)
@@ -89,10 +108,10 @@ class Bench:
         """Whether times can be taken; those of an emulated device mean nothing and are not."""
         return measurable(self.target, self.device)
 
-    def key(self) -> dict[str, Any]:
-        """Return what a measurement depends on beside the models, as JSON values."""
-        key = {**dataclasses.asdict(self.target), "run_threads": self.threads}
-        return key if self.device is None else {**key, "device": self.device.key(self.target.runtime)}
+    def key(self, runtimes: Collection[str] = ()) -> dict[str, Any]:
+        """Return what a measurement depends on beside the models, as JSON values; see `measured_on`."""
+        asked = {**dataclasses.asdict(self.target), "run_threads": self.threads}
+        return {**asked, **measured_on(self.target, self.device, runtimes)}
 
     def time(self, models: Mapping[str, Path], rounds: int | None = None) -> BenchResult:
         """Time models against each other, each in its own process, interleaved."""

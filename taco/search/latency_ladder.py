@@ -24,6 +24,8 @@ from taco.search.with_or_without import with_or_without
 
 #: Steps from the dense model to the fastest of all, evenly in the logarithm of the table's time.
 _RUNGS = 48
+#: Of the dense model's time: nothing is faster, though a table from which whole blocks are left out may say so.
+LEAST = 0.02
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
     offered = loop.offered(progress)
     space = offered.space
     choices, times = [space.dense()], [0.0]
-    for table_ms in np.geomspace(choices[0].table_ms, space.fastest().table_ms, _RUNGS)[1:]:
+    quickest_ms = max(space.fastest().table_ms, LEAST * choices[0].table_ms)
+    for table_ms in np.geomspace(choices[0].table_ms, quickest_ms, _RUNGS)[1:]:
         choice = space.choose(float(table_ms) * (1 + 1e-9))
         if choice.widths != choices[-1].widths:
             choices.append(choice)

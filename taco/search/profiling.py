@@ -21,6 +21,7 @@ import onnx
 from torch import nn
 
 from taco.device.probe import probe
+from taco.device.runtimes import RUNTIMES
 from taco.device.trt_units import DENSE
 from taco.errors import MeasurementError
 from taco.exporters.graph import OPSET, export_proto, write_proto
@@ -28,6 +29,7 @@ from taco.exporters.opsets import NATIVE
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
 from taco.exporters.zeroed import ZEROS, zeroed
+from taco.latency.software import software_digest
 from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
 from taco.progress import Progress
 from taco.rundir import content_key
@@ -41,7 +43,6 @@ from taco.units import UnitMap, steps_of
 log = logging.getLogger(__name__)
 
 _NOISE = 2
-_RUNTIMES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,12 +139,13 @@ class Profiler:
         return TableKey(
             device=device_words(machine),
             runtime=target.runtime,
-            runtime_version=machine["runtimes"][_RUNTIMES[target.runtime]]["version"],
+            runtime_version=machine["runtimes"][RUNTIMES[target.runtime]]["version"],
             provider=target.provider,
             precision=target.precision,
             threads=1 if target.runtime == "trt" else self._threads(machine),
             model=self.name,
             architecture=self.architecture,
+            software=software_digest(),
         )
 
     def _threads(self, machine: Mapping[str, Any]) -> int:

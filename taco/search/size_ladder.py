@@ -22,7 +22,7 @@ from taco.latency.rounds import Known
 from taco.latency.wholes import known_wholes
 from taco.progress import Progress
 from taco.search.ladder import Ladder, Rung
-from taco.search.latency_ladder import Settled, rung_of, settle, top
+from taco.search.latency_ladder import LEAST, Settled, rung_of, settle, top
 from taco.search.latency_search import LatencySearcher, Offered
 from taco.search.unit_losses import allocation_of
 
@@ -36,8 +36,6 @@ _TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
 #: Times at which sizes are compared before the first candidate, evenly along the ladder.
 _MARKS = 5
 _LEAST_HARM = 1e-9
-#: Of the dense model's time: no widths are faster.
-_LEAST = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +47,8 @@ class SizeLoop:
         loop: Knows the units, their times and their losses.
         offered: The levels.
         whole_ms: What the dense model for this size takes.
+        size_harm: How far the answers of that model lie from those of the dense model for its own size, nats, on all
+            shots: see `least_divergence`.
         reference: (n, classes) logits of the dense model for its own size, on the prober's pictures.
     """
 
@@ -56,6 +56,7 @@ class SizeLoop:
     loop: LatencySearcher
     offered: Offered
     whole_ms: float
+    size_harm: float
     reference: FloatArray
 
     @functools.cached_property
@@ -72,7 +73,7 @@ class SizeLoop:
     @property
     def quickest_ms(self) -> float:
         """What they take, as a whole model; a line may end below nothing where few whole models were timed."""
-        return max(_LEAST * self.whole_ms, self.known.line(0.0).predict(self.quickest.table_ms))
+        return max(LEAST * self.whole_ms, self.known.line(0.0).predict(self.quickest.table_ms))
 
     def settle(self, whole_ms: float, progress: Progress) -> Settled | None:
         """Return the levels for a time of the whole model; None where none is as fast."""
@@ -95,17 +96,32 @@ class SizeLoop:
     def harm(self, choice: Choice) -> float:
         """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored.
 
-        At whatever temperature that is least: each size has a head of its own, whose temperature says nothing of how
-        often it is right.
+        What the size does is measured on all shots, for nothing has learnt from them how to read smaller pictures; to
+        it comes by how much more the widths change the answers, on the prober's pictures, which they have not seen.
         """
+        more = self._divergence(choice) - self._divergence(self.offered.space.dense())
+        return self.size_harm + max(0.0, more)
+
+    def _divergence(self, choice: Choice) -> float:
         prober, rundir = self.loop.prober, self.loop.searcher.rundir
         widths = allocation_of(self.loop.searcher, choice).widths
 
         def compute() -> float:
-            answers = prober.answer(prober.cut(widths))
-            return min(divergence(self.reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
+            return least_divergence(self.reference, prober.answer(prober.cut(widths)))
 
         return float(rundir.json_step("size-harm-at-best", {**prober.key, "widths": dict(widths)}, compute))
+
+
+def least_divergence(reference: FloatArray, answers: FloatArray) -> float:
+    """Return how far answers lie from others at whatever temperature that is least, nats.
+
+    Each size has a head of its own, whose temperature says nothing of how often it is right.
+
+    Args:
+        reference: (n, classes) logits.
+        answers: (n, classes) logits.
+    """
+    return min(divergence(reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:

@@ -14,6 +14,7 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from taco.errors import HeadError
+from taco.formats.names import canonical
 
 Rows = dict[str, int | None]
 
@@ -66,8 +67,9 @@ def _from_file(classes: Sequence[str], info: ImageNetInfo, file: Path) -> Rows:
             f"--class-map {file} cannot be read: {error}",
             'Write JSON such as {"fox": 277, "bear": "n02132136"} or CSV lines `fox,277` under a header `class,index`',
         ) from error
+    entries = {canonical(name): label for name, label in entries.items()}
     synsets = {info.index_to_label_name(i): i for i in range(info.num_classes())}
-    return {c: _row(c, entries.get(c), synsets, file) for c in classes}
+    return {c: _row(c, entries.get(canonical(c)), synsets, file) for c in classes}
 
 
 def _parse_json(text: str) -> dict[str, object]:

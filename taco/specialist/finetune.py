@@ -20,7 +20,6 @@ from taco.errors import HeadError
 from taco.model import classifier_of
 from taco.recovery.taps import block_ends
 from taco.specialist.head import Linear, with_head
-from taco.specialist.probe import stratified_folds
 
 FOLDS = 3
 
@@ -97,11 +96,25 @@ def fine_tune(
     return tuned.to(memory_format=torch.contiguous_format).requires_grad_(False)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Divided:
+    """Shots that are held out in turn.
+
+    Attributes:
+        pictures: (n, 3, H, W) float32 inputs.
+        labels: (n,) int64.
+        folds: Places of those that are held out together.
+    """
+
+    pictures: torch.Tensor
+    labels: torch.Tensor
+    folds: Sequence[torch.Tensor]
+
+
 def cross_validated(
     generalist: nn.Module,
     fit: Callable[[torch.Tensor], Linear],
-    pictures: torch.Tensor,
-    labels: torch.Tensor,
+    shots: Divided,
     names: Sequence[str],
     options: FineTuneOptions,
 ) -> torch.Tensor:
@@ -110,13 +123,13 @@ def cross_validated(
     Args:
         generalist: The model without the head; not modified.
         fit: Fits a head on the shots whose indices it is given.
-        pictures: (n, 3, H, W) float32 inputs.
-        labels: (n,) int64.
+        shots: To learn from.
         names: Parameters that learn.
         options: How.
     """
+    pictures, labels = shots.pictures, shots.labels
     logits = torch.zeros(len(labels), int(labels.max()) + 1)
-    for held in stratified_folds(labels, options.seed, FOLDS):
+    for held in shots.folds:
         train = torch.ones(len(labels), dtype=torch.bool)
         train[held] = False
         index = train.nonzero().flatten()

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from taco.errors import HeadError
-from taco.model import Generalist, classifier_of, imagenet_info
+from taco.errors import HeadError, UnsupportedModuleError
+from taco.formats.names import canonical
+from taco.model import PLAIN_HEADS, Generalist, classifier_of, imagenet_info
 from taco.specialist.classmap import map_classes
 
 HeadChoice = Literal["auto", "imagenet", "fit", "keep"]
@@ -107,6 +108,24 @@ def _without_labels(
     return "fit", dict.fromkeys(classes)
 
 
+def check_classifier(generalist: Generalist) -> None:
+    """Refuse a model in which exchanging one linear layer does not give a new head, before any picture is read.
+
+    Raises:
+        UnsupportedModuleError: It ends in something else, or its outputs are not what its classifier gives (VOLO).
+    """
+    seen: list[torch.Tensor] = []
+    hook = classifier_of(generalist.module).register_forward_hook(lambda _, __, given: seen.append(given.clone()))
+    try:
+        with torch.inference_mode():
+            outputs = generalist.module(torch.zeros(1, *generalist.preprocessing.input_size))
+    finally:
+        hook.remove()
+    own = seen[0] if len(seen) == 1 else torch.empty(0)
+    if own.shape != outputs.shape or not torch.allclose(outputs, own, rtol=0, atol=0, equal_nan=True):
+        raise UnsupportedModuleError(f"the outputs of {generalist.name} are more than its classifier's", PLAIN_HEADS)
+
+
 def cut_head(generalist: Generalist, rows: Sequence[int]) -> Linear:
     """Return the generalist's head restricted to `rows`."""
     head = classifier_of(generalist.module)
@@ -115,17 +134,23 @@ def cut_head(generalist: Generalist, rows: Sequence[int]) -> Linear:
     return Linear(head.weight.detach()[index].clone(), bias.clone(), f"imagenet-rows ({len(index)} rows of the head)")
 
 
-def keep_head(generalist: Generalist, classes: Sequence[str]) -> Linear:
+def keep_head(generalist: Generalist, classes: Sequence[str], written: Sequence[str] = ()) -> Linear:
     """Return the user's own head with its rows in the order of `classes`.
 
     The checkpoint's own class names are used where it carries them; otherwise its rows are taken to be the class
     folders in sorted order, as torchvision's ImageFolder numbers them.
 
+    Args:
+        generalist: With the user's head.
+        classes: By their canonical names.
+        written: The same as the folders are called, where `blank` is `empty`, say; nothing where just so.
+
     Raises:
         HeadError: The numbers or the names of the classes differ.
     """
     head = classifier_of(generalist.module)
-    own = generalist.classes or tuple(sorted(classes))
+    in_order = sorted(zip(written or classes, classes, strict=True))
+    own = tuple(map(canonical, generalist.classes or ())) or tuple(name for _, name in in_order)
     if generalist.classes and (len(own) != head.out_features or len(set(own)) < len(own)):
         raise HeadError(
             f"--head keep: the checkpoint names {len(set(own))} different classes for {head.out_features} outputs",
@@ -150,11 +175,12 @@ def keep_head(generalist: Generalist, classes: Sequence[str]) -> Linear:
 def with_head(module: nn.Module, head: Linear) -> nn.Module:
     """Return a copy of the model that ends in `head`; the given one is not modified."""
     specialist = copy.deepcopy(module)
-    with torch.random.fork_rng(devices=[]):  # timm initialises the new layer, which must not move the caller's draws
-        specialist.reset_classifier(len(head.bias))  # type: ignore[operator]
-    layer = classifier_of(specialist)
+    layer = classifier_of(specialist)  # changed in place: timm's reset_classifier undoes what merging did to some heads
     layer.weight = nn.Parameter(head.weight.clone())
     layer.bias = nn.Parameter(head.bias.clone())  # the original may have had none
+    layer.out_features = len(head.bias)
+    if "num_classes" in vars(specialist):
+        vars(specialist)["num_classes"] = len(head.bias)
     with torch.no_grad():
         for name, value in head.tuned.items():
             specialist.get_parameter(name).copy_(value)

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from taco.errors import HeadError
+from taco.specialist.folds import stratified_folds
 from taco.specialist.head import Candidate, Linear, Without
 
 #: Strongest first: a tie in cross-validation goes to the simpler head. Multiples of the mean squared feature.
@@ -54,7 +55,11 @@ class Fitted:
 
 
 def fit_head(
-    features: torch.Tensor, labels: torch.Tensor, seed: int = 0, kinds: Sequence[Kind] = ("logistic", "ridge")
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    seed: int = 0,
+    kinds: Sequence[Kind] = ("logistic", "ridge"),
+    groups: torch.Tensor | None = None,
 ) -> Fitted:
     """Fit a linear head, kind and regularisation chosen by cross-validation.
 
@@ -63,6 +68,7 @@ def fit_head(
         labels: (n,) int64, every class at least twice.
         seed: Draws the folds.
         kinds: Of regression to try.
+        groups: (n,) int64, labels of what stays in one fold; see `stratified_folds`.
 
     Raises:
         HeadError: There is nothing to fit: fewer than two classes, a class with fewer than two pictures, or features
@@ -70,7 +76,7 @@ def fit_head(
     """
     _check_shots(features, labels)
     with _one_thread():
-        return _fit(features.double(), labels, seed, kinds)
+        return _fit(features.double(), labels, stratified_folds(labels, seed, groups=groups), kinds)
 
 
 def plain_ridge(features: torch.Tensor, labels: torch.Tensor) -> Linear:
@@ -96,8 +102,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fit(X: torch.Tensor, labels: torch.Tensor, seed: int, kinds: Sequence[Kind]) -> Fitted:
-    folds = stratified_folds(labels, seed)
+def _fit(X: torch.Tensor, labels: torch.Tensor, folds: tuple[torch.Tensor, ...], kinds: Sequence[Kind]) -> Fitted:
     results = _cross_validate(X, labels, folds, kinds)
     percents = {setting: balanced_accuracy(logits, labels) for setting, logits in results.items()}
     best = max(percents, key=lambda setting: percents[setting])  # max keeps the first of equals
@@ -147,18 +152,6 @@ def _settings(n: int, unknowns: int, classes: int) -> list[Setting]:
     if n * min(n, unknowns) * classes > LOGISTIC_WORK:
         return ridge
     return [Setting("logistic", s) for s in _STRENGTHS[::2]] + ridge  # it is slower: every second strength has to do
-
-
-def stratified_folds(labels: torch.Tensor, seed: int, most: int = 5) -> tuple[torch.Tensor, ...]:
-    """Return stratified folds as index tensors; as many as the rarest class has pictures, at most `most`."""
-    generator = torch.Generator().manual_seed(seed)
-    count = int(labels.bincount().min())
-    fold_of = torch.empty_like(labels)
-    k = max(2, min(most, count))
-    for c in labels.unique():
-        members = (labels == c).nonzero().flatten()
-        fold_of[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members)) % k
-    return tuple((fold_of == i).nonzero().flatten() for i in range(k))
 
 
 def _cross_validate(

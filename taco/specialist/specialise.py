@@ -17,8 +17,18 @@ from taco.material import Material
 from taco.metrics.accuracy import is_unequal, paired_drop
 from taco.model import Generalist, classifier_of
 from taco.options import ExportOptions
+from taco.pictures.folds import shot_groups
 from taco.pictures.listing import LabelledPicture
-from taco.specialist.finetune import FOLDS, FineTuneOptions, as_head, cross_validated, fine_tune, last_parameters
+from taco.specialist.finetune import (
+    FOLDS,
+    Divided,
+    FineTuneOptions,
+    as_head,
+    cross_validated,
+    fine_tune,
+    last_parameters,
+)
+from taco.specialist.folds import stratified_folds
 from taco.specialist.head import Candidate, Linear, cut_head, keep_head, plan_head, with_head
 from taco.specialist.probe import balanced_accuracy, fit_head, plain_ridge
 
@@ -52,7 +62,7 @@ def make_head(generalist: Generalist, material: Material, options: ExportOptions
     classes = material.task.classes
     choice, rows = plan_head(generalist, classes, options.head, options.class_map)
     if choice == "keep":
-        return keep_head(generalist, classes)
+        return keep_head(generalist, classes, material.task.written)
     # Without evaluation pictures the select pictures judge the result, so the head must not have seen them. Where they
     # decide how much may be cut, `HeldOut` takes a fitted head's memory of them away, but not that of tuned blocks.
     learnt = options.fine_tune and options.max_drop is not None
@@ -78,18 +88,21 @@ def specialise(generalist: Generalist, head: Linear) -> Specialist:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Shots:
-    """The pictures that heads are compared on, with their features (n, d) and labels (n,)."""
+    """The pictures that heads are compared on, with their features (n, d), labels (n,) and what has one role (n,)."""
 
     generalist: Generalist
     material: Material
     pictures: Sequence[LabelledPicture]
     features: torch.Tensor
     labels: torch.Tensor
+    groups: torch.Tensor
 
     @classmethod
     def of(cls, generalist: Generalist, material: Material, pictures: Sequence[LabelledPicture]) -> _Shots:
         features = penultimate(generalist.module, material.batches(pictures))
-        return cls(generalist, material, pictures, features, torch.tensor([p.label_index for p in pictures]))
+        labels = torch.tensor([p.label_index for p in pictures])
+        groups = torch.from_numpy(shot_groups(material.task, material.bank.facts)[: len(pictures)])
+        return cls(generalist, material, pictures, features, labels, groups)
 
     @property
     def least(self) -> int:
@@ -129,7 +142,7 @@ class _Choice:
 
 
 def _fitted(shots: _Shots, seed: int) -> _Choice:
-    found = fit_head(shots.features, shots.labels, seed)
+    found = fit_head(shots.features, shots.labels, seed, groups=shots.groups)
     return _Choice(found.head, found.held_out.float(), is_fitted=True)
 
 
@@ -143,11 +156,16 @@ def _fine_tuned(shots: _Shots, start: _Choice, seed: int) -> _Choice:
             return start.head
         features, labels = shots.features[index], shots.labels[index]
         enough = int(labels.bincount(minlength=len(start.head.bias)).min()) >= 2
-        return fit_head(features, labels, seed).head if enough else plain_ridge(features, labels)
+        return (
+            fit_head(features, labels, seed, groups=shots.groups[index]).head
+            if enough
+            else plain_ridge(features, labels)
+        )
 
     specialist = with_head(module, start.head)
     names = last_parameters(specialist, shots.generalist.preprocessing.input_size, options.blocks)
-    held_out = cross_validated(module, fit, inputs, shots.labels, names, options)
+    folds = stratified_folds(shots.labels, seed, FOLDS, shots.groups)
+    held_out = cross_validated(module, fit, Divided(inputs, shots.labels, folds), names, options)
     percent = balanced_accuracy(held_out, shots.labels)
     tuned = fine_tune(specialist, inputs, shots.labels, names, options)
     words = f"{start.head.description}, then the last {options.blocks} blocks fine-tuned on {len(shots.labels)} shots"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import torch
 
 from taco.device.images import Preprocessing
 from taco.errors import TaskError
-from taco.files import sha256_of
+from taco.files import sha256_of, stamp
 from taco.formats.folder import picture_files
 from taco.material import Material
 from taco.options import ExportOptions
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.pictures.listing import View
 from taco.rundir import content_key
+from taco.wording import some
 
+log = logging.getLogger(__name__)
 _BATCH = 32
 
 
@@ -70,7 +73,7 @@ def calibration_pictures(material: Material, options: ExportOptions) -> Calibrat
         return CalibrationPictures({}, len(fit), lambda: material.batches(fit))
     own = (p.path for p in (*material.shots, *material.task.evaluation))
     drawn = Agnostic(options.agnostic_images, len(fit), options.seed).draw(own)
-    listed = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in drawn]
+    listed = [(str(path.absolute()), *stamp(path)) for path in drawn]
     read = functools.cache(lambda: agnostic_batches(drawn, len(fit), material.bank.preprocessing))
     return CalibrationPictures({"agnostic": content_key(listed)}, len(fit), lambda: read()())
 
@@ -92,6 +95,8 @@ class Agnostic:
     def draw(self, taken: Iterable[Path] = ()) -> list[Path]:
         """Draw pictures that are not among the task's own; all of them, the wanted ones first.
 
+        Files that are not there, such as links to nowhere, are left out, which is logged.
+
         Args:
             taken: The task's pictures; neither they nor exact copies of them are drawn.
 
@@ -101,15 +106,22 @@ class Agnostic:
         own = {path.resolve() for path in taken}
         sizes = {path.stat().st_size for path in own if path.is_file()}
         hashes: set[str] | None = None
-        free = []
+        free, skipped = [], []
         for path in sorted(picture_files(self.folder)):
-            if path.resolve() in own:
-                continue
-            if path.stat().st_size in sizes:  # perhaps a copy
-                hashes = hashes or {sha256_of(p) for p in own if p.is_file()}
-                if sha256_of(path) in hashes:
+            try:
+                size = path.stat().st_size
+                if path.resolve() in own:
                     continue
+                if size in sizes:  # perhaps a copy
+                    hashes = hashes or {sha256_of(p) for p in own if p.is_file()}
+                    if sha256_of(path) in hashes:
+                        continue
+            except OSError as error:
+                skipped.append(f"{path}: {error.strerror}")
+                continue
             free.append(path)
+        if skipped:
+            log.warning("%d agnostic pictures cannot be read and are left out: %s", len(skipped), some(skipped, 3))
         if len(free) < self.count:
             raise TaskError(
                 f"--agnostic-images {self.folder} holds {len(free)} pictures that are not the task's own, and "

@@ -21,6 +21,8 @@ from taco.exporters.scheme import scheme_for
 from taco.material import Material, labels_of
 from taco.pictures.listing import LabelledPicture
 from taco.rundir import content_key
+from taco.specialist.head import Linear
+from taco.specialist.held_out import HeldOut
 from taco.specialist.specialise import predict_logits
 from taco.steps.stored import Key, Store
 from taco.targets.loading import Precision, Target
@@ -90,6 +92,7 @@ class Converter:
         material: Pictures that INT8 is fitted to and judged on.
         input_size: (channels, height, width).
         store: Finished exports.
+        held_out: What heads that have not seen the select pictures answer to them.
     """
 
     exporter: Exporter
@@ -97,6 +100,7 @@ class Converter:
     material: Material
     input_size: tuple[int, int, int]
     store: Store
+    held_out: HeldOut
 
     @property
     def int8(self) -> bool:
@@ -113,7 +117,9 @@ class Converter:
         """Whether what is shipped is made of the fp32 file."""
         return self.target.precision != "fp32"
 
-    def pair(self, name: str, module: nn.Module, key: Key, say: Callable[[str], Any]) -> Pair:
+    def pair(
+        self, name: str, module: nn.Module, key: Key, say: Callable[[str], Any], head: Linear | None = None
+    ) -> Pair:
         """Export a module, or take what an earlier run left.
 
         Args:
@@ -121,7 +127,9 @@ class Converter:
             module: Eval mode.
             key: Everything that the module depends on, the target included.
             say: Opens the progress of a step of that name, a context manager.
+            head: What the module ends in; None for the dense specialist's.
         """
+        held_out = self.held_out.of(head)
 
         def plain(path: Path) -> Artifact:
             with say(f"export the {name} specialist"):
@@ -133,7 +141,7 @@ class Converter:
 
         def quantised(path: Path) -> Artifact:
             with say(f"quantise the {name} specialist"):
-                model = Compressed(module, self.input_size, self._calibration(module), fp32.path)
+                model = Compressed(module, self.input_size, self._calibration(module, held_out), fp32.path)
                 return self.exporter.export(model, self.target, path)
 
         fp32 = self.store.artifact(f"{name}-fp32" if self.reduced else name, key, plain)
@@ -149,6 +157,7 @@ class Converter:
             "fp32": fp32.sha256,
             "pictures": content_key([str(p.view) for p in self.material.shots]),
             "scheme": scheme_for(self.target.runtime, self.target.isa).words,
+            **({"held_out": True} if held_out else {}),
         }
         return Pair(self.store.artifact(f"{name}-int8", made_of, quantised), fp32, fp16)
 
@@ -167,11 +176,13 @@ class Converter:
     def _in(self, precision: Precision) -> Target:
         return dataclasses.replace(self.target, precision=precision)
 
-    def _calibration(self, module: nn.Module) -> Calibration:
+    def _calibration(self, module: nn.Module, held_out: HeldOut) -> Calibration:
         fit, select = spread(self.material.task.fit, _MOST_FIT), self.material.task.select
         labels = labels_of(select)
-        logits = predict_logits(module, self.material.batches(select))
-        return Calibration(self._pictures(fit), Reference(self._pictures(select), labels, logits))
+        own = predict_logits(module, self.material.batches(select))
+        logits = held_out.correct(own, module, lambda: self.material.batches(select))
+        reference = Reference(self._pictures(select), labels, logits, logits - own if held_out else None)
+        return Calibration(self._pictures(fit), reference)
 
     def _pictures(self, pictures: Sequence[LabelledPicture]) -> Callable[[], Iterable[FloatArray]]:
         """Return the same tensors as prediction makes, one at a time."""

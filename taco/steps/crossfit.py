@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from taco.pictures.folds import fold_shots
 from taco.recovery.bank_views import BANK_BYTES
+from taco.rundir import content_key
 from taco.search.drop_search import SHORT, Place, Side
 from taco.steps.groundwork import Groundwork
 
@@ -30,7 +31,8 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
     own = grounds[0]
     material = own.material
     parts = fold_shots(material.task, material.bank.facts, _SIDES, own.options.seed)
-    divided = len(material.task.select) < _ENOUGH and len(parts) > 1
+    # what tuned blocks remember cannot be taken away, so the pictures that they have not seen judge alone
+    divided = len(material.task.select) < _ENOUGH and len(parts) > 1 and not own.head.tuned
     places = []
     for ground, named in zip(grounds, words, strict=True):
         full = _side(ground, SHORT)
@@ -47,6 +49,7 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
 def _side(ground: Groundwork, share: float) -> Side:
     """Return a division; what solves its channels belongs to a copy that is dropped with every candidate."""
     options, recovery = ground.options, ground.recovery(keep_zeros=False)
-    key = {"minutes": share * options.recover_minutes, "seed": options.seed, "in_order": options.sequential}
+    frames = {"frames": content_key(ground.unlabelled.to_json())} if ground.unlabelled.views else {}
+    key = {**frames, "minutes": share * options.recover_minutes, "seed": options.seed, "in_order": options.sequential}
     depends_on = {**recovery.depends_on, **key, "looks": ground.looks.each}
     return Side(lambda: copy.copy(ground).cutter(), ground.looks, ground.held_out, share, depends_on)

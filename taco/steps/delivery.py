@@ -14,14 +14,17 @@ from taco import wording
 from taco.attached.ondevice import Device
 from taco.exporters.protocol import Exporter, FloatArray
 from taco.field.device_judge import Asking, OnDevice, chosen
-from taco.field.engine_judge import EngineJudge
+from taco.field.engine_judge import JUDGED, EngineJudge
 from taco.material import Material
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.rundir import content_key
 from taco.search.bench import VALUE_RUNS, Bench
+from taco.specialist.head import Linear
+from taco.specialist.held_out import HeldOut
 from taco.steps.baking import Baked, make_baked
 from taco.steps.converting import Converter, GivenUp, Pair, floats_name, given_up, timed_files
+from taco.steps.cutting import Cut
 from taco.steps.judge import Judgement, Logits, Shipped, Stages, judge
 from taco.steps.keys import Keys
 from taco.steps.stored import Key, Store
@@ -45,6 +48,7 @@ class Delivery:
         material: The pictures.
         keys: What results depend on.
         store: Finished steps.
+        held_out: What heads that have not seen the select pictures answer to them.
         progress: Told about every step.
         scratch: For files that need not survive.
         device: What is attached; None for none.
@@ -57,6 +61,7 @@ class Delivery:
     material: Material
     keys: Keys
     store: Store
+    held_out: HeldOut
     progress: Progress
     scratch: Path
     device: Device | None = None
@@ -72,12 +77,12 @@ class Delivery:
         """What exports, in the precision that is used."""
         target = dataclasses.replace(self.target, threads=self.options.threads or self.target.threads)
         size = self.material.bank.preprocessing.input_size
-        return Converter(self.exporter, target, self.material, size, self.store)
+        return Converter(self.exporter, target, self.material, size, self.store, self.held_out)
 
-    def export(self, name: str, module: nn.Module, more: Mapping[str, Any]) -> Pair:
-        """Export a module that depends on `more`."""
+    def export(self, name: str, module: nn.Module, more: Mapping[str, Any], head: Linear | None = None) -> Pair:
+        """Export a module that depends on `more`; `head` is what it ends in, None for the dense specialist's."""
         key = self.keys.after_head(target=self.bench.key(), **more)
-        return self.converter.pair(name, module, key, self.progress.step)
+        return self.converter.pair(name, module, key, self.progress.step, head)
 
     def worth_having(self, dense: Pair) -> Pair:
         """Give the precision up before anything is searched for, where it is slower than that of more bits."""
@@ -105,7 +110,7 @@ class Delivery:
 
     def finish(
         self,
-        module: nn.Module,
+        cut: Cut,
         key: Key,
         dense: Pair,
         asked: float | None = None,
@@ -114,13 +119,13 @@ class Delivery:
         """Export a compressed module and time it; a precision that does not pay here is given up for both models.
 
         Args:
-            module: The compressed specialist.
+            cut: The compressed specialist.
             key: What it depends on.
             dense: The dense specialist's files.
             asked: Speed-up whose verdict should be sure; None where none was asked.
             usual_ms: What the dense model usually takes here, milliseconds; see `Bench.as_usual`.
         """
-        compressed = self.export("model", module, key)
+        compressed = self.export("model", cut.module, key, cut.head)
         bench = self.time(dense, compressed, asked, usual_ms)
         competes = self.converter.competes
         ratio = bench.speedup(floats_name(compressed), "compressed") if bench and competes else None
@@ -157,7 +162,10 @@ class Delivery:
     def time(
         self, dense: Pair, compressed: Pair, asked: float | None, usual_ms: float | None = None
     ) -> BenchResult | None:
-        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere."""
+        """Time all models in one interleaved run; stored, so that it is taken once. None for a device elsewhere.
+
+        Times of engines that are no longer on the device are taken anew: what is timed is what is judged and deployed.
+        """
         if not self.bench.measurable:
             return None
         models = timed_files(dense, compressed, competes=self.converter.competes)
@@ -168,8 +176,20 @@ class Delivery:
             with self.progress.step(f"time dense and compressed on {where}"):
                 return _BENCH.dump_python(self._timed(models, asked, usual_ms), mode="json")
 
+        def holds(stored: Any) -> bool:
+            return self._engines_there({name: timing["session"] for name, timing in stored["models"].items()})
+
         depends = {**hashes, "target": self.bench.key()}
-        return _BENCH.validate_python(self.store.rundir.json_step("latency", depends, compute, measured=True))
+        found = self.store.rundir.json_step("latency", depends, compute, measured=True, holds=holds)
+        return _BENCH.validate_python(found)
+
+    def _engines_there(self, engines: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Say whether the engines that a stored result tells of still lie on the device; true where it runs none."""
+        device = self.device
+        if device is None or self.target.runtime != "trt" or device.tensorrt.has({n: engines[n] for n in JUDGED}):
+            return True
+        self.progress.say(f"{device.name} no longer has the engines of the earlier run: they are made again")
+        return False
 
     def _timed(self, models: Mapping[str, Path], asked: float | None, usual_ms: float | None) -> BenchResult:
         """Time as the search does; on a device also after idling, and with an eye on what disturbs it."""
@@ -223,11 +243,15 @@ class Delivery:
             with self.progress.step(f"let the engines on {device.name} name {len(asking.pictures)} pictures"):
                 return asking.ask(dense, compressed, bench)
 
-        timed = {} if bench is None else {n: bench.models[n].session["engine_sha256"] for n in ("dense", "compressed")}
+        timed = {} if bench is None else {n: bench.models[n].session["engine_sha256"] for n in JUDGED}
         views = [str(self.material.judged[i].view) for i in asking.pictures]
         hashes = {"dense": dense.shipped.sha256, "model": compressed.shipped.sha256, "timed": timed}
         depends = {**hashes, "pictures": content_key(views), "target": self.bench.key()}
-        found: Mapping[str, Any] = self.store.rundir.json_step("engines", depends, compute, measured=True)
+
+        def holds(stored: Any) -> bool:
+            return self._engines_there(stored["engines"])
+
+        found: Mapping[str, Any] = self.store.rundir.json_step("engines", depends, compute, measured=True, holds=holds)
         return found
 
     def engine_answers(self, found: Mapping[str, Any], judged: Judgement) -> OnDevice | None:

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from taco.compress import UnitSolution, calibrate_units, droppable
 from taco.compute import CPU, choose_device, name_of
-from taco.database.channels import build_widths
+from taco.database.channels import build_widths, name_for
 from taco.executor import Executor
+from taco.exporters.protocol import FloatArray
 from taco.material import PROBED, Material, divide, labels_of
 from taco.model import state_sha256
 from taco.moments.sums import Moments
-from taco.pictures.bank import BankOptions, PictureBank
+from taco.pictures.bank import BankOptions, PictureBank, any_readable
+from taco.pictures.folds import shot_groups
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovery.looks import Looks, looks_each
@@ -35,7 +38,7 @@ from taco.search.uniform import Searcher
 from taco.search.widths import WidthSearch
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
-from taco.specialist.specialise import Specialist, make_head, predict_logits, specialise
+from taco.specialist.specialise import Specialist, make_head, specialise
 from taco.steps.agnostic import calibration_pictures
 from taco.steps.converting import Pair
 from taco.steps.cutting import Cut, Cutter
@@ -67,6 +70,14 @@ class Groundwork:
         self.keys = Keys.of(plan.asked, plan.generalist.preprocessing.to_dict())
         self._whole = self.keys  # of the run's own division, also where other shots are held out
         self.material: Material = self._read(like)
+        self.pictures = calibration_pictures(self.material, self.options)
+        self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
+        self._learnt = self.material.shots if self.material.task.evaluation else self.material.task.fit
+        self._groups = shot_groups(self.material.task, self.material.bank.facts)
+        self._bank_bytes: int | None = None
+        self._select = np.arange(len(self.material.task.fit), len(self.material.shots))
+        self.head: Linear = self._head()
+        self.specialist: Specialist = specialise(plan.generalist, self.head)
         self.delivery = Delivery(
             exporter=plan.exporter,
             target=plan.target,
@@ -74,17 +85,11 @@ class Groundwork:
             material=self.material,
             keys=self.keys,
             store=self.store,
+            held_out=self.held_out,
             progress=progress,
             scratch=scratch,
             device=plan.device,
         )
-        self.pictures = calibration_pictures(self.material, self.options)
-        self.unlabelled: Unlabelled = self._read_frames() if like is None else like.unlabelled
-        self._learnt = self.material.shots if self.material.task.evaluation else self.material.task.fit
-        self._bank_bytes: int | None = None
-        self._select = np.arange(len(self.material.task.fit), len(self.material.shots))
-        self.head: Linear = self._head()
-        self.specialist: Specialist = specialise(plan.generalist, self.head)
         self.dense: Pair = self.delivery.worth_having(self.delivery.export("dense", self.specialist.module, {}))
 
     @functools.cached_property
@@ -110,9 +115,11 @@ class Groundwork:
             with self.progress.step(f"calibrate on {pictures.kind} pictures", pictures.count) as advance:
                 return calibrate_units(module, units, pictures.batches(), advance)
 
-        moments = self.store.moments(self.keys.after_head(**pictures.key), compute_moments)
+        every = {} if units == found.within_blocks else {"units": "unit by unit"}  # layers that one ratio does not have
+        moments = self.store.moments(self.keys.after_head(**pictures.key, **every), compute_moments)
         executor = Executor.parse(self.options.executor)
-        solved = build_widths(self.rundir.widths, module, (units, moments), executor, self.progress)
+        folder = self.rundir.widths / name_for(moments)  # divisions of the shots and sizes of pictures take turns
+        solved = build_widths(folder, module, (units, moments), executor, self.progress)
         return {**solved, **{u.name: droppable(u) for u in found.of("block")}}
 
     def without(self, held: npt.NDArray[np.int64], minutes: float, bank_bytes: int) -> Groundwork:
@@ -129,6 +136,7 @@ class Groundwork:
         fit = tuple(np.delete(shots, held))
         task = dataclasses.replace(self.material.task, fit=fit, select=tuple(shots[held]))
         other._bank_bytes = bank_bytes
+        other.unlabelled = self.unlabelled.without(held.tolist())
         other.material, other._select = Material(task, self.material.bank), held
         other.options = self.options.model_copy(update={"recover_minutes": minutes})
         other.pictures = calibration_pictures(other.material, self.options)
@@ -167,17 +175,28 @@ class Groundwork:
             whole_timer=bench.as_usual,
             machine=None if self.plan.device is None else self.plan.device.machine(self.plan.target.runtime),
         )
-        probed = self.material.probed
         prober = Prober(
             model=module,
             solutions=self.solutions,
-            answer=lambda cut: predict_logits(cut, self.material.batches(probed)),
-            labels=labels_of(probed),
+            answer=self.probe,
+            labels=labels_of(self.material.probed),
             step=bench.target.channel_multiple,
-            depends_on=self.keys.after_head(**self.pictures.key),
+            depends_on=self.keys.after_head(**self.pictures.key, **({"held_out": True} if self.held_out else {})),
             batches=functools.partial(self.pictures.some, PROBED),
         )
         return WidthSearch(searcher, profiler, prober, budget or self.plan.budget, self.options, self.progress)
+
+    def probe(self, module: nn.Module) -> FloatArray:
+        """Return what a model answers to the probed pictures, with heads that have not seen them."""
+        places = torch.from_numpy(self._select[:: self.material.probed_every])
+        held_out = dataclasses.replace(self.held_out, places=places)
+        return held_out.answer(module, lambda: self.material.batches(self.material.probed))
+
+    def unseen_shots(self) -> FloatArray:
+        """Return what the dense specialist answers to every shot, with heads that have not seen it."""
+        shots = self.material.shots
+        held_out = dataclasses.replace(self.held_out, places=torch.arange(len(shots)))
+        return held_out.answer(self.specialist.module, lambda: self.material.batches(shots))
 
     def cutter(self) -> Cutter:
         """Return what cuts to widths and recovers."""
@@ -187,6 +206,7 @@ class Groundwork:
             own=self.head,
             dense=self.specialist.module,
             shots=self._learnt,
+            groups=torch.from_numpy(self._groups[: len(self._learnt)]),
             batches=self.material.batches,
             seed=self.options.seed,
             depends_on=recovery.depends_on,
@@ -234,6 +254,7 @@ class Groundwork:
 
     def _read(self, like: Groundwork | None) -> Material:
         listings, preprocessing = self.plan.listings, self.plan.generalist.preprocessing
+        known: PictureBank | None = None
 
         def read(path: Path) -> Any:
             done = 0
@@ -244,10 +265,20 @@ class Groundwork:
                 done = now
 
             with self.progress.step("read the pictures", len(listings.views)) as advance:
-                return PictureBank.read(listings.views, preprocessing, BankOptions(path, progress=tell)).index()
+                options = BankOptions(path, progress=tell, known=known)
+                return PictureBank.read(listings.views, preprocessing, options).index()
 
-        file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
-        bank = PictureBank.open(file, index, preprocessing)
+        def step() -> PictureBank:
+            file, index = self.rundir.file_step("pictures", self.keys.pictures, ".pixels", read)
+            return PictureBank.open(file, index, preprocessing)
+
+        bank = step()
+        if any_readable(bank.passing):
+            self.progress.say("pictures that could not be read can be read now, and are added")
+            known = bank
+            self.rundir.step_file("pictures", self.keys.pictures, ".json").unlink()
+            bank = step()
+        self.keys = self._whole = self.keys.lacking((bank if like is None else like.material.bank).passing)
         return divide(listings, bank, self.options) if like is None else Material(like.material.task, bank)
 
     def _read_frames(self) -> Unlabelled:

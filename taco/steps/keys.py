@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from taco.pictures.bank import CROP_MARGIN
@@ -38,9 +40,16 @@ class Keys:
             "pictures": content_key(pictures),
             **{name: options[name] for name in ("shots", "seed", "split_by", "classes", "head", "fine_tune", "model")},
             **{name: asked[name] for name in ("weights_sha256", "class_map_sha256")},
+            "folds": "what has one role together",
             "on": "fit" if options["fine_tune"] and options["max_drop"] is not None else "shots",
         }
         return cls(pictures, head)
+
+    def lacking(self, pictures: Sequence[Path]) -> Keys:
+        """Return the keys of what is made without some of the pictures, which may be there another time."""
+        if not pictures:
+            return self
+        return dataclasses.replace(self, head={**self.head, "lacking": content_key(sorted(map(str, pictures)))})
 
     def after_head(self, **more: Any) -> dict[str, Any]:
         """Return the key of a step that depends on the specialist, the task's pictures and on `more`."""

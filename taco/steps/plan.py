@@ -20,10 +20,11 @@ from taco.model import Generalist, load_generalist
 from taco.options import ExportOptions
 from taco.recovery.unlabelled import Frames, list_frames
 from taco.rundir import content_key
-from taco.search.bench import measurable
+from taco.search.bench import measurable, measured_on
 from taco.search.budget import Budget, check_input, check_runtime, chosen_target, decide_budget, units_or_error
 from taco.search.estimate import estimated_by
 from taco.search.given_widths import read_widths
+from taco.specialist.head import check_classifier
 from taco.steps.keys import versions
 from taco.targets.loading import Target
 from taco.units import UnitMap, find_units
@@ -71,6 +72,7 @@ class Plan:
             "unlabelled": content_key(self.frames.fingerprint()),
             "weights_sha256": self.generalist.weights_sha256,
             "versions": versions(),
+            "measured_on": measured_on(self.target, self.device),
         }
 
 
@@ -99,6 +101,7 @@ def make_plan(options: ExportOptions, device: Device | None = None) -> Plan:
     frames = list_frames(options, cropped=listings.cropped)
     weights = str(options.weights) if options.weights else None
     generalist = load_generalist(options.model, weights, random_weights=options.random_weights, seed=options.seed)
+    check_classifier(generalist)
     units = find_units(generalist.module, generalist.preprocessing.input_size)
     units_or_error(units, budget, options.model)
     widths = None if options.widths is None else read_widths(options.widths, units)

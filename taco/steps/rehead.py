@@ -43,6 +43,7 @@ class Heads:
         own: The specialist's.
         dense: The specialist.
         shots: That its head was fitted on, in that order.
+        groups: (n,) int64, labels of those that stay in one fold.
         batches: Pictures -> batches of inputs.
         seed: Draws the folds, the same as for the specialist's head.
         depends_on: Everything that a cut model depends on beside its weights, as JSON values.
@@ -53,6 +54,7 @@ class Heads:
     own: Linear
     dense: nn.Module
     shots: Sequence[LabelledPicture]
+    groups: torch.Tensor
     batches: Callable[[Iterable[LabelledPicture]], Iterator[torch.Tensor]]
     seed: int
     depends_on: Mapping[str, Any]
@@ -84,7 +86,7 @@ class Heads:
         labels = torch.tensor([picture.label_index for picture in self.shots])
         batches = functools.partial(self.batches, self.shots)
         logits, features = predict_with_features(module, batches())
-        fitted = fit_head(features, labels, self.seed, kinds=("ridge",))
+        fitted = fit_head(features, labels, self.seed, ("ridge",), self.groups)
         old = HeldOut(self.own, torch.arange(len(self.shots)), self.dense).corrected(logits, features, batches)
         before, after = (balanced_accuracy(logits, labels) for logits in (torch.from_numpy(old), fitted.held_out))
         better = _clearly(labels, old, fitted.held_out.numpy())

@@ -16,9 +16,8 @@ from taco.search.bench import VALUE_RUNS
 from taco.search.budget import Budget
 from taco.search.ladder import Ladder
 from taco.search.latency_search import LatencySearcher
-from taco.search.size_ladder import SizeLoop, size_ladder
+from taco.search.size_ladder import SizeLoop, least_divergence, size_ladder
 from taco.search.widths import Found, WidthSearch
-from taco.specialist.specialise import predict_logits
 from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
 from taco.steps.plan import Plan
@@ -149,12 +148,14 @@ class Sizes:
 
     def loops(self, progress: Progress) -> list[SizeLoop]:
         """Return what may be chosen at each size: profiled, probed, and compared with the model's own size."""
-        ground = self.own.ground
-        reference = predict_logits(ground.specialist.module, ground.material.batches(ground.material.probed))
+        own = self.own.ground
+        reference, of_shots = own.probe(own.specialist.module), own.unseen_shots()
         loops = []
         for one in self.every:
             loop = self.loop(one)
-            loops.append(SizeLoop(one.words, loop, loop.offered(progress), loop.dense_ms, reference))
+            offered = loop.offered(progress)
+            harm = 0.0 if one is self.own else least_divergence(of_shots, one.ground.unseen_shots())
+            loops.append(SizeLoop(one.words, loop, offered, loop.dense_ms, harm, reference))
         return loops
 
     def loop(self, one: Sized) -> LatencySearcher:

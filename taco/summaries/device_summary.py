@@ -99,7 +99,7 @@ def device_warnings(done: Finished) -> list[str]:
             f"{device.name} is emulated ({device.emulated}): its answers count, its times mean nothing and were not "
             f"taken; this report holds no result of a {plan.target.name}"
         )
-    if plan.target.board is not None and plan.target.board not in device.board:
+    if not plan.target.may_be(device.board):
         found.append(
             f"{device.name} says that it is: {device.board}. What is told of it holds for no {plan.target.name}"
         )

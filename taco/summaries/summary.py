@@ -156,7 +156,7 @@ def _task(done: Finished) -> schema.TaskSection:
         fit_images=len(task.fit),
         select_images=len(task.select),
         eval_images=len(task.evaluation),
-        skipped=[f"{s.path}: {s.reason}" for s in task.skipped],
+        skipped=[*(f"{s.path}: {s.reason}" for s in task.skipped), *done.unlabelled.skipped],
         split_by=task.split_by,
         held_back=task.held_back,
         duplicates=task.duplicates,
@@ -277,6 +277,8 @@ def _warnings(done: Finished, units: int) -> list[str]:
     found += _dense(plan.units)
     if task.skipped:
         found.append(f"{len(task.skipped)} pictures could not be read and were left out")
+    if done.unlabelled.skipped:
+        found.append(f"{len(done.unlabelled.skipped)} unlabelled frames could not be used and were left out")
     if not task.evaluation:
         found.append("no pictures were left for evaluation: accuracies are on select pictures, which guided choices")
     if plan.generalist.random_weights:

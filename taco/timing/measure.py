@@ -125,6 +125,7 @@ class _Answer(BaseModel):
     probe_after: dict[str, Any]
     focus: str = ""
     idle_ms: list[Milliseconds] = []
+    rest_w: dict[str, float] = {}
     rest_package_w: float | None = None
     sweep: list[SweepPoint] = []
     sustained: list[Minute] = []
@@ -191,14 +192,9 @@ def _result(answer: _Answer) -> BenchResult:
         sweep=tuple(answer.sweep),
         sustained=tuple(answer.sustained),
         emulated=answer.probe_before.get("emulated"),
-        rest_w=_rails(answer.probe_before),
+        rest_w=answer.rest_w,
         rest_package_w=answer.rest_package_w,
     )
-
-
-def _rails(probe: Mapping[str, Any]) -> dict[str, float]:
-    readings = (probe.get("telemetry") or {}).get("power_w") or {}
-    return {str(name): float(watts) for name, watts in readings.items()}
 
 
 def _timing(model: _ModelAnswer) -> ModelTiming:

@@ -153,8 +153,8 @@ class BenchResult:
         unstable: What disturbed the measurement, in words; empty for a quiet one.
         repeated: Whether it was taken a second time because the first was disturbed.
         set_aside: Rounds that do not count, because something slowed the machine in them.
-        rest_w: Readings of the board's rails before the first run, watts; empty where nothing tells.
-        rest_package_w: Mean power of an Intel package while idling, watts; None where it cannot be read.
+        rest_w: Mean readings of the board's rails in the pauses, watts; empty without pauses or where nothing tells.
+        rest_package_w: Mean power of an Intel package in the pauses, watts; None where it cannot be read.
     """
 
     models: Mapping[str, ModelTiming]
