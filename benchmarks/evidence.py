@@ -102,8 +102,8 @@ TABLES = (
         "python -m benchmarks.recovery --k 16 --steps 240 --results docs/evidence/recovery-long", _recovered_longer,
     ),
     Table(
-        "allocation", "Unit by unit against one ratio and against MACs, at equal measured time", EVIDENCE,
-        CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
+        "allocation", "Unit by unit against one ratio and against MACs, at equal measured time, without recovery",
+        EVIDENCE, CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
     ),
     Table(
         "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed*.json",

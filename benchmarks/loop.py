@@ -133,14 +133,15 @@ def table(cells: Sequence[Cell]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for cell in cells:
-        head = f"| {cell['model']} | {cell['target']} | {cell['speedup']:g}x |"
+        weights = ", random weights" if cell["model"] in RANDOM else ""
+        head = f"| {cell['model']}{weights} | {cell['target']} | {cell['speedup']:g}x |"
         if (ended := _ended(cell)) is not None:
             lines.append(f"{head} {ended} | - | - |")
             continue
         note = "" if ("int8" in cell["target"]) == (cell["precision"] == "int8") else " (INT8 did not pay: fp32)"
         rounds = "; ".join(f"{r['predicted_ms']:.2f} / {r['measured_ms']:.2f}" for r in cell["rounds"])
         lines.append(f"{head} {rounds}{note} | {100 * cell['share']:.1f} % | {cell['profile_seconds']:.0f} |")
-    return "\n".join([*lines, "", verdict(cells) + _threads(cells)])
+    return "\n".join([*lines, "", verdict(cells) + _made(cells) + _threads(cells)])
 
 
 def verdict(cells: Sequence[Cell]) -> str:
@@ -155,6 +156,13 @@ def verdict(cells: Sequence[Cell]) -> str:
         f"{len(hit)} of {len(feasible)} feasible runs ended within {BAND:.0%} to 100% of the budget after at most "
         f"{ROUNDS} rounds. Median error of the prediction: {first:.1%} in the first round, {last:.1%} in the last."
     )
+
+
+def _made(cells: Sequence[Cell]) -> str:
+    """Say what the models of the runs were, and that their accuracy was no concern."""
+    random = sum(cell["model"] in RANDOM for cell in cells)
+    told = f" {random} of {len(cells)} runs are of models with random weights." if random else ""
+    return f"{told} Nothing was recovered in any run: they tell of times alone."
 
 
 def _threads(cells: Sequence[Cell]) -> str:

@@ -71,7 +71,11 @@ def test_the_table_compares_at_equal_time_and_says_where_it_cannot(tmp_path: Pat
     assert rows[0].startswith("| ImageNet species | 0 | dense | 10.00 | 1 | 100.0 |")
     assert rows[1].startswith("| ImageNet species | 0 | 2x | 5.00 | 2.00 | 75.0 | +50.0 (")
     assert "| 4x | 2.00 | 5.00 | 25.0 | - | +25.0 (" in rows[2]
-    assert "Ahead of one ratio at equal measured time, mean over tasks and seeds: +50.0 points at 2x." in text
+    mean = "Ahead of one ratio at equal measured time, without recovery, mean over tasks and seeds: +50.0 points at 2x."
+    assert mean in text
+    assert "EfficientNet-Lite0 on host-cpu, 16 shots a class" in text
+    assert "NOT RECOVERED" in text
+    assert "interpolated in time, picture by picture" in text
     assert "+0.0 points at 2x, +25.0 points at 4x." in text
     assert "Timed with 1 thread (" in text
     assert all(row.count("|") == rows[0].count("|") for row in rows)

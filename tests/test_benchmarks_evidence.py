@@ -60,9 +60,19 @@ def test_specialisation_holds_only_where_every_seed_is_sure_and_it_grows() -> No
     claim = _claims.specialisation([*both(0, *grows), *both(1, *grows)])
     assert claim.verdict == "holds"
     assert "95% zeros: +40.0 (+35.8 to +44.2), +40.0" in claim.found
+    assert "Every seed surely gains at 95% zeros; the gain grows at every step." in claim.found
     assert _claims.specialisation(both(0, *grows)).verdict == "holds on the one seed that was run"
     assert _claims.specialisation([*both(0, *grows), *both(1, (0.5, 0.0), (0.95, 2.0))]).verdict == "not clear"
     assert _claims.specialisation(both(0, (0.5, 9.0), (0.95, 1.0))).verdict == "does not hold"
+
+
+def test_a_gain_that_falls_at_one_step_of_one_seed_holds_in_part_alone() -> None:
+    claim = _claims.specialisation(
+        [*both(0, (0.5, 0.5), (0.9, 20.0), (0.95, 40.0)), *both(1, (0.5, 0.0), (0.9, 70.0), (0.95, 50.0))]
+    )
+    assert claim.verdict == "holds in part"
+    told = "surely gains at 90%, 95% zeros; the gain does not grow at every step (seed 1: +70.0 at 90%, +50.0 at 95%)"
+    assert told in claim.found
 
 
 def test_one_shot_cells_are_no_evidence_for_gradual_pruning() -> None:

@@ -41,9 +41,16 @@ def test_the_table_has_a_row_a_cell() -> None:
     _, _, row, other, eight, *_ = loop.table(
         [make_cell(), INFEASIBLE, {**make_cell(), "target": "host-cpu-int8"}]
     ).splitlines()
-    assert row == "| resnet50 | host-cpu | 2x | 3.00 / 4.00; 3.90 / 4.00 | 98.0 % | 61 |"
+    assert row == "| resnet50, random weights | host-cpu | 2x | 3.00 / 4.00; 3.90 / 4.00 | 98.0 % | 61 |"
     assert "9 cannot be reached" in other
     assert "INT8 did not pay: fp32" in eight
+
+
+def test_random_weights_and_what_was_not_recovered_are_told() -> None:
+    text = loop.table([make_cell(), {**make_cell(), "model": "tf_efficientnet_lite0"}])
+    assert "| tf_efficientnet_lite0 | host-cpu |" in text
+    assert "1 of 2 runs are of models with random weights. Nothing was recovered in any run" in text
+    assert "random" not in loop.table([{**make_cell(), "model": "tf_efficientnet_lite0"}])
 
 
 def test_the_threads_of_the_timed_models_are_told_where_they_were_chosen() -> None:

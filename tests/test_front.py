@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_front import POINTS, make_front
+from make_front import POINTS, make_front, make_point
 from pydantic import ValidationError
 from test_report_figures import texts
 from tiny_run import options
 
 from taco.errors import InputError
-from taco.front.dominance import Mark, beating, dominated_by, recommend
+from taco.front.dominance import Mark, beating, dominated_by, exceeds, recommend
 from taco.front.drawing import MARKS, front_picture
 from taco.front.page import front_page, read_front, write_front
 from taco.front.picking import export_options, picked
-from taco.front.schema import Front
+from taco.front.schema import Front, Recommendation
 from taco.report.html import page_html
 
 marks = st.lists(
@@ -110,6 +110,27 @@ def test_the_page_tells_the_choice_its_reason_and_every_point(tmp_path: Path) ->
     assert "trap &lt;1&gt;" in page
     assert "<script" not in page
     assert "no model of ours is both as fast and as right as" in page
+    assert "had no say" in text
+    assert "worth taking" not in text
+    assert "As measured, number" not in text
+
+
+def test_a_recommended_model_that_is_beaten_is_said_to_be() -> None:
+    taken = Recommendation(name="uniform-4x", reason="the fastest that loses at most 1 points")
+    notes = front_page(make_front(recommended=taken)).actions
+    assert any("As measured, number 1 (ours-4x) is no slower and no less often right" in note.text for note in notes)
+
+
+def test_a_recommended_model_that_loses_more_on_unseen_pictures_is_warned_of() -> None:
+    def told(points: float, low: float, on_select: float) -> str:
+        select = {"points": on_select, "low": -4.0, "high": 6.0}
+        lost = {"drop_points": points, "drop_ci95": (low, points + 2), "select": select}
+        return exceeds(make_point("ours-4x", "ours", 1.12, 297, **lost), 1.0)
+
+    assert "ours-4x, which is recommended, loses 4.0 points, surely more than the 1 that" in told(4.0, 1.2, 0.5)
+    assert "more, though within what chance may do, than the 1 that may be lost: the select" in told(1.9, -0.8, 0.5)
+    assert "could not tell" not in told(4.0, 1.2, 3.0), "the select pictures had told"
+    assert told(1.0, -0.8, 0.5) == ""
 
 
 def test_what_makes_accuracies_worthless_is_said_beside_them() -> None:
@@ -117,6 +138,13 @@ def test_what_makes_accuracies_worthless_is_said_beside_them() -> None:
     assert "RANDOM WEIGHTS" in page.banner
     assert any("guided choices" in note.text for note in page.actions)
     assert page_html(page).count("meaningless") >= 2
+
+
+def test_pictures_that_also_judge_are_not_said_to_have_had_no_say() -> None:
+    text = page_html(front_page(make_front(evaluated_on="select")))
+    assert "guided choices" in text
+    assert "had no say" not in text
+    assert "which are others" not in text
 
 
 def test_a_front_that_contradicts_itself_or_is_damaged_is_refused(tmp_path: Path) -> None:

@@ -301,6 +301,18 @@ def test_the_split_is_said_in_words(case: SplitCase, render: Callable[[Report], 
     assert case.words in render(report)
 
 
+@pytest.mark.parametrize("split_by", ["location", "sequence", "image"])
+def test_frames_without_labels_may_show_the_places_that_judge(split_by: str) -> None:
+    report = make_trap(task=make_task(split_by=split_by, unlabelled_images=1234))
+    found = notes(camera.split_section(report))
+    assert {note.tone for note in found} == {Tone.WARN}
+    assert "learnt from 1 234 frames without labels, and nobody told their places" in plain(found[-1].text)
+    for text in (render_html(report), render_markdown(report)):
+        assert "the accuracies hold for places that the model has never seen" not in text
+        assert "imitate the dense one on your labelled pictures and on frames without labels." in text
+    assert "on your labelled pictures." in render_markdown(make_trap())
+
+
 @pytest.mark.parametrize(("cropped", "words"), [(True, "crops: the boxes around"), (False, "whole frames")])
 def test_the_split_counts_what_was_left_out(cropped: bool, words: str) -> None:
     section = camera.split_section(make_trap(task=make_task(held_back=1234, duplicates=7, cropped=cropped)))

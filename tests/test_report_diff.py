@@ -61,6 +61,15 @@ def test_accuracy_is_compared_picture_by_picture() -> None:
     assert (first.name, first.points, first.pictures) == (CLASSES[0], pytest.approx(60.0), 40)
 
 
+def test_what_interval_and_test_judge_in_two_ways_is_borderline() -> None:
+    found = differ(run(wrong=11), run(wrong=6))
+    assert found.accuracy.points is not None
+    assert found.accuracy.paired is not None
+    assert found.accuracy.points.low > 0
+    assert found.accuracy.paired.p == pytest.approx(2 / 2**5)
+    assert "whether it is right more or less often is borderline: the paired interval leaves out 0" in found.verdict
+
+
 def test_only_pictures_that_both_judged_count() -> None:
     other = run(accuracy=make_accuracy(CLASSES, answers=make_answers(start=100)))
     found = differ(run(), other).accuracy

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from make_report import make_max_drop, make_report
+import pytest
+from make_report import CLASSES, make_accuracy, make_max_drop, make_no_accuracy, make_report
 
+from taco.report.accuracy_schema import AccuracySection
 from taco.report.loop import loop_sections
 from taco.report.max_drop import max_drop_sections
 from taco.report.page import Note, Picture, Table
@@ -28,6 +30,22 @@ def test_every_candidate_is_listed_with_what_it_lost_and_whether_it_held() -> No
     assert "A candidate is made 3 times" in table.caption
     assert isinstance(note, Note)
     assert "2 models were recovered fully" in note.text
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "unseen"),
+    [
+        (make_accuracy(CLASSES), True),
+        (make_accuracy(CLASSES, evaluated_on="select"), False),
+        (make_no_accuracy(), False),
+    ],
+    ids=["evaluation", "select", "none"],
+)
+def test_only_unseen_pictures_are_said_to_have_had_no_say(accuracy: AccuracySection, unseen: bool) -> None:
+    (section,) = max_drop_sections(make_max_drop(accuracy=accuracy))
+    assert ("had no say" in section.meaning) is unseen
+    assert section.meaning.startswith("The fastest model was looked for that loses at most 1.0 point on shots")
+    assert section.meaning.endswith(".")
 
 
 def test_candidates_that_not_all_shots_judged_are_said_to_be_so() -> None:

@@ -51,6 +51,16 @@ def test_devices_alike_are_no_warning() -> None:
     assert not any("devices" in note.text for note in actions(make_field(units=units)))
 
 
+def test_devices_far_apart_without_a_proof_are_not_called_alike() -> None:
+    units = make_units(units=[make_unit("ssh://a", 3.0, 1), make_unit("ssh://b", 4.2, 2)], duty=None)
+    told = "1.40x apart, more than the 1.10x that devices of one kind may differ by, but too unsteady to tell"
+    assert told in spread_sentence(units)
+    part = section("units", units=units)
+    assert isinstance(part.blocks[0], Note)
+    assert part.blocks[0].tone is Tone.WARN
+    assert any(told in note.text and note.tone is Tone.WARN for note in actions(make_field(units=units)))
+
+
 def test_heat_power_and_a_day_are_told_with_their_assumptions() -> None:
     text = notes(section("units"))
     assert "3.10 ms for a picture in the first minute and 3.84 ms in minute 30 (1.24x), at up to 80" in text

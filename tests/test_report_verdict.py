@@ -17,11 +17,15 @@ from make_report import (
     make_unmeasured,
 )
 
-from taco.report.page import Card, Tone
+from taco.report.accuracy_schema import Paired
+from taco.report.detail import mistake_sections
+from taco.report.page import Card, Note, Tone
 from taco.report.schema import ModelSize, Report
 from taco.report.verdict import actions, banner, cards, verdict
 
 NO_ACCURACY = make_no_accuracy()
+LESS, MORE = (Paired(both=200, only_first=a, only_second=b, neither=25, p=0.035) for a, b in ((12, 3), (3, 12)))
+ALIKE = Paired(both=200, only_first=5, only_second=3, neither=32, p=0.73)
 
 
 def plain(text: str) -> str:
@@ -68,8 +72,9 @@ class ToneCase:
 
 
 TONES = [
-    ToneCase("no-proven-loss", Tone.GOOD, {"accuracy": make_accuracy(CLASSES, drop_ci95=(-0.3, 1.9))}),
+    ToneCase("no-proven-loss", Tone.GOOD, {"accuracy": make_accuracy(CLASSES, drop_ci95=(-0.3, 1.9), paired=ALIKE)}),
     ToneCase("proven-loss", Tone.PLAIN, {"accuracy": make_accuracy(CLASSES, drop_ci95=(0.3, 1.9))}),
+    ToneCase("borderline", Tone.PLAIN, {"accuracy": make_accuracy(CLASSES, drop_ci95=(-0.3, 1.9))}),
     ToneCase("missed", Tone.WARN, {"speedup_asked": 2.0}),
     ToneCase("select", Tone.WARN, {"accuracy": make_accuracy(CLASSES, evaluated_on="select")}),
     ToneCase("no-accuracy", Tone.WARN, {"accuracy": NO_ACCURACY}),
@@ -146,12 +151,37 @@ def test_no_accuracy_is_not_filled_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "words"),
-    [((0.2, 1.9), "a real loss"), ((-2.0, -0.1), "a real gain"), ((-0.3, 1.9), "no difference is proven")],
+    ("ends", "paired", "words"),
+    [
+        ((0.2, 1.9), LESS, "a real loss"),
+        ((0.2, 1.9), None, "a real loss"),
+        ((-2.0, -0.1), MORE, "a real gain"),
+        ((-0.3, 1.9), ALIKE, "no difference is proven"),
+    ],
 )
-def test_drop_card_reads_the_interval(ends: tuple[float, float], words: str) -> None:
-    detail = card(make_report(accuracy=make_accuracy(CLASSES, drop_ci95=ends)), "Accuracy lost").detail
+def test_drop_card_reads_the_interval(ends: tuple[float, float], paired: Paired | None, words: str) -> None:
+    detail = card(make_report(accuracy=make_accuracy(CLASSES, drop_ci95=ends, paired=paired)), "Accuracy lost").detail
     assert words in detail
+
+
+@pytest.mark.parametrize(
+    ("ends", "paired", "words"),
+    [
+        ((0.2, 1.9), ALIKE, "borderline: the paired interval leaves out 0, but McNemar's exact test does not rule"),
+        ((-0.3, 1.9), LESS, "borderline: McNemar's exact test rules out chance, but the paired interval holds 0"),
+        ((0.2, 1.9), MORE, "point in opposite directions"),
+    ],
+)
+def test_a_page_proves_nothing_of_which_its_two_judges_disagree(
+    ends: tuple[float, float], paired: Paired, words: str
+) -> None:
+    report = make_report(accuracy=make_accuracy(CLASSES, drop_ci95=ends, paired=paired))
+    (note,) = (b for b in mistake_sections(report)[0].blocks if isinstance(b, Note) and "McNemar" in b.text)
+    for text in (card(report, "Accuracy lost").detail, note.text):
+        assert words in text
+        assert "a real" not in text
+        assert "is proven" not in text
+        assert "chance does not explain" not in text
 
 
 def test_accuracy_card_says_when_it_is_balanced() -> None:

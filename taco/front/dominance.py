@@ -1,9 +1,12 @@
-"""Which models no other one beats, which one to take, and whether ours are beaten anywhere. Pure; no torch."""
+"""Which models no other one beats, which one to take, what that loses, and where ours are beaten. Pure; no torch."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+
+from taco.front.schema import FrontPoint
+from taco.report import wording
 
 #: What a person can be handed as a bundle of ours.
 PICKABLE = frozenset({"ours", "uniform", "macs", "dense", "resized", "beside"})
@@ -68,3 +71,16 @@ def recommend(marks: Sequence[Mark], limit: float) -> tuple[str, str] | None:
     best = min(within, key=lambda m: (m.ms, m.lost))
     loses = f"it loses {best.lost:.1f} points" if best.lost > 0 else "it loses nothing"
     return best.name, f"the fastest that loses at most {limit:g} points on the select pictures: {loses} there"
+
+
+def exceeds(taken: FrontPoint, limit: float) -> str:
+    """Say that the model to take loses more than the limit on pictures that had no say; empty where it does not."""
+    if taken.drop_points <= limit:
+        return ""
+    found = (
+        f"on the evaluation pictures {taken.name}, which is recommended, loses {wording.points(taken.drop_points)}, "
+        f"{wording.more(taken.drop_ci95[0], limit)} than the {limit:g} that may be lost"
+    )
+    if taken.select.points > limit:
+        return found
+    return f"{found}: the select pictures could not tell. More --shots make the choice surer"

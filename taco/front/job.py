@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 import taco
 from taco.errors import InputError, MeasurementError
 from taco.exporters.protocol import FloatArray
-from taco.front.dominance import Mark, beating, dominated_by, recommend
+from taco.front.dominance import Mark, beating, dominated_by, exceeds, recommend
 from taco.front.entries import Entry, Maker, cut_entries
 from taco.front.rivals import rivals
 from taco.front.schema import Front, FrontPoint, Ratio, Recommendation
@@ -164,7 +164,7 @@ def _times(ground: Groundwork, entries: Sequence[Entry]) -> BenchResult:
             return _BENCH.dump_python(ground.delivery.bench.together(models, providers), mode="json")
 
     hashes = {entry.name: [entry.sha256, entry.provider] for entry in timed}
-    depends = {"models": hashes, "target": ground.delivery.bench.key()}
+    depends = {"models": hashes, "target": ground.delivery.bench.key({e.runtime for e in timed})}
     bench = _BENCH.validate_python(ground.rundir.json_step("front-times", depends, compute, measured=True))
     of = {entry.name: bench.models[first[entry.sha256, entry.provider]] for entry in entries}
     return dataclasses.replace(bench, models=of)
@@ -233,6 +233,7 @@ def _assembled(
         for entry, mark in zip(entries, marks, strict=True)
     ]
     taken = recommend(marks, how.limit)
+    beyond = [exceeds(p, how.limit) for p in points if task.evaluation and taken is not None and p.name == taken[0]]
     return Front(
         taco_version=taco.__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -252,7 +253,7 @@ def _assembled(
         measured_on=dict(bench.measured_on),
         points=sorted(points, key=lambda p: (p.p50_ms, p.name)),
         recommended=None if taken is None else Recommendation(name=taken[0], reason=taken[1]),
-        warnings=_warnings(ground, found, marks),
+        warnings=[*filter(None, beyond), *_warnings(ground, found, marks)],
     )
 
 

@@ -87,12 +87,26 @@ def _verdict(front: Front) -> Note:
 
 def _actions(front: Front) -> Iterator[Note]:
     if front.recommended is not None:
-        yield Note(f"Why: {front.recommended.reason}. The pictures that draw the picture below had no say in it.")
+        unseen = " The pictures that draw the picture below had no say in it."
+        yield Note(f"Why: {front.recommended.reason}.{unseen if front.evaluated_on == 'evaluation' else ''}")
+        yield from _beaten(front)
         number = numbers(front)[front.recommended.name]
         yield Note(f"Next step: the same command with --pick {number} recovers it fully and makes the bundle.")
     if front.evaluated_on == "select":
         yield Note(
             "No pictures were left for an unseen test: all accuracies come from pictures that also guided choices.",
+            Tone.WARN,
+        )
+
+
+def _beaten(front: Front) -> Iterator[Note]:
+    """Say that the recommended model is not on the front."""
+    point = _taken(front)
+    if point is not None and point.dominated_by is not None:
+        yield Note(
+            f"As measured, number {numbers(front)[point.dominated_by]} ({point.dominated_by}) is no slower and no less "
+            "often right: the choice goes by the points lost on the select pictures alone. How sure these figures are "
+            "stands below.",
             Tone.WARN,
         )
 
@@ -115,8 +129,8 @@ def _front_section(front: Front) -> Section:
         Picture(
             partial(front_picture, front),
             "Every model in one interleaved run: left is faster, up is more often right; upright lines are 95 % "
-            "intervals. Pale ones are beaten by another model that is no slower and no less right. Numbers are those "
-            "of the list.",
+            "intervals. Pale ones are beaten, as measured, by another model that is no slower and no less right. "
+            "Numbers are those of the list.",
         ),
         _table(front),
         Folded("How sure each accuracy is", _accuracies(front)),
@@ -130,8 +144,8 @@ def _front_section(front: Front) -> Section:
     return Section(
         "front",
         "The front",
-        "What this device can do: each model as often right and as fast as it was measured. Take what fits your site; "
-        "nothing that is not on the front is worth taking.",
+        "What this device can do: each model as often right and as fast as it was measured. Take what fits your site. "
+        "Which ones are beaten goes by these figures alone: one whose interval reaches the other's may be as good.",
         tuple(blocks),
     )
 
@@ -171,9 +185,10 @@ def _accuracies(front: Front) -> Table:
             f"{p.select.points:+.2f}",
         ),
     )
+    others = "which are others" if front.evaluated_on == "evaluation" else "by heads that have not seen them"
     caption = (
-        "95 % intervals; that of the points lost is paired. What a model loses on the select pictures, which are "
-        "others, guided the choice of the recommended one."
+        "95 % intervals; that of the points lost is paired. What a model loses on the select pictures, "
+        f"{others}, guided the choice of the recommended one."
     )
     return Table(("model", "right", "lost", "select"), rows, _marked(caption, front))
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from taco.errors import InputError
 
-#: Where a whole board's power is read, the best source first, and what such a reading leaves out.
+#: Where a whole board's power is read, the best source first, and what such a reading leaves out. `pmic rails` is the
+#: sum of a Pi 5's rails, which `taco.device.board.power_w` has added up.
 _RAILS = (
     ("VDD_IN", "the module's input (rail VDD_IN); the carrier board, camera and radio are not in it"),
     ("POM_5V_IN", "the module's input (rail POM_5V_IN); the carrier board, camera and radio are not in it"),
@@ -79,7 +80,7 @@ def whole_power(rails: Mapping[str, float]) -> Power | None:
         rails: Name -> watts, as `taco.device.board.power_w` tells.
 
     Returns:
-        None where no rail is known to carry everything: parts are never added up to a whole.
+        None where no reading is known to hold nearly everything: parts of other boards are never added up to a whole.
     """
     return next((Power(rails[name], source) for name, source in _RAILS if name in rails), None)
 

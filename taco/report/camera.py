@@ -54,7 +54,7 @@ def split_section(report: Report) -> Section:
         "How the pictures were divided",
         "The model learns from a few pictures (shots) and is judged on others; the more alike the two are, the better "
         "it looks, and the less that says about new pictures.",
-        (_split_note(task), Table((), rows, numeric=False)),
+        (*_split_notes(task), Table((), rows, numeric=False)),
     )
 
 
@@ -160,12 +160,19 @@ def _frames(task: TaskSection) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _split_note(task: TaskSection) -> Note:
-    if task.eval_images:
-        return _DIVIDED[task.split_by]
-    return Note(
-        "No pictures were left for an evaluation, so nothing here tells how the model does elsewhere.", Tone.WARN
+def _split_notes(task: TaskSection) -> tuple[Note, ...]:
+    if not task.eval_images:
+        text = "No pictures were left for an evaluation, so nothing here tells how the model does elsewhere."
+        return (Note(text, Tone.WARN),)
+    if not task.unlabelled_images:
+        return (_DIVIDED[task.split_by],)
+    learnt = Note(
+        f"Recovery also learnt from {wording.counted(task.unlabelled_images, 'frame')} without labels, and nobody told "
+        "their places: they may show those of the evaluation. At a place that none of them shows expect the model to "
+        "be right less often than this page says.",
+        Tone.WARN,
     )
+    return (learnt,) if task.split_by == "location" else (_DIVIDED[task.split_by], learnt)
 
 
 def _light_notes(report: Report) -> tuple[Block, ...]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from taco.report import detail_figures, figures, wording
+from taco.report import detail_figures, figures, proof, wording
 from taco.report.accuracy_schema import Detail, Paired
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
 from taco.report.schema import Report
 
 #: More mix-ups than this are folded away.
 _MOST_MIXED = 10
-_SURE_P = 0.05
 
 
 def mistake_sections(report: Report) -> tuple[Section, ...]:
@@ -87,10 +86,14 @@ def _paired_note(report: Report, paired: Paired) -> Note:
         f"with the exported one (both {paired.both}, neither {paired.neither}; McNemar's exact test: p = "
         f"{paired.p:.2g})"
     )
-    if paired.p >= _SURE_P:
+    lost, worse = report.accuracy.drop_ci95, paired.only_first > paired.only_second
+    found = proof.proof(lost, paired)
+    if found == "none":
         text = f"{counts}: no difference between the two is proven."
         return Note(wording.marked(text, report))
-    worse = paired.only_first > paired.only_second
+    if found == "borderline" and lost is not None:
+        text = f"{counts}. That is {proof.borderline(lost, paired)}."
+        return Note(wording.marked(text, report), _tone(worse=worse))
     which = "The exported model is right less often" if worse else "The exported model is right more often"
     return Note(wording.marked(f"{counts}. {which}, which chance does not explain.", report), _tone(worse=worse))
 

@@ -20,6 +20,7 @@ from taco.report.diff_schema import (
     SizeChange,
     SpeedChange,
 )
+from taco.report.proof import borderline, proof
 from taco.report.schema import Report
 from taco.timing.timings import median_ratio
 
@@ -243,9 +244,13 @@ def _accuracy_clause(found: AccuracyChange) -> str:
     ends = wording.interval(change.low, change.high, "points")
     pictures = wording.counted(found.pictures, "picture that both judged", "pictures that both judged")
     told = f"{wording.points(change.value)}, 95 % interval {ends}, {pictures}"
-    if change.low > 0:
+    lost = (-change.high, -change.low)
+    proven = proof(lost, found.paired)
+    if proven == "borderline" and found.paired is not None:
+        return f"whether it is right more or less often is {borderline(lost, found.paired)} ({told})"
+    if proven == "gain":
         return f"it is right more often (by {told})"
-    if change.high < 0:
+    if proven == "loss":
         return f"it is right LESS often (by {told})"
     return f"no difference in how often they are right is proven ({told})"
 

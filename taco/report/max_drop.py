@@ -19,15 +19,13 @@ def max_drop_sections(report: Report) -> tuple[Section, ...]:
     found = report.max_drop
     if found is None:
         return ()
-    return (
-        Section(
-            "max-drop",
-            "As fast as the accuracy allows",
-            f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on shots "
-            "that it has not seen; the pictures that judge the result had no say.",
-            tuple(_blocks(report, found)),
-        ),
+    meaning = (
+        f"The fastest model was looked for that loses at most {wording.points(found.asked_points)} on shots that it "
+        "has not seen"
     )
+    if report.accuracy.evaluated_on == "evaluation":
+        meaning += "; the pictures that judge the result had no say"
+    return (Section("max-drop", "As fast as the accuracy allows", f"{meaning}.", tuple(_blocks(report, found))),)
 
 
 def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
@@ -35,11 +33,9 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
     drop, ends = accuracy.drop_points, accuracy.drop_ci95
     if drop is None or drop <= found.asked_points or accuracy.evaluated_on != "evaluation":
         return ""
-    sure = (
-        "surely more" if ends is not None and ends[0] > found.asked_points else "more, though within what chance may do"
-    )
+    more = wording.more(None if ends is None else ends[0], found.asked_points)
     return (
-        f"on the evaluation pictures the model loses {wording.points(drop)}, {sure} than --max-drop "
+        f"on the evaluation pictures the model loses {wording.points(drop)}, {more} than --max-drop "
         f"{found.asked_points:g}: {wording.counted(found.judging_images, 'shot')} could not tell. More "
         "--shots make the search surer"
     )

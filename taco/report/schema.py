@@ -37,7 +37,8 @@ class TaskSection(Frozen):
     cropped: bool = Field(description="the model looks at boxes around the animals, not at whole frames")
     unlabelled_images: int = Field(default=0, description="frames without labels that recovery learnt from too")
     unlabelled_copies: int = Field(
-        default=0, description="frames left out as copies of evaluation or select pictures, or of one another"
+        default=0,
+        description="frames left out: they show evaluation or select pictures (copies, bursts) or one another again",
     )
 
 

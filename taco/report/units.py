@@ -12,6 +12,7 @@ from taco.report.page import Block, Code, Folded, Lines, Note, Picture, Section,
 from taco.report.schema import Report
 from taco.report.units_schema import DutySection, UnitRun, UnitsSection
 from taco.report.wording import place
+from taco.timing.spread import SLOW
 
 _DASH = "\N{EN DASH}"
 _MINUTE = ("minute", "p50, ms", "p90, ms", "J a picture")
@@ -55,14 +56,34 @@ def spread_sentence(found: UnitsSection) -> str:
         return f"{name} takes {wording.milliseconds(p50)} for a picture{lost}"
     fastest, slowest = min(timed, key=timed.__getitem__), max(timed, key=timed.__getitem__)
     ratio = wording.factor(timed[slowest] / timed[fastest])
+    return (
+        f"{len(timed)} devices were timed, from {wording.milliseconds(timed[fastest])} ({fastest}) to "
+        f"{wording.milliseconds(timed[slowest])} ({slowest}) for a picture: {ratio} apart{_judged(found)}{lost}"
+    )
+
+
+def doubtful(found: UnitsSection) -> bool:
+    """Whether a device is slow or could not be measured, or times lie apart without a proof of which is slow."""
+    return any(unit.slow or unit.problem for unit in found.units) or _far_apart(found)
+
+
+def _judged(found: UnitsSection) -> str:
     slow = [
         f"{place(u.address)} is SLOW: {wording.factor(u.slow)} the time of the others" for u in found.units if u.slow
     ]
-    told = f"; {', '.join(slow)}" if slow else ", within what devices of one kind differ by"
-    return (
-        f"{len(timed)} devices were timed, from {wording.milliseconds(timed[fastest])} ({fastest}) to "
-        f"{wording.milliseconds(timed[slowest])} ({slowest}) for a picture: {ratio} apart{told}{lost}"
-    )
+    if slow:
+        return f"; {', '.join(slow)}"
+    if _far_apart(found):
+        return (
+            f", more than the {wording.factor(SLOW)} that devices of one kind may differ by, but too unsteady to tell "
+            "whether one is slow"
+        )
+    return ", within what devices of one kind differ by"
+
+
+def _far_apart(found: UnitsSection) -> bool:
+    times = [unit.models["compressed"].p50 for unit in found.units if unit.measured]
+    return bool(times) and max(times) > SLOW * min(times)
 
 
 def outcome(unit: UnitRun) -> str:
@@ -123,8 +144,7 @@ def _heat(minutes: list[SustainedMinute], name: str) -> Note:
 
 
 def _tone(found: UnitsSection) -> Tone:
-    doubtful = any(u.slow or u.problem for u in found.units) or not any(u.measured for u in found.units)
-    return Tone.WARN if doubtful else Tone.GOOD
+    return Tone.WARN if doubtful(found) or not any(u.measured for u in found.units) else Tone.GOOD
 
 
 def _table(found: UnitsSection) -> Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from taco.report import camera, engines, sparsity, units, wording
-from taco.report.accuracy_schema import ModelAccuracy
+from taco.report import camera, engines, proof, sparsity, units, wording
+from taco.report.accuracy_schema import AccuracySection, ModelAccuracy
 from taco.report.page import Card, Note, Tone
 from taco.report.schema import Report
 
@@ -58,7 +58,7 @@ def actions(report: Report) -> tuple[Note, ...]:
     elif _missed(report) and report.speedup is not None and report.speedup_asked is not None:
         asked, got = wording.factor(report.speedup_asked), wording.factor(report.speedup)
         notes.append(Note(f"The asked speed-up of {asked} was missed: {got} was measured.", Tone.WARN))
-    if report.units is not None and any(unit.slow or unit.problem for unit in report.units.units):
+    if report.units is not None and units.doubtful(report.units):
         notes.append(Note(units.spread_sentence(report.units) + ".", Tone.WARN))
     if report.accuracy.evaluated_on == "select":
         notes.append(
@@ -84,11 +84,12 @@ def _is_doubtful(report: Report) -> bool:
 
 
 def _tone_when_faster(report: Report) -> Tone:
-    """Green only for a reached aim without a proven loss of accuracy."""
+    """Green only for a reached aim without a loss of accuracy that is proven or borderline."""
     if _missed(report) or _is_doubtful(report):
         return Tone.WARN
-    ends = report.accuracy.drop_ci95
-    return Tone.PLAIN if ends is None or ends[0] > 0 else Tone.GOOD
+    found = report.accuracy
+    lost = proof.proof(found.drop_ci95, found.paired) in ("loss", "borderline")
+    return Tone.PLAIN if found.drop_ci95 is None or lost else Tone.GOOD
 
 
 def _missed(report: Report) -> bool:
@@ -187,14 +188,15 @@ def _drop_card(report: Report) -> Card:
         return Card(label, wording.NOT_MEASURED, _NO_PICTURES, Tone.WARN)
     detail = "no interval"
     if ends is not None:
-        detail = f"paired 95 % interval: {wording.interval(*ends, unit='points')}; {_meaning_of(ends)}"
+        detail = f"paired 95 % interval: {wording.interval(*ends, unit='points')}; {_meaning_of(ends, report.accuracy)}"
     return Card(label, wording.points(drop), wording.marked(detail, report), _accuracy_tone(report))
 
 
-def _meaning_of(ends: tuple[float, float]) -> str:
-    if ends[0] > 0:
-        return "a real loss"
-    return "a real gain" if ends[1] < 0 else "holds 0, so no difference is proven"
+def _meaning_of(ends: tuple[float, float], accuracy: AccuracySection) -> str:
+    found = proof.proof(ends, accuracy.paired)
+    if found == "borderline" and accuracy.paired is not None:
+        return proof.borderline(ends, accuracy.paired)
+    return {"loss": "a real loss", "gain": "a real gain"}.get(found, "holds 0, so no difference is proven")
 
 
 def _speed_card(report: Report) -> Card:

@@ -38,6 +38,11 @@ def points(value: float) -> str:
     return f"{signed(value)} point{'' if signed(abs(value)) == '1.0' else 's'}"
 
 
+def more(low: float | None, limit: float) -> str:
+    """How surely more than a limit was lost: by the lower end of the loss's interval, None where there is none."""
+    return "surely more" if low is not None and low > limit else "more, though within what chance may do,"
+
+
 def proportion(value: Proportion | None) -> str:
     """`97.4 % (95.1 to 98.9)`."""
     return "no picture" if value is None else f"{percent(value.percent)} ({_range(value.low, value.high)})"
