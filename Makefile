@@ -18,8 +18,10 @@ override export MINUTES := $(value MINUTES)
 UNITS = set -f; set --; for unit in $$DEVICE; do set -- "$$@" --device "$$unit"; done;
 DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-bf16 host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 BENCHES := $(addprefix bench-,$(DEVICES))
-# slow tests that a measurement decides: they have the machine for themselves
-TIMED := tests/test_main_job.py::test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate
+# slow tests that a measurement decides, or that wait long for a quiet machine: they have it for themselves
+TIMED := tests/test_main_job.py::test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate \
+  tests/test_input_size.py::test_sizes_compete_with_widths_by_measured_time_and_loss \
+  tests/test_front_job.py::test_sizes_of_pictures_compete_and_any_may_be_picked
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint types schemas families docs evidence bench clean $(DEVICES) $(BENCHES)

@@ -23,6 +23,8 @@ from taco.specialist.specialise import make_head, predict_logits, specialise
 CLASSES, PLACES, PICTURES = 3, 10, 6
 SIDE = 96
 CHANCE = 100 / CLASSES
+#: Points that one drawn task may lie from chance: 18 places judge, and of eight tasks 11 to 55 % were right.
+LUCK = 25
 SEEDS, QUICK = (5, 6, 7), 6
 MODEL = "test_resnet"  # with random weights, too, it tells the backgrounds from each other
 
@@ -70,10 +72,13 @@ def options(task: Path, **changes: Any) -> api.ExportOptions:
 
 @dataclass(frozen=True)
 class Leak:
-    """What the dense specialist makes of the task under one split: percent right, and what is warned of."""
+    """What the dense specialist makes of the task under one split: percent right, by itself and as it is told of its
+    head on shots that this has not seen, and what is warned of.
+    """
 
     split_by: str
     percent: float
+    told: float
     warnings: list[str]
 
 
@@ -84,11 +89,13 @@ def leaking(warnings: Iterable[str]) -> list[str]:
 def judge(generalist: Generalist, bank: PictureBank, asked: api.ExportOptions) -> Leak:
     """The job up to the dense specialist."""
     material = divide(find_pictures(asked), bank, asked)
-    module = specialise(generalist, make_head(generalist, material, asked)).module.eval()
+    head = make_head(generalist, material, asked)
+    module = specialise(generalist, head).module.eval()
     answers = predict_logits(module, material.batches(material.judged)).argmax(1)
     labels = np.array([picture.label_index for picture in material.judged])
     right = 100 * float((answers == labels).mean())
-    return Leak(material.task.split_by, right, leaking(material.task.warnings))
+    (told,) = [candidate.percent for candidate in head.candidates if candidate.chosen]
+    return Leak(material.task.split_by, right, told, leaking(material.task.warnings))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(s, marks=[pytest.mark.slow] * (s != QUICK)) for s in SEEDS])
@@ -104,8 +111,13 @@ def leaks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_default_split_is_by_place_and_finds_nothing_to_recognise(leaks: dict[str, Leak]) -> None:
     assert leaks["auto"].split_by == "location"
-    assert CHANCE - 20 < leaks["auto"].percent < CHANCE + 20
+    assert abs(leaks["auto"].percent - CHANCE) < LUCK
     assert not leaks["auto"].warnings
+
+
+def test_a_head_is_judged_on_places_that_it_has_not_seen(leaks: dict[str, Leak]) -> None:
+    """Held out frame by frame, all of these heads named every shot right: they knew the next frame of its place."""
+    assert leaks["auto"].told < 70 < leaks["image"].told
 
 
 def test_a_split_by_picture_recognises_the_places_and_says_so(leaks: dict[str, Leak]) -> None:
@@ -125,8 +137,7 @@ def test_the_whole_job_reports_what_the_split_lets_through(split_by: SplitBy, ta
     assert result.report.task.split_by == taken
     page = (result.folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     if split_by == "auto":
-        assert accuracy.top1.low < CHANCE < accuracy.top1.percent + 20
-        assert accuracy.top1.percent < CHANCE + 20
+        assert abs(accuracy.top1.percent - CHANCE) < LUCK
         assert not leaking(result.report.warnings)
         assert "same place" not in page
     else:
