@@ -324,9 +324,9 @@ def test_wrong_widths_are_refused_at_once(
 def test_moments_of_one_ratio_are_not_taken_where_every_unit_is_cut_for_itself(pi_site: Path, tmp_path: Path) -> None:
     """One ratio for all leaves the width of attention's heads alone, whose layers it does not calibrate."""
     solved = {}
-    for allocation in ("uniform", "macs"):
+    for allocation in ("uniform", "auto"):
         asked = options(pi_site, tmp_path / "out", model="test_vit", macs=0.6, allocation=allocation)
         rundir = RunDir(asked.out)
         with api.planned(asked) as plan, rundir.locked():
             solved[allocation] = set(Groundwork(plan, rundir, PlainProgress(), rundir.scratch()).solutions)
-    assert solved["uniform"] < solved["macs"]
+    assert solved["uniform"] < solved["auto"]
