@@ -23,7 +23,7 @@ TARGETS = ("host-cpu-int8", "host-cpu-openvino-int8")
 BUILT_ALIKE = ("deit",)
 
 
-def pictures(family: Family, n: int = 8) -> list[FloatArray]:
+def pictures(family: Family, n: int = 4) -> list[FloatArray]:
     """Smooth noise, so that values reach deep layers."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(n, 3, 8, 8, generator=generator)
