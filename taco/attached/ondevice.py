@@ -24,6 +24,7 @@ from taco.attached.agent_calls import AgentCaller
 from taco.attached.ssh import SshTransport
 from taco.attached.trt_device import PROVIDER, TensorRt
 from taco.bundle import MANIFEST, Bundle
+from taco.device.runtimes import RUNTIMES
 from taco.errors import LinkError, MeasurementError
 from taco.files import sha256_of
 from taco.timing.measure import MeasureOptions, measure_with
@@ -44,7 +45,6 @@ _DEPLOY_S = 600.0
 #: A clock that is further off gives pictures a wrong date.
 WRONG_CLOCK_S = 120.0
 _DEPLOYED = ("model.onnx", "labels.txt", "preprocessing.json", "parity.safetensors", "agent.pyz", "model.pixels.onnx")
-_RUNTIMES = {"ort": "onnxruntime", "ov": "openvino"}
 #: What the agent reads pictures with.
 _PICTURES = ("numpy", "pillow")
 
@@ -155,7 +155,7 @@ class Device:
             self._check_tensorrt()
             return
         lacks = [lack["what"] for lack in self.probe["missing"] if lack["what"] in _PICTURES]
-        lacks += sorted({_RUNTIMES[runtime]} - set(self.probe["runtimes"]))
+        lacks += sorted({RUNTIMES[runtime]} - set(self.probe["runtimes"]))
         if lacks:
             raise MeasurementError(
                 f"{self.name} lacks {', '.join(lacks)} for {self.probe['executable']}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from taco.model import state_sha256
 from taco.moments.sums import Moments
 from taco.pictures.bank import BankOptions, PictureBank, any_readable
 from taco.pictures.folds import shot_groups
+from taco.pictures.listing import LabelledPicture
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
 from taco.recovery.looks import Looks, looks_each
@@ -189,14 +190,16 @@ class Groundwork:
     def probe(self, module: nn.Module) -> FloatArray:
         """Return what a model answers to the probed pictures, with heads that have not seen them."""
         places = torch.from_numpy(self._select[:: self.material.probed_every])
-        held_out = dataclasses.replace(self.held_out, places=places)
-        return held_out.answer(module, lambda: self.material.batches(self.material.probed))
+        return self._unseen(module, self.material.probed, places)
 
     def unseen_shots(self) -> FloatArray:
         """Return what the dense specialist answers to every shot, with heads that have not seen it."""
         shots = self.material.shots
-        held_out = dataclasses.replace(self.held_out, places=torch.arange(len(shots)))
-        return held_out.answer(self.specialist.module, lambda: self.material.batches(shots))
+        return self._unseen(self.specialist.module, shots, torch.arange(len(shots)))
+
+    def _unseen(self, module: nn.Module, pictures: Sequence[LabelledPicture], places: torch.Tensor) -> FloatArray:
+        held_out = dataclasses.replace(self.held_out, places=places)
+        return held_out.answer(module, lambda: self.material.batches(pictures))
 
     def cutter(self) -> Cutter:
         """Return what cuts to widths and recovers."""
