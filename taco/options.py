@@ -53,7 +53,7 @@ class ExportOptions(BaseModel):
         max_drop: Points that may be lost on the select pictures; the fastest such model is searched.
         search: How levels are chosen unit by unit: by the sum of losses, or by judging whole models too.
         search_evaluations: Most models that such a search judges.
-        widths: JSON file, unit -> channels to keep; nothing is searched.
+        widths: JSON file, unit -> channels to keep, or a bundle's manifest; nothing is searched.
         latency_table: Table of a device that is not at hand; widths are then found by it, as an estimate.
         feedback: Folder that came back from its device: its times correct the estimate.
         macs: Share of the dense multiply-accumulates to keep.

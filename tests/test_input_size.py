@@ -17,7 +17,8 @@ from tiny_run import options, steps_of
 
 from taco import api
 from taco.allocate import Allocation
-from taco.errors import BudgetInfeasibleError, InputError
+from taco.commands.request import make_request
+from taco.errors import BudgetInfeasibleError, BundleError, InputError
 from taco.model import load_generalist
 from taco.progress import SilentProgress
 from taco.search import drop_search
@@ -103,6 +104,36 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
         with pytest.raises(KeyboardInterrupt):
             api.export(asked)
     assert hashes(api.export(asked).folder) == hashes(small.folder)
+
+
+def test_another_device_gets_the_same_small_model(pi_site: Path, small: api.ExportResult, tmp_path: Path) -> None:
+    """`--from RUN --widths RUN`: widths, size of pictures and recovered weights of the first device's model."""
+    out = steps_of(small, tmp_path / "first")
+    first = api.export(options(pi_site, out, macs=0.2, input_size=96, recover_minutes=0.02))
+    run, before = first.folder, first.report
+    request = make_request({"from_run": run, "widths": run, "target": "raspberry-pi-5", "out": tmp_path / "second"})
+    assert request.notes == (f"widths of {run}, for pictures of {SMALLER} pixels as there: nothing is searched",)
+    again = api.export(api.make_options(request.values))
+    assert (again.report.target, again.report.runtime.precision) == ("raspberry-pi-5", "int8")
+
+    def weights(folder: Path) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (folder / ".taco" / "steps").glob("recovered-*.safetensors")}
+
+    assert len(weights(run)) == 1
+    assert weights(again.folder) == weights(run), "nothing was recovered again"
+    assert again.report.accuracy.compressed == before.accuracy.compressed
+    assert again.report.chosen_by == "a person (--widths)"
+
+
+def test_a_size_asked_for_wins_over_that_of_the_run_whose_widths_are_kept(small: api.ExportResult) -> None:
+    request = make_request({"task": "photos", "widths": small.folder, "input_size": 128})
+    assert request.values["input_size"] == 128
+    assert request.notes == (f"widths of {small.folder}: nothing is searched",)
+
+
+def test_widths_of_a_folder_without_a_bundle_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        make_request({"task": "photos", "widths": tmp_path})
 
 
 def test_points_are_lost_from_the_dense_model_at_its_own_size(

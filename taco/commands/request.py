@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taco.bundle import MANIFEST, Bundle
 from taco.commands.config import CONFIG_NAME, DEFAULT_TARGET, Config, default_out, fields, read_config
 from taco.errors import InputError
 from taco.rundir import stored_request
@@ -72,12 +73,33 @@ def make_request(given: Mapping[str, object], config: Path | None = None) -> Req
     asked = _lay((written, given))
     values = _lay((stored, asked))
     values.setdefault("target", DEFAULT_TARGET)
+    if values.get("widths") is not None and (bundle := Path(str(values["widths"]))).is_dir():
+        notes.append(_take_widths(bundle, values, asked))
     for field in ("speedup", "latency_ms"):
         if note := _unmeasurable(field, values, asked, stored):
             del values[field]
             notes.append(note)
     values.setdefault("out", default_out(str(values["target"])))
     return Request(values, None if file is None else file.path, tuple(notes))
+
+
+def _take_widths(bundle: Path, values: dict[str, object], asked: Mapping[str, object]) -> str:
+    """Take the widths of a finished run, and the size of pictures that its model reads unless another one is asked for.
+
+    Returns:
+        What a person should be told.
+
+    Raises:
+        BundleError: The folder holds no bundle, or a damaged one.
+    """
+    height, width = Bundle(bundle).preprocessing.input_size[1:]
+    values["widths"] = bundle / MANIFEST
+    if "input_size" not in asked:
+        values["input_size"] = min(height, width)
+    for field in {"search", "search_evaluations"} - set(asked):
+        values.pop(field, None)  # of the search that found them
+    told = f", for pictures of {height}x{width} pixels as there" if values["input_size"] == min(height, width) else ""
+    return f"widths of {bundle}{told}: nothing is searched"
 
 
 def _find(given: Mapping[str, object], config: Path | None) -> tuple[Config | None, list[str]]:

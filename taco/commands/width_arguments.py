@@ -35,8 +35,9 @@ SearchEvaluations = Annotated[
 Widths = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
-        help="Keep exactly these widths: JSON of units and channels, or the manifest.json of another bundle.",
+        metavar="RUN|FILE",
+        help="Keep exactly these widths: a finished run (its size of pictures is kept too, and with --from of the same "
+        "run the weights: the same small model for another device), or a JSON file of units and channels.",
         rich_help_panel=EXPERT,
     ),
 ]

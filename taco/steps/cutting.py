@@ -76,14 +76,16 @@ class Cutter:
         told = {n: width for n, width in widths.items() if width == 0 or solutions[n].unit.kind != "block"}
         if widths == dense:
             return Cut(specialist, 1.0, told, specialist, None)
+        # what stays dense makes no difference: the same cut is known again whichever units might have been cut
+        less = {name: width for name, width in told.items() if width < dense[name]}
         with recovery.progress.step("stitch the smaller model"):
             stitched = stitch(specialist, solutions, widths)
-        start, refit = self.starter.start(stitched, told, kept_rows(specialist, solutions, widths), readers)
+        start, refit = self.starter.start(stitched, less, kept_rows(specialist, solutions, widths), readers)
         minutes = share * recovery.minutes
         if minutes == 0:
             module, head = self.heads.best(start)
             return Cut(module, allocation.ratio, told, stitched, None, refit=refit, head=head)
-        key = {"minutes": minutes, "widths": told}
+        key = {"minutes": minutes, "widths": less}
         if refit is not None:
             key["readers"] = refit.kept
         steps = recovery.steps(start, key, share)
