@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks import _claims, _recovery_table, allocation, front, int8, loop, specialisation, widths
+from benchmarks import _claims, _fronts, _recovery_table, allocation, front, int8, loop, specialisation, widths
 from benchmarks._page import save
 
 ROOT = Path(__file__).parents[1]
@@ -106,8 +106,12 @@ TABLES = (
         EVIDENCE, CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
     ),
     Table(
-        "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed*.json",
+        "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed?.json",
         "python -m benchmarks.front", front.table,
+    ),
+    Table(
+        "fronts", "Whole fronts: everything that a person would do instead", EVIDENCE, CELLS / "front",
+        _fronts.PATTERN, "python -m benchmarks.front --fronts", _fronts.render,
     ),
     Table(
         "loop", "The latency loop", BENCHMARKS, CELLS / "loop", "*.json",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_front import make_front
 
-from benchmarks import _claims, evidence, front
+from benchmarks import _claims, _fronts, evidence, front
 from benchmarks.__main__ import LONG
 
 AIMS = {"lite0": (5.0, 2.0)}
@@ -146,6 +147,27 @@ def test_every_benchmark_is_in_the_index_or_has_no_cells() -> None:
     with_cells = {table.module.removeprefix("benchmarks.") for table in evidence.TABLES}
     assert modules == with_cells | set(evidence.WITHOUT_CELLS) | {"evidence"}
     assert set(LONG) == with_cells | {"evidence", "two_runtimes"}
+
+
+def test_a_whole_front_says_what_beats_ours_and_is_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "evidence" / "front"
+    folder.mkdir(parents=True)
+    ours, rival = ("ours-2x", "ours", 2.0, 290), ("nncf-int8", "runtime-int8", 1.5, 304)
+
+    def told(*points: Any) -> str:
+        cell = {"target": "host-cpu-int8", "model": "lite0", "task": "known", "seed": 1}
+        cell["front"] = make_front((ours, ("dense", "dense", 4.0, 307), *points)).model_dump(mode="json")
+        (folder / "host-cpu-int8-lite0-known-seed1.front.json").write_text(json.dumps(cell))
+        return _fronts.render(folder)
+
+    assert "No other model lies above and left of our front." in told()
+    beaten = told(rival)
+    assert "Above and left of our front, as measured: nncf-int8 (1.50 ms, 95.0 %)." in beaten
+    picture = tmp_path / "images" / "front-host-cpu-int8-lite0-known-seed1.svg"
+    assert f"(images/{picture.name})" in beaten
+    drawn = picture.read_bytes()
+    assert told(rival) == beaten
+    assert picture.read_bytes() == drawn, "the same cells give the same picture"
 
 
 def test_the_pages_in_the_repository_are_those_of_its_cells(tmp_path: Path) -> None:
