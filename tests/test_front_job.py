@@ -132,6 +132,8 @@ def test_sizes_of_pictures_compete_and_any_may_be_picked(pi_site: Path, tmp_path
     ours = [p for p in points.values() if p.kind == "ours"]
     assert ours
     assert {p.pictures for p in ours} <= {own, *smaller}
+    assert {p.name.removesuffix(f"-{p.pictures}") for p in ours} <= {"ours-1.2x", "ours-2x"}
+    assert own in {p.pictures for p in ours}, "ours is beside one ratio and MACs, at their size"
     assert points["dense-128x128"].macs is not None
     assert points["dense"].macs is not None
     assert points["dense-128x128"].macs < points["dense"].macs

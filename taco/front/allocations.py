@@ -1,8 +1,8 @@
 """Widths for a few speeds, chosen in three ways from one latency table: ours, one ratio for all, and MACs for time.
 
 All three aim at the same time by the same table, so that what differs is how the time is spent. Where sizes of pictures
-compete, ours has the size too; the other two keep the model's own. Nothing here is measured: the whole models are,
-afterwards.
+compete, ours is there twice for each speed, with the size that seems to harm least and with the model's own, which the
+other two keep. Nothing here is measured: the whole models are, afterwards.
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ class Asked:
         speedup: What it aims at, by the table.
         allocation: The widths.
         at: Which of the sizes of pictures it is for, see `taco.steps.sizes.Sizes.every`.
+        words: That size, where several have the same aim.
     """
 
     kind: Literal["ours", "uniform", "macs"]
     speedup: float
     allocation: Allocation
     at: int = 0
+    words: str = ""
 
     @property
     def name(self) -> str:
         """Of the point."""
-        return f"{self.kind}-{self.speedup:g}x"
+        return "-".join(filter(None, (self.kind, f"{self.speedup:g}x", self.words)))
 
 
 def asked_allocations(
@@ -58,8 +60,6 @@ def asked_allocations(
     speedups: Iterable[float],
     own_ms: float,
     progress: Progress,
-    *,
-    ours: bool = True,
 ) -> list[Asked]:
     """Return the allocations of all speeds, each set of widths once a way.
 
@@ -69,7 +69,6 @@ def asked_allocations(
         speedups: Dense time over the time to aim at.
         own_ms: What that dense model takes: the loop's own, or that for another size of pictures.
         progress: Told about profiling and probing.
-        ours: Whether ours is among them; where sizes compete it is found by `over_sizes`.
     """
     offered = loop.offered(progress)
     line = Line.through(offered.space.dense().table_ms, loop.dense_ms, loop.dense_ms / offered.table.dense_ms)
@@ -77,13 +76,12 @@ def asked_allocations(
     found: list[Asked] = []
     for speedup in sorted(speedups):
         table_ms = line.invert(own_ms / speedup)
-        if ours:
-            try:
-                choice = settle(loop, offered, table_ms, progress).choice
-            except BudgetInfeasibleError:
-                choice = offered.space.fastest()
-            found.append(Asked("ours", speedup, allocation_of(loop.searcher, choice)))
+        try:
+            choice = settle(loop, offered, table_ms, progress).choice
+        except BudgetInfeasibleError:
+            choice = offered.space.fastest()
         found += [
+            Asked("ours", speedup, allocation_of(loop.searcher, choice)),
             Asked("uniform", speedup, _first_within(loop.searcher.uniform, offered, table_ms)),
             Asked("macs", speedup, _first_within(by_macs, offered, table_ms)),
         ]
@@ -103,6 +101,20 @@ def over_sizes(loops: Sequence[SizeLoop], speedups: Iterable[float], progress: P
         at, settled = least_harm(loops, loops[0].whole_ms / speedup, progress)
         found.append(Asked("ours", speedup, allocation_of(loops[at].loop.searcher, settled.choice), at))
     return [asked for asked in _distinct(found) if asked.at or asked.allocation.ratio < 1]
+
+
+def beside_own_size(chosen: Sequence[Asked], own: Sequence[Asked], words: Sequence[str]) -> list[Asked]:
+    """Return what was chosen over all sizes, and for the model's own what does not aim at the same.
+
+    Args:
+        chosen: From `over_sizes`.
+        own: From `asked_allocations`, for the model's own size.
+        words: The sizes, for people.
+    """
+    taken = {one.speedup for one in chosen if one.at == 0}
+    every = [*chosen, *(one for one in own if one.kind != "ours" or one.speedup not in taken)]
+    named = [dataclasses.replace(one, words=words[one.at]) if one.kind == "ours" else one for one in every]
+    return _distinct(named)
 
 
 def _distinct(found: Iterable[Asked]) -> list[Asked]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from taco.exporters.loading import load_exporter
 from taco.exporters.mixed import run_all
 from taco.exporters.protocol import Artifact, FloatArray, RunOptions
 from taco.files import sha256_of
-from taco.front.allocations import Asked, asked_allocations, over_sizes
+from taco.front.allocations import Asked, asked_allocations, beside_own_size, over_sizes
 from taco.front.rivals import Rival
 from taco.front.schema import Kind
 from taco.pictures.listing import LabelledPicture
@@ -232,11 +232,11 @@ class Maker:
         return answer
 
 
-def cut_entries(sizes: Sizes, speedups: Iterable[float], progress: Progress) -> Iterator[Entry]:
+def cut_entries(sizes: Sizes, speedups: Sequence[float], progress: Progress) -> Iterator[Entry]:
     """Yield the cut models: ours, uniform and by MACs, all recovered with the same part of the time.
 
-    Where several sizes of pictures compete, ours is for the one that harms least, and uniform and by MACs are for the
-    model's own; where one is asked for, all are for that.
+    Where several sizes of pictures compete, ours is there for the one that harms least too; all else is for the
+    model's own. Where one is asked for, all are for that.
 
     Args:
         sizes: What was asked for.
@@ -248,10 +248,11 @@ def cut_entries(sizes: Sizes, speedups: Iterable[float], progress: Progress) -> 
     place = 0 if several else len(makers) - 1
     at, own_ms = sizes.every[place], sizes.own.width_search().dense_ms()
     units = at.ground.plan.units.within_blocks
-    found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress, ours=not several)
+    found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress)
     found = [dataclasses.replace(one, at=place) for one in found]
     if several:
-        found = [*over_sizes(sizes.loops(progress), speedups, progress), *found]
+        chosen = over_sizes(sizes.loops(progress), speedups, progress)
+        found = beside_own_size(chosen, found, [one.words for one in sizes.every])
     for one in found:
         yield makers[one.at].cut(one)
 
