@@ -10,6 +10,7 @@ from taco.files import write_atomically
 from taco.front.dominance import Mark, beating
 from taco.front.drawing import front_picture
 from taco.front.schema import Front, FrontPoint
+from taco.report import wording
 
 PATTERN = "*-seed*.front.json"
 
@@ -26,7 +27,8 @@ def render(folder: Path) -> str:
         front, name = Front.model_validate(cell["front"]), file.name.removesuffix(".front.json")
         picture = folder.parents[1] / "images" / f"front-{name}.svg"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(picture, front_picture(front).encode())
+        alone = front_picture(front).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="600" ', 1)
+        write_atomically(picture, alone.encode())
         heading = f"**{cell['target']}, {cell['model']}, {cell['task']} species, seed {cell['seed']}**"
         told = f"{_above(front)} {_taken(front)}"
         parts.append(f"{heading}: {told}\n\n![Accuracy against milliseconds](images/{picture.name})\n\n{_table(front)}")
@@ -46,7 +48,7 @@ def _taken(front: Front) -> str:
     point = next((p for p in front.points if front.recommended and p.name == front.recommended.name), None)
     if point is None:
         return "None of ours may be recommended."
-    return f"Recommended within {front.limit_points:g} points by the shots: {point.name}."
+    return f"Recommended within {wording.limit(front.limit_points)} by the shots: {point.name}."
 
 
 def _table(front: Front) -> str:

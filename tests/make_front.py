@@ -79,7 +79,7 @@ def make_front(points: tuple[tuple[str, Kind, float, int], ...] = POINTS, **chan
         "stopped_early": False,
         "measured_on": {"processor": "Intel N100"},
         "points": kept,
-        "recommended": Recommendation(name="ours-2x", reason="the fastest that loses at most 1 points"),
+        "recommended": Recommendation(name="ours-2x", reason="the fastest that loses at most 1 point"),
         "warnings": ["no model of ours is both as fast and as right as tf_efficientnet_lite2-dense (6.90 ms, 99.1 %)"],
     }
     return Front.model_validate({**fields, **changes})

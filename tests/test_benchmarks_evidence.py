@@ -127,7 +127,8 @@ def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Pa
     for seed in (0, 1):
         cell = fast(5.5, 2.2, 0.4, seed)
         (cells / f"host-cpu-int8-lite0-known-seed{seed}.json").write_text(json.dumps(cell))
-    (cells / "host-cpu-int8-lite0-known-seed0.front.json").write_text("{}")
+    whole = {**fast(5.5, 2.2, 0.4, 0), "front": make_front().model_dump(mode="json")}
+    (cells / "host-cpu-int8-lite0-known-seed0.front.json").write_text(json.dumps(whole))
     page = tmp_path / evidence.EVIDENCE
     page.write_text("# Evidence\n\n<!-- claims -->\nstale words\n<!-- end of claims -->\n\nProse that stays.\n")
     evidence.write(tmp_path)
@@ -138,6 +139,8 @@ def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Pa
     assert "2.20 (1.00 to 9.00), 2.20 (1.00 to 9.00) (dense)" in text
     assert text.count("Not measured yet") == 9, "five tables, four claims"
     assert "a quiet one" in text
+    assert "2 cells in `docs/evidence/front/`" in text, "whole fronts are counted by themselves"
+    assert "1 cell in `docs/evidence/front/`" in text
     evidence.write(tmp_path)
     assert page.read_text() == text
 

@@ -15,7 +15,7 @@ from tiny_run import options
 
 from taco.errors import InputError
 from taco.front.dominance import Mark, beating, dominated_by, exceeds, recommend
-from taco.front.drawing import MARKS, front_picture
+from taco.front.drawing import MARKS, front_picture, too_low
 from taco.front.page import front_page, read_front, write_front
 from taco.front.picking import export_options, picked
 from taco.front.schema import Front, Recommendation
@@ -100,7 +100,7 @@ def test_the_page_tells_the_choice_its_reason_and_every_point(tmp_path: Path) ->
     text, page = (tmp_path / "front.md").read_text(), html.read_text()
     for said in (
         "Take number 5 (ours-2x)",
-        "at most 1 points",
+        "at most 1 point",
         "--pick 5",
         "uniform-4x",
         "beaten by number 1",
@@ -115,8 +115,18 @@ def test_the_page_tells_the_choice_its_reason_and_every_point(tmp_path: Path) ->
     assert "As measured, number" not in text
 
 
+def test_what_nobody_takes_is_in_the_list_and_does_not_press_the_picture_together() -> None:
+    front = make_front((*POINTS, ("ours-9x", "ours", 0.4, 120)))
+    assert [point.name for point in too_low(front)] == ["ours-9x"]
+    assert "of 10 models" in front_picture(front)
+    (section,) = (s for s in front_page(front).sections if s.anchor == "front")
+    assert "Not drawn: 1 model that is much less often right" in str(section)
+    assert "ours-9x" in str(section)
+    assert "Not drawn" not in str(front_page(make_front()).sections)
+
+
 def test_a_recommended_model_that_is_beaten_is_said_to_be() -> None:
-    taken = Recommendation(name="uniform-4x", reason="the fastest that loses at most 1 points")
+    taken = Recommendation(name="uniform-4x", reason="the fastest that loses at most 1 point")
     notes = front_page(make_front(recommended=taken)).actions
     assert any("As measured, number 1 (ours-4x) is no slower and no less often right" in note.text for note in notes)
 

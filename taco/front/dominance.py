@@ -67,10 +67,13 @@ def recommend(marks: Sequence[Mark], limit: float) -> tuple[str, str] | None:
     within = [m for m in pickable if m.lost <= limit]
     if not within:
         least = min(pickable, key=lambda m: (m.lost, m.ms))
-        return least.name, f"no model loses at most {limit:g} points on the select pictures; this one loses least there"
+        return (
+            least.name,
+            f"no model loses at most {wording.limit(limit)} on the select pictures; this one loses least there",
+        )
     best = min(within, key=lambda m: (m.ms, m.lost))
     loses = f"it loses {best.lost:.1f} points" if best.lost > 0 else "it loses nothing"
-    return best.name, f"the fastest that loses at most {limit:g} points on the select pictures: {loses} there"
+    return best.name, f"the fastest that loses at most {wording.limit(limit)} on the select pictures: {loses} there"
 
 
 def exceeds(taken: FrontPoint, limit: float) -> str:

@@ -14,6 +14,8 @@ from taco.front.schema import Front, FrontPoint, Kind
 from taco.report.svg import BASELINE, DENSE, FONT_SIZE, GRID, INK, QUIET, SMALL, WIDTH, Margins, canvas, render
 
 HEIGHT = 420
+#: Points below the model that is most often right; what lies lower would press the others together.
+_DEPTH = 30.0
 _MARGINS = Margins(66, right=20, top=104)
 #: CSS pixels that a number takes, and where it may stand beside its point.
 _LETTER, _LINE = 9.0, 15.0
@@ -54,23 +56,31 @@ def numbers(front: Front) -> dict[str, int]:
     return {point.name: number for number, point in enumerate(front.points, start=1)}
 
 
+def too_low(front: Front) -> list[FrontPoint]:
+    """Return the points that the list has and the picture has not: nobody takes them."""
+    best = max(point.accuracy.percent for point in front.points)
+    return [point for point in front.points if point.accuracy.percent < best - _DEPTH]
+
+
 def front_picture(front: Front) -> str:
     """Every point with its 95 % interval; ours that no other one of ours beats are joined; the front is numbered."""
     figure, axes = canvas(HEIGHT, _MARGINS)
-    for point in front.points:
+    low_ones = too_low(front)
+    shown = [point for point in front.points if point not in low_ones]
+    for point in shown:
         _draw(axes, point)
-    ours = _own_front(front.points)
+    ours = _own_front(shown)
     axes.plot([p.p50_ms for p in ours], [p.accuracy.percent for p in ours], color=SMALL, linewidth=1.6, zorder=2)
-    high = max(point.p50_ms for point in front.points)
+    high = max(point.p50_ms for point in shown)
     axes.set_xlim(0, 1.08 * high)
-    low = min(point.accuracy.low for point in front.points)
+    low = min(point.accuracy.low for point in shown)
     axes.set_ylim(max(0.0, low - 0.04 * (100 - low) - 0.5), 100 + 0.05 * (100 - low) + 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     axes.grid(color=GRID, linewidth=1)
     axes.set_xlabel("milliseconds for one picture, measured")
     axes.set_ylabel("pictures named right, %")
-    _number(axes, front)
-    present = [kind for kind in MARKS if any(point.kind == kind for point in front.points)]
+    _number(axes, front, shown)
+    present = [kind for kind in MARKS if any(point.kind == kind for point in shown)]
     axes.legend(
         handles=[_handle(MARKS[kind]) for kind in present],
         loc="lower left",
@@ -83,7 +93,7 @@ def front_picture(front: Front) -> str:
         columnspacing=1.2,
         borderaxespad=0.2,
     )
-    return render(figure, "front", f"Accuracy against measured milliseconds of {len(front.points)} models")
+    return render(figure, "front", f"Accuracy against measured milliseconds of {len(shown)} models")
 
 
 def _draw(axes: Axes, point: FrontPoint) -> None:
@@ -119,12 +129,12 @@ def _own_front(points: Sequence[FrontPoint]) -> list[FrontPoint]:
     return kept
 
 
-def _number(axes: Axes, front: Front) -> None:
+def _number(axes: Axes, front: Front, drawn: Sequence[FrontPoint]) -> None:
     """Write the numbers of the front and of the recommended point where they hide no other number."""
     named = numbers(front)
     taken = None if front.recommended is None else front.recommended.name
     shown = sorted(
-        (p for p in front.points if p.dominated_by is None or p.name == taken),
+        (p for p in drawn if p.dominated_by is None or p.name == taken),
         key=lambda p: (p.name != taken, p.p50_ms),
     )
     places: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from taco.errors import InputError
 from taco.files import write_atomically
 from taco.front.dominance import PICKABLE
-from taco.front.drawing import front_picture, numbers
+from taco.front.drawing import front_picture, numbers, too_low
 from taco.front.schema import Front, FrontPoint, Ratio
 from taco.report import wording
 from taco.report.html import page_html
@@ -130,7 +130,7 @@ def _front_section(front: Front) -> Section:
             partial(front_picture, front),
             "Every model in one interleaved run: left is faster, up is more often right; upright lines are 95 % "
             "intervals. Pale ones are beaten, as measured, by another model that is no slower and no less right. "
-            "Numbers are those of the list.",
+            f"Numbers are those of the list.{_left_out(front)}",
         ),
         _table(front),
         Folded("How sure each accuracy is", _accuracies(front)),
@@ -148,6 +148,14 @@ def _front_section(front: Front) -> Section:
         "Which ones are beaten goes by these figures alone: one whose interval reaches the other's may be as good.",
         tuple(blocks),
     )
+
+
+def _left_out(front: Front) -> str:
+    low = too_low(front)
+    if not low:
+        return ""
+    many = f"{wording.counted(len(low), 'model')} that {'is' if len(low) == 1 else 'are'}"
+    return f" Not drawn: {many} much less often right than the best; the list has them."
 
 
 def _table(front: Front) -> Table:
