@@ -390,6 +390,10 @@ def dumped(**changes: object) -> str:
     return dump_config(values if "task" in changes else values | {"task": None}, FLAGS)
 
 
+def test_a_way_back_through_a_link_is_dumped_as_it_was_given() -> None:
+    assert 'task = "/cards/link/../photos"' in dumped(task=Path("/cards/link/../photos"))
+
+
 def test_every_line_of_a_dumped_file_can_be_switched_on(tmp_path: Path) -> None:
     text = dumped()
     assert tomllib.loads(text) == {}

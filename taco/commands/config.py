@@ -290,7 +290,7 @@ def _setting(field: str, values: Mapping[str, object]) -> str:
     value = values[field]
     off = value is None or (value == _default(field, values) and values["from_run"] is None)  # a run brings its own
     if isinstance(value, Path) and not off:
-        value = Path(os.path.abspath(value))  # noqa: PTH100 (`..` goes, links stay)
+        value = value.absolute()  # `..` stays: behind a link it is not the folder above
     shown = _EXAMPLES[field] if value is None else str(value) if isinstance(value, Path) else value
     return f"{'#' if off else ''}{key_of(field)} = {_toml(shown, field)}"
 
