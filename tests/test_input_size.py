@@ -129,6 +129,9 @@ def test_a_size_asked_for_wins_over_that_of_the_run_whose_widths_are_kept(small:
     request = make_request({"task": "photos", "widths": small.folder, "input_size": 128})
     assert request.values["input_size"] == 128
     assert request.notes == (f"widths of {small.folder}: nothing is searched",)
+    for_a_front = make_request({"task": "photos", "widths": small.folder}, takes_widths=False)
+    assert "input_size" not in for_a_front.values
+    assert for_a_front.notes == ()
 
 
 def test_widths_of_a_folder_without_a_bundle_are_refused(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def front(
     """Show how fast which accuracy is on a device: several budgets beside all that one would do instead."""
     del debug
     given = typed(context, locals())
-    request = make_request(given, config)
+    request = make_request(given, config, takes_widths=False)
     printing.log_to_stderr(quiet=quiet, verbose=verbose)
     options, notes = _options(request, given, max_drop)
     for text in () if quiet else notes:

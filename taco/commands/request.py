@@ -56,12 +56,13 @@ class Request:
         raise InputError(f"no pictures were given, and there is no {CONFIG_NAME} here", EXAMPLE)
 
 
-def make_request(given: Mapping[str, object], config: Path | None = None) -> Request:
+def make_request(given: Mapping[str, object], config: Path | None = None, *, takes_widths: bool = True) -> Request:
     """Lay the flags over a settings file, over the request of the run that `--from` names, over the defaults.
 
     Args:
         given: Field of `ExportOptions` -> value of the flags that were typed, no defaults.
         config: `--config`; None looks in TASK, beside it, or here, and with `--from` nowhere.
+        takes_widths: Whether `widths` are used; a front has none.
 
     Raises:
         InputError: A settings file or the earlier run cannot be used.
@@ -73,8 +74,8 @@ def make_request(given: Mapping[str, object], config: Path | None = None) -> Req
     asked = _lay((written, given))
     values = _lay((stored, asked))
     values.setdefault("target", DEFAULT_TARGET)
-    if values.get("widths") is not None and (bundle := Path(str(values["widths"]))).is_dir():
-        notes.append(_take_widths(bundle, values, asked))
+    if takes_widths and values.get("widths") is not None and (kept := Path(str(values["widths"]))).is_dir():
+        notes.append(_take_widths(kept, values, asked))
     for field in ("speedup", "latency_ms"):
         if note := _unmeasurable(field, values, asked, stored):
             del values[field]
