@@ -19,7 +19,7 @@ import pytest
 from conftest import draw_task
 from onnx import numpy_helper
 from PIL import Image
-from tiny_run import options, steps_of
+from tiny_run import options, steps_of, train_by_no_clock
 from torch import nn
 
 from taco import api
@@ -382,7 +382,7 @@ def test_interrupted_run_resumes_to_the_same_bundle(
     pi_site: Path, host_run: Searched, tmp_path: Path, fake_bench: FakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"speedup": 1.3, "recover_minutes": 0.1}
-    monkeypatch.setattr(recovering, "steps_for", lambda *_: 12)
+    train_by_no_clock(monkeypatch)
     api.export(on_host(pi_site, host_run.begin(tmp_path / "whole"), **asked))
     trained: list[int] = []
     real = recovering.recover

@@ -51,15 +51,11 @@ def model_of(folder: Path) -> str:
     return Bundle(folder).manifest.files["model.onnx"].sha256
 
 
-def few_steps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(recovering, "steps_for", lambda *_: 12)
-
-
 @pytest.fixture(scope="module")
 def run(pi_site: Path, pi_run: api.ExportResult, tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
     """One finished run: 80 % in two stages, with a short recovery; tests leave it as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        few_steps(patch)
+        tiny_run.train_by_no_clock(patch)
         return api.export(options(pi_site, tmp_path_factory.mktemp("run") / "out", from_run=pi_run.folder))
 
 
@@ -85,7 +81,7 @@ def test_the_asked_share_is_zero_in_the_exported_file_and_the_packed_one_unpacks
 def test_a_run_that_was_killed_between_stages_ends_with_the_same_model(
     pi_site: Path, run: api.ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_steps(monkeypatch)
+    tiny_run.train_by_no_clock(monkeypatch)
     real, calls = recovering.recover, []
 
     def second_dies(*args: Any) -> Any:

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from taco import api
+from taco.steps import recovering
 
 #: What one ratio for all units cannot do.
 _UNIT_BY_UNIT = {"max_bytes", "max_macs", "max_memory", "latency_table", "search"}
@@ -37,3 +40,12 @@ def steps_of(run: api.ExportResult, out: Path) -> Path:
     """Make a folder that holds the steps of a finished run and no measurement."""
     shutil.copytree(run.folder / ".taco" / "steps", out / ".taco" / "steps")
     return out
+
+
+def train_by_no_clock(patch: pytest.MonkeyPatch) -> None:
+    """Train twelve steps in float32: how many fit, and whether bfloat16 is faster, is measured once in a run.
+
+    Two runs that were begun apart may measure differently, and then end differently.
+    """
+    patch.setattr(recovering, "steps_for", lambda *_: 12)
+    patch.setattr(recovering, "is_faster", lambda *_: False)
