@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taco.files import write_atomically
-from taco.front.dominance import Mark, beating
-from taco.front.drawing import front_picture
+from taco.front.dominance import Mark, above
+from taco.front.drawing import front_picture, numbers
 from taco.front.schema import Front, FrontPoint
 from taco.report import wording
 
@@ -38,17 +38,15 @@ def render(folder: Path) -> str:
 def _above(front: Front) -> str:
     """Say which models of others lie above and left of ours."""
     marks = [Mark(p.name, p.kind, p.p50_ms, p.accuracy.percent, p.select.points) for p in front.points]
-    found = [f"{mark.name} ({mark.ms:.2f} ms, {mark.percent:.1f} %)" for mark in beating(marks)]
-    if not found:
-        return "No other model lies above and left of our front."
-    return f"Above and left of our front, as measured: {', '.join(found)}."
+    if others := above(marks):
+        return f"Above and left of our front, as measured: {others}."
+    return "No other model lies above and left of our front."
 
 
 def _taken(front: Front) -> str:
-    point = next((p for p in front.points if front.recommended and p.name == front.recommended.name), None)
-    if point is None:
+    if front.taken is None:
         return "None of ours may be recommended."
-    return f"Recommended within {wording.limit(front.limit_points)} by the shots: {point.name}."
+    return f"Recommended within {wording.limit(front.limit_points)} by the shots: {front.taken.name}."
 
 
 def _table(front: Front) -> str:
@@ -74,7 +72,7 @@ def _beaten(point: FrontPoint, front: Front) -> str:
     """Return the number of a model that is no slower and no less often right."""
     if point.dominated_by is None:
         return ""
-    return f"by {[other.name for other in front.points].index(point.dominated_by) + 1}"
+    return f"by {numbers(front)[point.dominated_by]}"
 
 
 def _right(point: FrontPoint) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from taco.bundle import MANIFEST, Bundle
 from taco.commands.config import CONFIG_NAME, DEFAULT_TARGET, Config, default_out, fields, read_config
 from taco.errors import InputError
 from taco.rundir import stored_request
@@ -93,6 +92,8 @@ def _take_widths(bundle: Path, values: dict[str, object], asked: Mapping[str, ob
     Raises:
         BundleError: The folder holds no bundle, or a damaged one.
     """
+    from taco.bundle import MANIFEST, Bundle  # opens pictures: not needed at every start
+
     height, width = Bundle(bundle).preprocessing.input_size[1:]
     values["widths"] = bundle / MANIFEST
     if "input_size" not in asked:

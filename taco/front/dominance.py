@@ -51,6 +51,11 @@ def beating(marks: Sequence[Mark]) -> list[Mark]:
     ]
 
 
+def above(marks: Sequence[Mark]) -> str:
+    """Name the models of others above and left of our front, with time and accuracy; empty where there is none."""
+    return ", ".join(f"{mark.name} ({mark.ms:.2f} ms, {mark.percent:.1f} %)" for mark in beating(marks))
+
+
 def recommend(marks: Sequence[Mark], limit: float) -> tuple[str, str] | None:
     """Return the name of the model to take and the reason; choices look at select pictures alone.
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 import taco
 from taco.errors import InputError, MeasurementError
 from taco.exporters.protocol import FloatArray
-from taco.front.dominance import Mark, beating, dominated_by, exceeds, recommend
+from taco.front.dominance import Mark, above, dominated_by, exceeds, recommend
 from taco.front.entries import Entry, Maker, cut_entries
 from taco.front.rivals import rivals
 from taco.front.schema import Front, FrontPoint, Ratio, Recommendation
@@ -264,9 +264,8 @@ def _warnings(ground: Groundwork, found: _Found, marks: Sequence[Mark]) -> list[
     if found.bench.stopped_early:
         told.append("the measurement was stopped at its time limit, before all rounds")
     told += found.bench.unstable
-    above = [f"{m.name} ({m.ms:.2f} ms, {m.percent:.1f} %)" for m in beating(marks)]
-    if above:
-        told.append(f"no model of ours is both as fast and as right as {', '.join(above)}")
+    if others := above(marks):
+        told.append(f"no model of ours is both as fast and as right as {others}")
     return told
 
 

@@ -68,13 +68,8 @@ def front_page(front: Front) -> Page:
     )
 
 
-def _taken(front: Front) -> FrontPoint | None:
-    name = None if front.recommended is None else front.recommended.name
-    return next((point for point in front.points if point.name == name), None)
-
-
 def _verdict(front: Front) -> Note:
-    point = _taken(front)
+    point = front.taken
     if point is None or front.recommended is None:
         return Note("No model of this front can be recommended.", Tone.WARN)
     text = (
@@ -101,7 +96,7 @@ def _actions(front: Front) -> Iterator[Note]:
 
 def _beaten(front: Front) -> Iterator[Note]:
     """Say that the recommended model is not on the front."""
-    point = _taken(front)
+    point = front.taken
     if point is not None and point.dominated_by is not None:
         yield Note(
             f"As measured, number {numbers(front)[point.dominated_by]} ({point.dominated_by}) is no slower and no less "
@@ -112,7 +107,7 @@ def _beaten(front: Front) -> Iterator[Note]:
 
 
 def _cards(front: Front) -> Iterator[Card]:
-    point = _taken(front)
+    point = front.taken
     if point is not None:
         yield Card("Recommended", point.name, f"{point.made_by}; {point.runtime}, {point.precision}")
         yield Card("Speed", wording.factor(point.speedup.value), f"over the dense model; {_interval(point.speedup)}")

@@ -88,6 +88,12 @@ class Front(Frozen):
     recommended: Recommendation | None = Field(description="null where no model of ours may be chosen")
     warnings: list[str]
 
+    @property
+    def taken(self) -> FrontPoint | None:
+        """The recommended point."""
+        name = None if self.recommended is None else self.recommended.name
+        return next((point for point in self.points if point.name == name), None)
+
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Front:
         names = [point.name for point in self.points]
