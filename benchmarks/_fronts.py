@@ -10,7 +10,7 @@ from taco.files import write_atomically
 from taco.front.dominance import Mark, above
 from taco.front.drawing import front_picture, numbers
 from taco.front.schema import Front, FrontPoint
-from taco.report import wording
+from taco.wording import asked_points
 
 PATTERN = "*-seed*.front.json"
 
@@ -46,7 +46,7 @@ def _above(front: Front) -> str:
 def _taken(front: Front) -> str:
     if front.taken is None:
         return "None of ours may be recommended."
-    return f"Recommended within {wording.limit(front.limit_points)} by the shots: {front.taken.name}."
+    return f"Recommended within {asked_points(front.limit_points)} by the shots: {front.taken.name}."
 
 
 def _table(front: Front) -> str:

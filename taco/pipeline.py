@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -23,8 +23,9 @@ from taco.pictures.bank import CROP_MARGIN
 from taco.progress import Progress
 from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
-from taco.search.budget import check_size
+from taco.search.budget import check_size, decide_allocation
 from taco.search.drop_search import DropSearch
+from taco.search.earlier import Earlier, Notes
 from taco.search.ladder import Ladder
 from taco.search.widths import Found
 from taco.sparse.packing import pack_model
@@ -263,7 +264,11 @@ class _Job:
         several = len(sizes) > 1
         named = [one.words if several else "" for one in sizes]
         places = places_of([one.ground for one in sizes], named)
-        search = DropSearch(self._ladder, places, self.ground.specialist.module, limit, self.ground.rundir)
+        dense, options = self.ground.specialist.module, self.plan.options
+        how = (decide_allocation(options, self.plan.budget), options.search, options.search_evaluations)
+        rundir = self.ground.rundir
+        notes = [Notes.of(rundir, limit, [side.depends_on for side in place.sides], how) for place in places]
+        search = DropSearch(lambda: self._ladder(notes[-1].known()), places, dense, limit, rundir)
         steps, recovered = itertools.chain(itertools.islice(search.holding(), _SECOND_LOOKS - 1), (0,)), 0
         while True:
             recovered, index = recovered + 1, next(steps)
@@ -278,15 +283,17 @@ class _Job:
             lost = search.shipped(index, made.cut, answers)
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if index == 0 or (lost.points <= limit and not slow):
-                self.loop, self.drops = rung.loop, search.told(lost, recovered)
+                self.loop, self.drops = rung.loop, search.told(index, lost, recovered)
+                if index and rung.loop is not None and recovered == 1:  # what conversion takes is a device's own
+                    notes[rung.at].add(Earlier(delivery.target.name, rung.allocation.widths))
                 return made
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")
 
-    def _ladder(self) -> Ladder:
+    def _ladder(self, earlier: Sequence[Earlier]) -> Ladder:
         """Return what `--max-drop` climbs down: of one size of pictures, or of all where they compete."""
         if self.plan.options.input_size == "auto":
             return self.sizes.ladder(self.progress)
         at = len(self.sizes.every) - 1
-        ladder = self.sizes.asked.width_search().ladder()
-        return Ladder(ladder.harms, lambda index: dataclasses.replace(ladder.rung(index), at=at))
+        ladder = self.sizes.asked.width_search().ladder(earlier)
+        return dataclasses.replace(ladder, rung=lambda index: dataclasses.replace(ladder.rung(index), at=at))

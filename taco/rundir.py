@@ -147,6 +147,13 @@ class RunDir:
         write_atomically(path, _dump({"depends_on": depends_on, "result": result}))
         return result
 
+    def measured(self, name: str) -> Iterator[tuple[Any, Any]]:
+        """Yield what every stored result of a step that a clock decided depends on, and the result."""
+        for file in sorted(self._measured.glob(f"{name}-*.json")):
+            stored = _read_json(file)
+            if isinstance(stored, dict) and isinstance(stored.get("depends_on"), dict) and "result" in stored:
+                yield stored["depends_on"], stored["result"]
+
     def file_step(self, name: str, depends_on: Any, suffix: str, compute: Callable[[Path], Any]) -> tuple[Path, Any]:
         """Return the file of a step and what is known of it, stored or computed and then stored.
 

@@ -24,6 +24,11 @@ def precision(name: str) -> str:
     return {"fp16": "FP16", "int8": "INT8"}.get(name, name)
 
 
+def asked_points(value: float) -> str:
+    """`1 point`, `0.5 points`: as it was asked for."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
 def some(items: Sequence[str], most: int = 8) -> str:
     """List the first items and count the rest."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -184,7 +184,7 @@ def test_openvino_is_exported_measured_and_reported_as_itself(pi_site: Path, tmp
     assert all(answer.label for answer in predict(bundle, sorted(pi_site.rglob("*.png"))[:3], 1))
 
 
-FAILING = Gate("conversion", False, "9.00 points lost on 9 pictures, surely more than 4.00", "1 points")
+FAILING = Gate("conversion", False, "9.00 points lost on 9 pictures, surely more than 4.00", "1 point")
 
 
 def test_a_failed_gate_leaves_evidence_and_no_artifact(

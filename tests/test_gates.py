@@ -40,7 +40,7 @@ def test_conversion_fails_only_when_more_than_a_point_is_surely_lost(n: int, wro
     gate = conversion_gate(labels, right, other, balanced=False)
     assert gate.passed is passes
     assert f"{100 * wrong / n:.2f} points lost on {n} pictures" in gate.measured
-    assert gate.limit == "1 points"
+    assert gate.limit == "1 point"
 
 
 def test_a_gain_passes() -> None:

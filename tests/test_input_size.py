@@ -156,7 +156,7 @@ def test_a_size_that_alone_loses_too_much_is_said(pi_site: Path, small: api.Expo
             patch.setattr(drop_search, name, lambda *_, **__: estimated(9.0))
         report = api.export(options(pi_site, steps_of(small, tmp_path / "out"), max_drop=1.0, input_size=96)).report
     assert report.width_ratio == 1.0
-    assert any("pictures of 96x96 pixels alone cost more than 1 points" in warning for warning in report.warnings)
+    assert any("pictures of 96x96 pixels alone cost more than 1 point" in warning for warning in report.warnings)
 
 
 def test_engines_do_not_take_another_size(pi_site: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_where_nothing_holds_the_dense_model_is_kept_and_said_so(
     monkeypatch.setattr(drop_search, "drop_between", lambda *_, **__: estimated(9.0))
     report = api.export(options(pi_site, steps_of(pi_run, tmp_path / "out"), max_drop=1.0)).report
     assert report.width_ratio == 1.0
-    assert "no smaller model loses at most 1 points on held-out shots: the dense one was kept" in report.warnings
+    assert "no smaller model loses at most 1 point on held-out shots: the dense one was kept" in report.warnings
 
 
 def test_a_file_that_loses_more_once_exported_gives_way_to_wider_widths(

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from taco.api import unpack
 from taco.bundle import publish
 from taco.cli import app
+from taco.commands.request import make_request
 from taco.errors import BundleError
 from taco.sparse.packing import PACKED_NAME, pack_model, unpack_model
 
@@ -107,3 +108,15 @@ def test_of_a_folder_only_what_its_manifest_lists_is_unpacked(tmp_path: Path) ->
     with pytest.raises(BundleError, match="its hash differs"):
         unpack(run, output)
     assert not output.exists()
+
+
+def test_who_takes_the_widths_of_a_sparse_run_is_told_that_its_zeros_stay_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    publish(run, contents(["a", "b"]), facts(["a", "b"]))
+    (dense,) = make_request({"task": "photos", "widths": run}).notes
+    assert "zeros" not in dense
+    packed = pack_model(model(tmp_path, sparse(64, 64, 0.9)))
+    publish(run, contents(["a", "b"]) | {PACKED_NAME: packed}, facts(["a", "b"]))
+    (note,) = make_request({"task": "photos", "widths": run}).notes
+    assert note.endswith(". Its zeros (--sparsity) are no widths: this model has none")

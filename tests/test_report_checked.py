@@ -10,8 +10,8 @@ from taco.report.markdown import render_markdown
 from taco.report.parts import GateResult
 from taco.report.schema import Report
 
-GOOD = GateResult(name="conversion", passed=True, measured="0.00 points lost", limit="1 points")
-BAD = GateResult(name="conversion", passed=False, measured="9.00 points lost", limit="1 points")
+GOOD = GateResult(name="conversion", passed=True, measured="0.00 points lost", limit="1 point")
+BAD = GateResult(name="conversion", passed=False, measured="9.00 points lost", limit="1 point")
 OPEN = GateResult(name="not slower", passed=None, measured="not measured", limit="the interval reaches 1")
 
 
@@ -25,7 +25,7 @@ def test_a_report_of_before_there_were_gates_has_no_such_part() -> None:
 
 def test_every_gate_is_a_row_with_its_result() -> None:
     text = render_markdown(make_report(gates=[GOOD, OPEN]))
-    assert "| conversion | passed | 0.00 points lost | 1 points |" in text
+    assert "| conversion | passed | 0.00 points lost | 1 point |" in text
     assert "| not slower | not decided | not measured |" in text
     assert "Every check passed, or could not be decided." in text
 

@@ -18,7 +18,9 @@ _CHANCE = 0.35
 _LEAST_PART = 6
 
 
-def holding_steps(harms: Sequence[float], lose: Callable[[int], Answer], limit: float, apart: int = 1) -> Iterator[int]:
+def holding_steps(
+    harms: Sequence[float], lose: Callable[[int], Answer], limit: float, apart: int = 1, first: int | None = None
+) -> Iterator[int]:
     """Yield the last step whose loss is at most `limit`; whoever asks for another one has refused it, and gets a wider.
 
     The first step, which loses nothing, is not asked, and not yielded: it is what is left at the end.
@@ -29,16 +31,19 @@ def holding_steps(harms: Sequence[float], lose: Callable[[int], Answer], limit: 
         limit: Most that may be lost.
         apart: So many steps after the one that is yielded are not worth asking; after one that was refused, so many
             before it are not.
+        first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
+            then no step is yielded before one was seen to lose too much.
     """
     crossing, answers = Crossing(harms, limit), dict[int, Answer]()
     held, high = [0], len(harms)
     while True:
         low = held[-1]
         following = crossing.step(answers, _CHANCE) if answers else 0
-        if high == len(harms):  # nothing lost too much yet: what holds does not tell where that begins
+        blind = first is None and high == len(harms)  # what holds does not tell where more is lost
+        if blind:
             following = max(following, (low + high) // 2)
         ended = high - low <= (apart if low else 1)
-        if ended or (low and high < len(harms) and following - low <= apart):
+        if ended or (low and not blind and following - low <= apart):
             if not low:
                 return
             yield held.pop()
@@ -46,6 +51,8 @@ def holding_steps(harms: Sequence[float], lose: Callable[[int], Answer], limit: 
             continue
         margin = max(1, (high - low) // _LEAST_PART)
         index = min(max(following, low + margin), high - margin)
+        if first is not None and not answers:
+            index = min(max(first, 1), len(harms) - 1)
         answers[index] = lose(index)
         if answers[index].loss <= limit:
             held.append(index)

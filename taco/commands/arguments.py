@@ -342,7 +342,8 @@ FromRun = Annotated[
         "--from",
         metavar="RUN",
         help="Begin from an earlier run: its pictures, its flags and its finished work, but for the flags given "
-        "now. Made for a second device: --from runs/a --target T2.",
+        "now. Made for a second device: --from runs/a --target T2. With --max-drop and --allocation latency that also "
+        "takes RUN's widths where the second device's clock finds hardly anything faster.",
         rich_help_panel=RUN,
     ),
 ]

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taco.progress import PlainProgress, Progress, TerminalProgress
-from taco.wording import precision, some_of_each
+from taco.wording import asked_points, precision, some_of_each
 
 if TYPE_CHECKING:
     from taco.answers.prediction import Prediction
@@ -150,7 +150,7 @@ def plan(found: Plan, config: Path | None = None) -> str:
     if budget.latency_ms is not None:
         how = f"--latency-ms {budget.latency_ms:g}, {clock}"
     if budget.max_drop is not None:
-        how = f"--max-drop {budget.max_drop:g} points on the select pictures, the fastest such model"
+        how = f"--max-drop {asked_points(budget.max_drop)} on the select pictures, the fastest such model"
     if budget.given:
         how = f"--widths {options.widths}"
     if budget.sparsity is not None:

@@ -93,15 +93,20 @@ def _take_widths(bundle: Path, values: dict[str, object], asked: Mapping[str, ob
         BundleError: The folder holds no bundle, or a damaged one.
     """
     from taco.bundle import MANIFEST, Bundle  # opens pictures: not needed at every start
+    from taco.sparse.packing import PACKED_NAME
 
-    height, width = Bundle(bundle).preprocessing.input_size[1:]
+    opened = Bundle(bundle)
+    height, width = opened.preprocessing.input_size[1:]
     values["widths"] = bundle / MANIFEST
     if "input_size" not in asked:
         values["input_size"] = min(height, width)
     for field in {"search", "search_evaluations"} - set(asked):
         values.pop(field, None)  # of the search that found them
     told = f", for pictures of {height}x{width} pixels as there" if values["input_size"] == min(height, width) else ""
-    return f"widths of {bundle}{told}: nothing is searched"
+    zeros = (
+        ". Its zeros (--sparsity) are no widths: this model has none" if PACKED_NAME in opened.manifest.files else ""
+    )
+    return f"widths of {bundle}{told}: nothing is searched{zeros}"
 
 
 def _find(given: Mapping[str, object], config: Path | None) -> tuple[Config | None, list[str]]:

@@ -115,7 +115,7 @@ class _Job:
             "passed": drop.lower_one_sided <= MOST_POINTS,
             "measured": f"{drop.points:.2f} points lost on {len(answers)} pictures, surely more than "
             f"{drop.lower_one_sided:.2f}; {same} of {len(answers)} answers are the same",
-            "limit": f"{MOST_POINTS:g} points",
+            "limit": f"{MOST_POINTS:g} point",
         }
 
 

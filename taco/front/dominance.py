@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from taco.front.schema import FrontPoint
 from taco.report import wording
+from taco.wording import asked_points
 
 #: What a person can be handed as a bundle of ours.
 PICKABLE = frozenset({"ours", "uniform", "macs", "dense", "resized", "beside"})
@@ -74,11 +75,11 @@ def recommend(marks: Sequence[Mark], limit: float) -> tuple[str, str] | None:
         least = min(pickable, key=lambda m: (m.lost, m.ms))
         return (
             least.name,
-            f"no model loses at most {wording.limit(limit)} on the select pictures; this one loses least there",
+            f"no model loses at most {asked_points(limit)} on the select pictures; this one loses least there",
         )
     best = min(within, key=lambda m: (m.ms, m.lost))
     loses = f"it loses {best.lost:.1f} points" if best.lost > 0 else "it loses nothing"
-    return best.name, f"the fastest that loses at most {wording.limit(limit)} on the select pictures: {loses} there"
+    return best.name, f"the fastest that loses at most {asked_points(limit)} on the select pictures: {loses} there"
 
 
 def exceeds(taken: FrontPoint, limit: float) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from taco.device.statistics import Z_ONE_SIDED_95
 from taco.metrics.accuracy import Drop, paired_drop, wilson
 from taco.metrics.parity import ParityResult
+from taco.wording import asked_points
 
 Labels = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -124,7 +125,7 @@ def class_drop_gates(
         here = labels == index
         n = int(here.sum())
         if n < LEAST_PICTURES:
-            gates.append(Gate(title, None, f"{n} pictures: too few to gate", f"{limit:g} points"))
+            gates.append(Gate(title, None, f"{n} pictures: too few to gate", asked_points(limit)))
         else:
             gates.append(_drop_gate(title, paired_drop(labels[here], dense[here], exported[here], False), limit))
     return tuple(gates)
@@ -164,4 +165,4 @@ def speed_gate(ratio: tuple[float, float, float] | None) -> Gate:
 
 def _drop_gate(name: str, drop: Drop, limit: float) -> Gate:
     found = f"{drop.points:.2f} points lost on {drop.n} pictures, surely more than {drop.lower_one_sided:.2f}"
-    return Gate(name, drop.lower_one_sided <= limit, found, f"{limit:g} points")
+    return Gate(name, drop.lower_one_sided <= limit, found, asked_points(limit))

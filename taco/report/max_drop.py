@@ -60,6 +60,12 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
             " One that seemed to hold by a part of the shots is not made for the others where a smaller one held."
         )
     yield Table(columns, tuple(rows), wording.marked(caption, report))
+    if (taken := found.taken_over) is not None:
+        yield Note(
+            f"The widths are those that a run for {taken.target} took, of the same pictures and limit. By the table of "
+            f"this device they take {wording.milliseconds(taken.ms)}, and the fastest widths that are expected to lose "
+            f"no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried."
+        )
     if found.full_recoveries > 1:
         yield Note(
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "

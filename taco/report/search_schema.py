@@ -32,6 +32,14 @@ class DropTrial(DropFigures):
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 
 
+class TakenOver(Frozen):
+    """Widths that the search of a run for another device took."""
+
+    target: str = Field(description="of that run")
+    ms: float = Field(description="of the whole model with those widths, predicted by this device's own table")
+    best_ms: float = Field(description="the same of the fastest widths that are expected to lose no more")
+
+
 class DropSearchSection(Frozen):
     """What `--max-drop` tried and why it took this model."""
 
@@ -47,6 +55,9 @@ class DropSearchSection(Frozen):
     sides: int = Field(
         description="how often each candidate was made, each time without those that judged it; 1: the select pictures "
         "alone judged"
+    )
+    taken_over: TakenOver | None = Field(
+        None, description="where the widths are those of a run for another device; null where they were searched"
     )
 
 

@@ -38,11 +38,6 @@ def points(value: float) -> str:
     return f"{signed(value)} point{'' if signed(abs(value)) == '1.0' else 's'}"
 
 
-def limit(value: float) -> str:
-    """`1 point`, `0.5 points`: as it was asked for."""
-    return f"{value:g} point{'' if value == 1 else 's'}"
-
-
 def more(low: float | None, limit: float) -> str:
     """How surely more than a limit was lost: by the lower end of the loss's interval, None where there is none."""
     return "surely more" if low is not None and low > limit else "more, though within what chance may do,"

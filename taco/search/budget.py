@@ -10,6 +10,7 @@ from taco.exporters.protocol import Exporter
 from taco.options import ExportOptions
 from taco.targets.loading import Target, list_targets, load_target
 from taco.units import UnitMap
+from taco.wording import asked_points
 
 #: How widths are found: unit by unit, or with one ratio.
 How = Literal["latency", "uniform"]
@@ -65,7 +66,7 @@ class Budget:
         if self.sparsity is not None:
             return f"{self.sparsity:.1%} of the weights to be zero; widths stay"
         if self.max_drop is not None:
-            return f"the accuracy lost on held-out shots, at most {self.max_drop:g} points (--max-drop)"
+            return f"the accuracy lost on held-out shots, at most {asked_points(self.max_drop)} (--max-drop)"
         if self.given:
             return "a person (--widths)"
         if self.macs == 1 and self.limits:

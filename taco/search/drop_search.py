@@ -126,26 +126,33 @@ class DropSearch:
     def holding(self) -> Iterator[int]:
         """Yield the last step of the ladder that loses little enough; whoever asks for more gets wider ones.
 
+        What a search for another device took comes before all others, where this device has hardly anything faster.
         The dense model, which is the first step, is not among them, nor is a model that was yielded before.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
-        harms, seen = self._ladder.harms, {self._model(0)}
-        for index in holding_steps(harms, self._lost, self.limit, max(1, len(harms) // _APART)):
+        harms, seen, start = self._ladder.harms, {self._model(0)}, self._ladder.start
+        if start is not None and start.taken is not None and self._lost(start.at).loss <= self.limit:
+            seen.add(self._model(start.at))
+            yield start.at
+        first, apart = None if start is None else start.at, max(1, len(harms) // _APART)
+        for index in holding_steps(harms, self._lost, self.limit, apart, first):
             if (model := self._model(index)) not in seen:
                 seen.add(model)
                 yield index
 
-    def told(self, shipped: Drop, recovered: int) -> dict[str, Any]:
+    def told(self, index: int, shipped: Drop, recovered: int) -> dict[str, Any]:
         """Return what the report tells.
 
         Args:
+            index: The step that is shipped.
             shipped: What the exported file loses, from `shipped`.
             recovered: How many models were recovered fully and exported.
         """
-        sides = self.places[0].sides
+        sides, start = self.places[0].sides, self._ladder.start
         return {
+            "taken_over": start.taken if start is not None and start.at == index else None,
             "asked_points": self.limit,
             "trials": [dict(trial) for trial in self.trials.values()],
             "shipped": as_json(shipped),

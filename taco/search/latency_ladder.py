@@ -6,9 +6,10 @@ the select pictures decide, as in the loop for a budget.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from taco.latency.levels import Choice, Drops
 from taco.latency.levelsearch import Sought
 from taco.progress import Progress
-from taco.search.ladder import Ladder, Rung
+from taco.search.earlier import Earlier, Weighed, fastest_of
+from taco.search.ladder import Ladder, Rung, Start
 from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json
 from taco.search.limiting import Searched
 from taco.search.unit_losses import allocation_of
@@ -70,8 +72,15 @@ def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: P
     return Settled(sought.choice, sought, blocks)
 
 
-def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
-    """Return the best choices from the dense model down to the fastest of all; searched where that is asked."""
+def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[Earlier] = ()) -> Ladder:
+    """Return the best choices from the dense model down to the fastest of all; searched where that is asked.
+
+    Args:
+        loop: Knows the pictures and what the run holds.
+        progress: Told about what takes time.
+        earlier: What searches for other devices took: the best of it by this table is where to begin, and is a step
+            itself where hardly anything of the same loss is faster.
+    """
     offered = loop.offered(progress)
     space = offered.space
     choices, times = [space.dense()], [0.0]
@@ -87,7 +96,31 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
         settled = settle(loop, offered, times[index], progress) if index else top(offered)
         return rung_of(loop, offered, settled)
 
-    return Ladder([choice.loss for choice in choices], rung)
+    ladder = Ladder([choice.loss for choice in choices], rung)
+    found = fastest_of(loop, offered, earlier, progress) if earlier else None
+    return ladder if found is None else _begun(ladder, found, lambda: rung_of(loop, offered, _as_given(offered, found)))
+
+
+def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung]) -> Ladder:
+    """Return a ladder with what another device's run took as the step to begin with, or the step of as much loss."""
+    place = max(1, bisect.bisect_right(ladder.harms, found.choice.loss))
+    if not found.near:
+        return dataclasses.replace(ladder, start=Start(max(1, place - 1)))
+
+    def rung(index: int) -> Rung:
+        return given() if index == place else ladder.rung(index - (index > place))
+
+    harms = [*ladder.harms[:place], max(found.choice.loss, ladder.harms[place - 1]), *ladder.harms[place:]]
+    told = {"target": found.earlier.target, "ms": found.ms, "best_ms": found.best_ms}
+    return Ladder(harms, rung, Start(place, told))
+
+
+def _as_given(offered: Offered, found: Weighed) -> Settled:
+    """Return widths that were found elsewhere as if they had been settled here."""
+    drops, choice = offered.space.drops, found.choice
+    taken = [name for name in drops if name in choice.levels]
+    told = {"offered": {name: offered.probed.dropped[name] for name in drops}, "taken": taken}
+    return Settled(choice, None, told if drops else None)
 
 
 def top(offered: Offered) -> Settled:

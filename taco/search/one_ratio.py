@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from taco.errors import InputError
-from taco.latency.levels import Choice, Level
+from taco.latency.from_widths import choice_of
+from taco.latency.levels import Choice
 from taco.latency.limits import Space
 from taco.latency.table import LatencyTable
 from taco.search.uniform import Searcher
@@ -31,15 +31,9 @@ def widest_of_one_ratio(
         None where none is, or the table does not reach down so far.
     """
     for allocation in searcher.uniform[1:]:
-        levels = {}
-        for name, own in space.options.items():
-            width = allocation.widths.get(name, own[0].width)
-            try:
-                cell = table.units[name].at(width)
-            except InputError:
-                return None
-            levels[name] = Level(width, lost(name, width), cell.p50_ms, cell.source)
-        choice = Choice(levels, together=space.together)
+        choice = choice_of(allocation.widths, table, space, lost)
+        if choice is None:
+            return None
         if fits(choice.table_ms):
             return choice
     return None

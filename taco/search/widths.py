@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from taco.allocate import Allocation
 from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.search.budget import Budget, How, decide_allocation
+from taco.search.earlier import Earlier
 from taco.search.estimate import Estimator, estimated_by
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_ladder import latency_ladder
@@ -160,10 +161,14 @@ class WidthSearch:
         """Whether widths are found unit by unit or with one ratio."""
         return decide_allocation(self.options, self.budget)
 
-    def ladder(self) -> Ladder:
-        """Return allocations from the dense model to the smallest, each faster by the table or narrower."""
+    def ladder(self, earlier: Sequence[Earlier] = ()) -> Ladder:
+        """Return allocations from the dense model to the smallest, each faster by the table or narrower.
+
+        Args:
+            earlier: What searches for other devices took.
+        """
         if self.how == "latency":
-            return latency_ladder(self.latency(self.dense_ms()), self.progress)
+            return latency_ladder(self.latency(self.dense_ms()), self.progress, earlier)
         rungs = self.searcher.uniform
         return Ladder([_harm(rung.ratio) for rung in rungs], lambda index: Rung(rungs[index]))
 

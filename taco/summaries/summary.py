@@ -44,6 +44,7 @@ from taco.summaries.measurement import measurement_warnings
 from taco.surgery.size import measure_size
 from taco.timing.timings import ModelTiming
 from taco.units import UnitMap
+from taco.wording import asked_points
 
 _PACKAGES = ("taco-export", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
 
@@ -306,15 +307,16 @@ def _warnings(done: Finished, units: int) -> list[str]:
 def _nothing_held(done: Finished, drops: DropSearchSection) -> str:
     if done.cut.ratio < 1:
         return ""
+    limit = asked_points(drops.asked_points)
     reads = done.plan.generalist.preprocessing.input_size
     if reads != done.native.reads:
         if drops.shipped.points <= drops.asked_points:
             return ""
         return (
-            f"pictures of {reads[1]}x{reads[2]} pixels alone cost more than {drops.asked_points:g} points: no channel "
-            "was taken away. Ask for a larger --input-size"
+            f"pictures of {reads[1]}x{reads[2]} pixels alone cost more than {limit}: no channel was taken away. "
+            "Ask for a larger --input-size"
         )
-    return f"no smaller model loses at most {drops.asked_points:g} points on held-out shots: the dense one was kept"
+    return f"no smaller model loses at most {limit} on held-out shots: the dense one was kept"
 
 
 def _recovery_warnings(done: Finished) -> list[str]:

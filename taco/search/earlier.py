@@ -1,0 +1,151 @@
+"""The small model that a run of the same task took on another device, seen with this device's clock.
+
+What a model loses hardly hangs on the device; what it takes does. So the widths that another device's search took are
+weighed by this one's own table: where hardly anything of the same expected loss is faster, they are taken, with all
+that was recovered, and nothing is searched. Where something is, this device has its own search, which begins there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taco.latency.from_widths import choice_of
+from taco.latency.levels import Choice
+from taco.latency.limits import Space
+from taco.latency.wholes import known_wholes
+from taco.progress import Progress
+from taco.rundir import RunDir, content_key
+from taco.search.latency_search import LatencySearcher, Offered
+from taco.search.unit_losses import allocation_of
+
+#: Times the fastest of the same expected loss that widths from elsewhere may take and still be taken. A search of its
+#: own leaves up to an eighth of the time to chance (judgement).
+NEAR = 1.05
+#: How finely the fastest of the same loss is looked for: the logarithm of its time is halved so often.
+_HALVINGS = 9
+_TAKEN = "drop-taken"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a finished search took.
+
+    Attributes:
+        target: For which it was.
+        widths: Of all units, as in `Allocation`.
+    """
+
+    target: str
+    widths: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notes:
+    """What searches took whose candidates lose the same, in the run's folder.
+
+    Attributes:
+        rundir: The folder; what was adopted from another run lies there too.
+        alike: What these searches have in common, as JSON values.
+    """
+
+    rundir: RunDir
+    alike: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, rundir: RunDir, limit: float, asked: Sequence[Mapping[str, Any]], how: Sequence[Any]) -> Notes:
+        """Return the notes of searches like one.
+
+        Args:
+            rundir: The folder.
+            limit: Points that may be lost.
+            asked: All that a candidate's answers depend on beside its widths, one for each division of the shots.
+            how: How steps are made from a table.
+        """
+        return cls(rundir, {"limit": limit, "asked": content_key([dict(one) for one in asked]), "how": [*how]})
+
+    def known(self) -> list[Earlier]:
+        """Return what was taken."""
+        found = (depends for depends, _ in self.rundir.measured(_TAKEN) if self.alike.items() <= depends.items())
+        return [Earlier(str(depends["target"]), depends["widths"]) for depends in found]
+
+    def add(self, taken: Earlier) -> None:
+        """Note what a search took."""
+        depends = {**self.alike, **dataclasses.asdict(taken)}
+        self.rundir.json_step(_TAKEN, depends, dict, measured=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weighed:
+    """The same by this device's table.
+
+    Attributes:
+        earlier: What was taken there.
+        choice: Its levels here.
+        ms: What the whole model takes, predicted.
+        best_ms: What the fastest takes that is expected to lose no more.
+    """
+
+    earlier: Earlier
+    choice: Choice
+    ms: float
+    best_ms: float
+
+    @property
+    def near(self) -> bool:
+        """Whether a search has hardly anything to gain."""
+        return self.ms <= NEAR * self.best_ms
+
+
+def fastest_of(
+    loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlier], progress: Progress
+) -> Weighed | None:
+    """Return the fastest by this device's table of what was taken elsewhere, and tell people of it.
+
+    Args:
+        loop: Knows the units.
+        offered: What may be chosen here.
+        earlier: What other runs took.
+        progress: Told what was found.
+
+    Returns:
+        None where there is nothing, or this device cannot have it.
+    """
+    weighed = [found for one in earlier if (found := _weighed(loop, offered, one)) is not None]
+    if not weighed:
+        return None
+    found = min(weighed, key=lambda one: one.ms)
+    progress.say(
+        f"the widths that a run for {found.earlier.target} took: {found.ms:.3g} ms by the table here, and the fastest "
+        f"of the same expected loss {found.best_ms:.3g} ms: "
+        + ("they are taken" if found.near else "this device has its own search")
+    )
+    return found
+
+
+def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weighed | None:
+    space, table, currency = offered.space, offered.table, offered.chosen.currency
+    choice = choice_of(earlier.widths, table, space, lambda name, width: offered.losses[name].at(width, currency))
+    if choice is None or allocation_of(loop.searcher, choice).widths != dict(earlier.widths):
+        return None
+    line = known_wholes(table, space.options, loop.dense_ms, space.together).line(0.0)
+    ms, best_ms = (line.predict(table_ms) for table_ms in (choice.table_ms, _least_ms(space, choice)))
+    return Weighed(earlier, choice, ms, best_ms) if best_ms > 0 else None
+
+
+def _least_ms(space: Space, choice: Choice) -> float:
+    """Return the least time by the table of any levels that lose no more than a choice; its own where none is found."""
+    quick, slow = space.fastest().table_ms, choice.table_ms
+    if not 0 < quick < slow:
+        return slow
+    low, high, least = math.log(quick), math.log(slow), slow
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        found = space.choose(math.exp(middle) * (1 + 1e-9))
+        if found.loss <= choice.loss:
+            least, high = min(least, found.table_ms), middle
+        else:
+            low = middle
+    return least
