@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks import _claims, _fronts, _recovery_table, allocation, front, int8, loop, specialisation, widths
+from benchmarks import _claims, _fronts, _recovery_table, allocation, clocks, front, int8, loop, specialisation, widths
 from benchmarks._page import save
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +104,10 @@ TABLES = (
     Table(
         "allocation", "Unit by unit against one ratio and against MACs, at equal measured time, without recovery",
         EVIDENCE, CELLS / "allocation", "*-seed*.json", "python -m benchmarks.allocation", allocation.table,
+    ),
+    Table(
+        "clocks", "Whose clock decides", EVIDENCE, CELLS / "clocks", "*-seed*.json", "python -m benchmarks.clocks",
+        clocks.table,
     ),
     Table(
         "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed?.json",

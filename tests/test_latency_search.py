@@ -323,7 +323,7 @@ def test_a_ladder_ends_where_the_table_says_that_nothing_takes_no_time() -> None
         return Timed(table_ms if table_ms > 0.25 else 0.0)
 
     space = SimpleNamespace(dense=lambda: Timed(10.0), fastest=lambda: Timed(0.0), choose=choose)
-    loop: Any = SimpleNamespace(offered=lambda _progress: SimpleNamespace(space=space))
+    loop: Any = SimpleNamespace(offered=lambda *_: SimpleNamespace(space=space))
     harms = latency_ladder(loop, SilentProgress()).harms
     assert harms[0] == 0.0
     assert harms[-1] == 10.0, "the fastest is on it"

@@ -46,7 +46,7 @@ def device(a: float, b: float, drop: Drop | None = None) -> tuple[Any, Any]:
     }
     units = {name: SimpleNamespace(at=lambda width, ms=ms: cell(ms, width)) for name, ms in each.items()}
     whole_ms = 8 * (a + b) + 2
-    table = SimpleNamespace(units=units, dense_ms=whole_ms, wholes=())
+    table = SimpleNamespace(units=units, dense_ms=whole_ms, wholes=(), stopped_early=True)
     space = Space(options, {} if drop is None else {"block": drop})
     losses = {name: SimpleNamespace(at=lambda width, _currency: loss(width)) for name in DENSE}
     chosen, probed = SimpleNamespace(currency="probes"), SimpleNamespace(dropped={"block": 0.5})
@@ -56,17 +56,22 @@ def device(a: float, b: float, drop: Drop | None = None) -> tuple[Any, Any]:
         for name, width in DENSE.items()
     }
     loop = SimpleNamespace(searcher=SimpleNamespace(solutions=solutions), dense_ms=whole_ms)
-    return SimpleNamespace(**vars(loop), offered=lambda _progress: offered), offered
+
+    def begun(_progress: Any, enough: Any) -> Any:
+        enough(table)
+        return table
+
+    return SimpleNamespace(**vars(loop), offered=lambda *_: offered, table_begun=begun), offered
 
 
 def test_widths_that_are_best_here_too_are_near_and_others_are_not() -> None:
     same, other = device(1.0, 1.0), device(10.0, 1.0)
     there = [Earlier("nuc", {"a": 4, "b": 4})]
-    here = fastest_of(*same, there, PlainProgress())
+    here = fastest_of(*same, there)
     assert here is not None
     assert (here.ms, here.best_ms) == (pytest.approx(10.0), pytest.approx(10.0))
     assert here.near
-    elsewhere = fastest_of(*other, there, PlainProgress())
+    elsewhere = fastest_of(*other, there)
     assert elsewhere is not None
     assert elsewhere.ms == pytest.approx(46.0)
     assert elsewhere.best_ms == pytest.approx(38.0), "of the same loss: 3 channels of a and 6 of b"
@@ -76,12 +81,12 @@ def test_widths_that_are_best_here_too_are_near_and_others_are_not() -> None:
 def test_the_fastest_of_several_is_weighed_and_what_this_device_cannot_have_is_not() -> None:
     loop, offered = device(1.0, 1.0)
     two = [Earlier("nuc", {"a": 4, "b": 4}), Earlier("pi", {"a": 3, "b": 4})]
-    found = fastest_of(loop, offered, two, PlainProgress())
+    found = fastest_of(loop, offered, two)
     assert found is not None
     assert found.earlier.target == "pi"
     unheld = [Earlier("nuc", {"a": 4, "b": 4, "c": 3}), Earlier("pi", {"a": 4}), Earlier("trap", {"a": 0, "b": 4})]
-    assert fastest_of(loop, offered, unheld, PlainProgress()) is None
-    assert fastest_of(loop, offered, [], PlainProgress()) is None
+    assert fastest_of(loop, offered, unheld) is None
+    assert fastest_of(loop, offered, []) is None
 
 
 def test_a_block_that_was_left_out_there_is_left_out_here() -> None:

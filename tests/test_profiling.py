@@ -363,6 +363,36 @@ def test_the_table_is_taken_from_the_cache(exports: None, tmp_path: Path, monkey
     assert len(device.runs) == 8
 
 
+def test_a_profile_ends_after_one_pass_where_that_is_enough_and_only_a_whole_one_is_kept(
+    exports: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TACO_CACHE", str(tmp_path / "cache"))
+    unsteady = Device(factor=lambda r: 1.0 + 0.2 * (r % 2))
+    asked: list[LatencyTable] = []
+
+    def begun(name: str, verdict: bool) -> LatencyTable:
+        def enough(table: LatencyTable) -> bool:
+            asked.append(table)
+            return verdict
+
+        profiler = make_profiler(unsteady)
+        dense = profiler.export_dense(tmp_path, PlainProgress())
+        return profile_job.begun_or_loaded(profiler, tmp_path / name, PlainProgress(), dense, enough)
+
+    first = begun("a", True)
+    assert (first, len(unsteady.runs)) == (asked[0], 2), "each different unit once; no whole model, no zeros"
+    assert (first.stopped_early, first.wholes, first.zeros, first.unfinished) == (True, (), (), False)
+    assert not (tmp_path / "cache").exists()
+    whole = begun("b", False)
+    assert whole.wholes
+    assert whole.zeros
+    usual = make_profiler(Device()).profile(tmp_path / "usual", PlainProgress())
+    assert (list(whole.units), len(whole.wholes)) == (list(usual.units), len(usual.wholes))
+    count = len(unsteady.runs)
+    assert begun("c", True) == whole, "a whole one that is there needs no question"
+    assert (len(asked), len(unsteady.runs)) == (2, count)
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 

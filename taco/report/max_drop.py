@@ -61,10 +61,11 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         )
     yield Table(columns, tuple(rows), wording.marked(caption, report))
     if (taken := found.taken_over) is not None:
+        how = ", made in one pass over its units," if taken.one_pass else ""
         yield Note(
             f"The widths are those that a run for {taken.target} took, of the same pictures and limit. By the table of "
-            f"this device they take {wording.milliseconds(taken.ms)}, and the fastest widths that are expected to lose "
-            f"no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried."
+            f"this device{how} they take {wording.milliseconds(taken.ms)}, and the fastest widths that are expected to "
+            f"lose no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried."
         )
     if found.full_recoveries > 1:
         yield Note(

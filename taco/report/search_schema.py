@@ -38,6 +38,10 @@ class TakenOver(Frozen):
     target: str = Field(description="of that run")
     ms: float = Field(description="of the whole model with those widths, predicted by this device's own table")
     best_ms: float = Field(description="the same of the fastest widths that are expected to lose no more")
+    one_pass: bool = Field(
+        description="whether that table is of one pass over the units, without whole models and without timing again "
+        "what was in doubt"
+    )
 
 
 class DropSearchSection(Frozen):

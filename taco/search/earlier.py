@@ -16,7 +16,6 @@ from taco.latency.from_widths import choice_of
 from taco.latency.levels import Choice
 from taco.latency.limits import Space
 from taco.latency.wholes import known_wholes
-from taco.progress import Progress
 from taco.rundir import RunDir, content_key
 from taco.search.latency_search import LatencySearcher, Offered
 from taco.search.unit_losses import allocation_of
@@ -98,31 +97,29 @@ class Weighed:
         """Whether a search has hardly anything to gain."""
         return self.ms <= NEAR * self.best_ms
 
+    @property
+    def words(self) -> str:
+        """What a person is told."""
+        then = "they are taken" if self.near else "this device has its own search"
+        return (
+            f"the widths that a run for {self.earlier.target} took: {self.ms:.3g} ms by the table here, and the "
+            f"fastest of the same expected loss {self.best_ms:.3g} ms: {then}"
+        )
 
-def fastest_of(
-    loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlier], progress: Progress
-) -> Weighed | None:
-    """Return the fastest by this device's table of what was taken elsewhere, and tell people of it.
+
+def fastest_of(loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlier]) -> Weighed | None:
+    """Return the fastest by this device's table of what was taken elsewhere.
 
     Args:
         loop: Knows the units.
         offered: What may be chosen here.
         earlier: What other runs took.
-        progress: Told what was found.
 
     Returns:
         None where there is nothing, or this device cannot have it.
     """
     weighed = [found for one in earlier if (found := _weighed(loop, offered, one)) is not None]
-    if not weighed:
-        return None
-    found = min(weighed, key=lambda one: one.ms)
-    progress.say(
-        f"the widths that a run for {found.earlier.target} took: {found.ms:.3g} ms by the table here, and the fastest "
-        f"of the same expected loss {found.best_ms:.3g} ms: "
-        + ("they are taken" if found.near else "this device has its own search")
-    )
-    return found
+    return min(weighed, key=lambda one: one.ms, default=None)
 
 
 def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weighed | None:
@@ -130,21 +127,31 @@ def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weigh
     choice = choice_of(earlier.widths, table, space, lambda name, width: offered.losses[name].at(width, currency))
     if choice is None or allocation_of(loop.searcher, choice).widths != dict(earlier.widths):
         return None
+    if not any(name in choice.levels for name in space.drops):  # pictures decided there, and decide here, against them
+        space = dataclasses.replace(space, drops={})
     line = known_wholes(table, space.options, loop.dense_ms, space.together).line(0.0)
-    ms, best_ms = (line.predict(table_ms) for table_ms in (choice.table_ms, _least_ms(space, choice)))
+    ms, best_ms = (
+        line.predict(table_ms) for table_ms in (choice.table_ms, least_ms(space, choice.loss, choice.table_ms))
+    )
     return Weighed(earlier, choice, ms, best_ms) if best_ms > 0 else None
 
 
-def _least_ms(space: Space, choice: Choice) -> float:
-    """Return the least time by the table of any levels that lose no more than a choice; its own where none is found."""
-    quick, slow = space.fastest().table_ms, choice.table_ms
+def least_ms(space: Space, loss: float, slow: float) -> float:
+    """Return the least time by the table of any levels that are expected to lose no more.
+
+    Args:
+        space: What may be chosen.
+        loss: Most that may be lost.
+        slow: A time in which something loses no more; returned where nothing faster is found.
+    """
+    quick = space.fastest().table_ms
     if not 0 < quick < slow:
         return slow
     low, high, least = math.log(quick), math.log(slow), slow
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         found = space.choose(math.exp(middle) * (1 + 1e-9))
-        if found.loss <= choice.loss:
+        if found.loss <= loss:
             least, high = min(least, found.table_ms), middle
         else:
             low = middle

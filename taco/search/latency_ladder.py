@@ -16,6 +16,7 @@ import numpy as np
 
 from taco.latency.levels import Choice, Drops
 from taco.latency.levelsearch import Sought
+from taco.latency.table import LatencyTable
 from taco.progress import Progress
 from taco.search.earlier import Earlier, Weighed, fastest_of
 from taco.search.ladder import Ladder, Rung, Start
@@ -81,7 +82,12 @@ def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[
         earlier: What searches for other devices took: the best of it by this table is where to begin, and is a step
             itself where hardly anything of the same loss is faster.
     """
-    offered = loop.offered(progress)
+
+    def enough(table: LatencyTable) -> bool:
+        found = fastest_of(loop, loop.offered(progress, table), earlier)
+        return found is not None and found.near
+
+    offered = loop.offered(progress, loop.table_begun(progress, enough) if earlier else None)
     space = offered.space
     choices, times = [space.dense()], [0.0]
     quickest_ms = max(space.fastest().table_ms, LEAST * choices[0].table_ms)
@@ -97,11 +103,15 @@ def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[
         return rung_of(loop, offered, settled)
 
     ladder = Ladder([choice.loss for choice in choices], rung)
-    found = fastest_of(loop, offered, earlier, progress) if earlier else None
-    return ladder if found is None else _begun(ladder, found, lambda: rung_of(loop, offered, _as_given(offered, found)))
+    found = fastest_of(loop, offered, earlier)
+    if found is None:
+        return ladder
+    progress.say(found.words)
+    one_pass = offered.table.stopped_early and not offered.table.wholes
+    return _begun(ladder, found, lambda: rung_of(loop, offered, _as_given(offered, found)), one_pass)
 
 
-def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung]) -> Ladder:
+def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung], one_pass: bool) -> Ladder:
     """Return a ladder with what another device's run took as the step to begin with, or the step of as much loss."""
     place = max(1, bisect.bisect_right(ladder.harms, found.choice.loss))
     if not found.near:
@@ -111,7 +121,7 @@ def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung]) -> Ladder:
         return given() if index == place else ladder.rung(index - (index > place))
 
     harms = [*ladder.harms[:place], max(found.choice.loss, ladder.harms[place - 1]), *ladder.harms[place:]]
-    told = {"target": found.earlier.target, "ms": found.ms, "best_ms": found.best_ms}
+    told = {"target": found.earlier.target, "ms": found.ms, "best_ms": found.best_ms, "one_pass": one_pass}
     return Ladder(harms, rung, Start(place, told))
 
 

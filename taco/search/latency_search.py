@@ -30,7 +30,7 @@ from taco.search.least_harm import LeastHarm, OneRatio
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.one_ratio import widest_of_one_ratio
 from taco.search.probes import Probed, Prober
-from taco.search.profile_job import profile_or_load
+from taco.search.profile_job import begun_or_loaded, profile_or_load
 from taco.search.profiling import Profiler
 from taco.search.sharing import layers_of, together_of
 from taco.search.uniform import Searcher
@@ -233,6 +233,18 @@ class LatencySearcher:
 
         depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
         found = self.searcher.rundir.json_step("latency-table", depends, compute, measured=True)
+        return LatencyTable.model_validate(found)
+
+    def table_begun(self, progress: Progress, enough: Callable[[LatencyTable], bool]) -> LatencyTable:
+        """Return the same, or what one pass over all units gives where that is enough; stored apart."""
+        profiler, scratch = self.profiler, self.searcher.scratch / "profile"
+        dense = self.searcher.dense_artifact.path
+
+        def compute() -> Any:
+            return begun_or_loaded(profiler, scratch, progress, dense, enough).model_dump(mode="json")
+
+        depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
+        found = self.searcher.rundir.json_step("begun-latency-table", depends, compute, measured=True)
         return LatencyTable.model_validate(found)
 
     def options(

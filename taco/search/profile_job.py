@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from taco.attached.ondevice import Device
@@ -82,6 +83,30 @@ def limits_of(target: Target, max_seconds: float | None = None) -> Limits:
     rounds, _ = _rounds_of(target)
     own = _ENGINES_LIMIT_S if engines else _LIMIT_S
     return Limits(max_seconds or own, 1.0 if engines else _REPEAT_SHARE, REPEATS * rounds)
+
+
+def begun_or_loaded(
+    profiler: Profiler, folder: Path, progress: Progress, dense: Path, enough: Callable[[LatencyTable], bool]
+) -> LatencyTable:
+    """Return the table of a profiler's key from the cache, or make it as far as is enough; only a whole one is kept.
+
+    Args:
+        profiler: What to time.
+        folder: For files that need not survive.
+        progress: Told about every unit.
+        dense: The exported dense model.
+        enough: See `Profiler.profile`.
+
+    Raises:
+        MeasurementError: Nothing can be timed here, or a measurement failed.
+    """
+    cache, key = cache_folder(), profiler.key()
+    if load_cached(cache, key) is not None:
+        return profile_or_load(profiler, folder, progress, dense).table
+    table = profiler.profile(folder, progress, dense, enough=enough)
+    if not profiler.lacks(table):
+        save_cached(cache, table)
+    return table
 
 
 def profile_or_load(

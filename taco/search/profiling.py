@@ -43,6 +43,18 @@ from taco.units import UnitMap, steps_of
 log = logging.getLogger(__name__)
 
 _NOISE = 2
+#: Of the time in which rounds are repeated: for the first pass over all units, before those in doubt are timed again.
+_FIRST_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Timed:
+    """What one pass over all units gave: signature -> times, and its files; seconds that are left to repeat some."""
+
+    results: Mapping[str, BenchResult]
+    models: Mapping[str, Mapping[str, Path]]
+    complete: bool
+    left_s: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +169,12 @@ class Profiler:
         return table.unfinished or has != [dict(widths) for widths in self.whole_widths.values()]
 
     def profile(
-        self, folder: Path, progress: Progress, dense: Path | None = None, earlier: LatencyTable | None = None
+        self,
+        folder: Path,
+        progress: Progress,
+        dense: Path | None = None,
+        earlier: LatencyTable | None = None,
+        enough: Callable[[LatencyTable], bool] | None = None,
     ) -> LatencyTable:
         """Time every unit at every width.
 
@@ -167,55 +184,74 @@ class Profiler:
             dense: The exported dense model; None exports it.
             earlier: A table of the same key that lacks something: only that is timed. Its dense time stays the
                 measure, so that old and new cells compare.
+            enough: Asked once all units were timed, none in doubt again and no whole models: whether that will do.
 
         Raises:
             MeasurementError: Nothing can be timed here, or a measurement failed.
         """
-        key, begin = self.key(), self.clock()
+        begin = self.clock()
         folder.mkdir(parents=True, exist_ok=True)
         if dense is None:
             dense = self.export_dense(folder, progress)
         known = {} if earlier is None else dict(earlier.units)
-        results, settled = self._time_all(folder, progress, dense, {unit.signature for unit in known.values()})
-        if not results and not known:
+        share = _FIRST_SHARE if enough is None else _FIRST_SHARE / 2
+        timed = self._time_units(folder, progress, dense, {unit.signature for unit in known.values()}, share)
+        if not timed.results and not known:
             reasons = {h.reason for h in self.holders.values() if isinstance(h, Unheld)}
             raise MeasurementError(
                 f"{self.name}: no unit can be timed by itself: {'; '.join(reasons) or 'it has none'}",
                 "Give --allocation uniform: one ratio for all units needs no times of single ones",
             )
-        if earlier is None:
-            samples = [ms for result in results.values() for ms in result.models[DENSE].samples_ms]
-            dense_ms, dense_n, seconds = float(np.median(samples)), len(samples), 0.0
-        else:
-            dense_ms, dense_n, seconds = earlier.dense_ms, earlier.dense_n, earlier.seconds
-        units = known | self._cells(results, dense_ms)
-        zeros = earlier.zeros if earlier is not None and earlier.zeros else self._zeros(folder, progress, dense, begin)
-        timed = {name: units[name] for name in self.holders if name in units}
-        usual_ms = min([dense_ms, *(result.models[DENSE].p50_ms for result in results.values())])
-        complete = len(timed) == len(self.timeable)
+        if enough is not None and earlier is None:
+            table = self._table(self.settler.calm(timed.results), None, begin)
+            if not table.unfinished and enough(table):
+                return table
+        results, settled = self._surer(timed, progress)
+        table = self._table(results, earlier, begin)
+        zeros = table.zeros or self._zeros(folder, progress, dense, begin)
+        usual_ms = min([table.dense_ms, *(result.models[DENSE].p50_ms for result in results.values())])
+        complete = len(table.units) == len(self.timeable)
         whole = self._wholes(folder, progress, dense, begin, usual_ms) if complete else None
         unsure = not settled if results or earlier is None else earlier.stopped_early
+        spent = 0.0 if earlier is None else earlier.seconds
+        return table.model_copy(
+            update={
+                "seconds": spent + self.clock() - begin,
+                "stopped_early": unsure,
+                "zeros": zeros,
+                "wholes": wholes(whole, self.whole_widths, table.dense_ms) if whole is not None else (),
+            }
+        )
+
+    def _table(self, results: Mapping[str, BenchResult], earlier: LatencyTable | None, begin: float) -> LatencyTable:
+        """Return the table of what was timed, without whole models and not known to be sure."""
+        if earlier is None:
+            samples = [ms for result in results.values() for ms in result.models[DENSE].samples_ms]
+            dense_ms, dense_n = float(np.median(samples)), len(samples)
+        else:
+            dense_ms, dense_n = earlier.dense_ms, earlier.dense_n
+        units = ({} if earlier is None else dict(earlier.units)) | self._cells(results, dense_ms)
         return LatencyTable(
-            key=key,
+            key=self.key(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            seconds=seconds + self.clock() - begin,
-            stopped_early=unsure,
+            seconds=self.clock() - begin,
+            stopped_early=True,
             dense_ms=dense_ms,
             dense_n=dense_n,
-            units=timed,
+            units={name: units[name] for name in self.holders if name in units},
             skipped={
                 name: holder.reason if isinstance(holder, Unheld) else TIME_LIMIT
                 for name, holder in self.holders.items()
                 if name not in units
             },
-            zeros=zeros,
-            wholes=wholes(whole, self.whole_widths, dense_ms) if whole is not None else (),
+            zeros=() if earlier is None else earlier.zeros,
+            wholes=(),
         )
 
-    def _time_all(
-        self, folder: Path, progress: Progress, dense: Path, known: Collection[str]
-    ) -> tuple[dict[str, BenchResult], bool]:
-        """Return, for every signature not known, the times of all its widths; and whether all intervals are small."""
+    def _time_units(
+        self, folder: Path, progress: Progress, dense: Path, known: Collection[str], share: float
+    ) -> _Timed:
+        """Time all widths of every signature not known, with such a share of the time in which rounds are repeated."""
         first = {signature: name for signature, name in self.first.items() if signature not in known}
         results, models = dict[str, BenchResult](), dict[str, dict[str, Path]]()
         begin, timing_s, repeat_s = self.clock(), 0.0, self.limits.repeat_s
@@ -226,15 +262,19 @@ class Profiler:
                     break
                 models[signature] = {DENSE: dense, **self.export_unit(name, folder / signature)}
                 began = self.clock()
-                share_s = (repeat_s / 2 - timing_s) / (len(first) - done)
+                share_s = (share * repeat_s - timing_s) / (len(first) - done)
                 results[signature] = self.settler.settle(models[signature], share_s)
                 timing_s += self.clock() - began
                 advance(1)
+        return _Timed(results, models, len(results) == len(first), repeat_s - timing_s)
+
+    def _surer(self, timed: _Timed, progress: Progress) -> tuple[dict[str, BenchResult], bool]:
+        """Time again what is in doubt; returns calm rounds, and whether all intervals are small."""
+        results: Mapping[str, BenchResult] = timed.results
         if not self.settler.settled(results):
             with progress.step("time units again that are in doubt"):
-                results = self.settler.again(results, models, self.clock() + repeat_s - timing_s)
-        complete = len(results) == len(first)
-        return self.settler.calm(results), complete and self.settler.settled(results)
+                results = self.settler.again(results, timed.models, self.clock() + timed.left_s)
+        return self.settler.calm(results), timed.complete and self.settler.settled(results)
 
     def _zeros(self, folder: Path, progress: Progress, dense: Path, begin: float) -> tuple[ZerosGain, ...]:
         """Time the dense model with zeros in its weights against itself."""
