@@ -18,6 +18,7 @@ from taco.errors import InputError
 from taco.latency.levels import Drop, Level
 from taco.latency.limits import Space
 from taco.progress import PlainProgress
+from taco.report.loop import loop_sections
 from taco.report.max_drop import max_drop_sections
 from taco.report.page import Note
 from taco.rundir import RunDir
@@ -178,6 +179,7 @@ def test_the_next_device_takes_the_small_model_of_the_first_or_searches_from_the
         assert stored("second", steps) == stored("first", steps), "nothing was made again"
     (section,) = max_drop_sections(second)
     assert any(isinstance(b, Note) and "a run for host-cpu took" in b.text for b in section.blocks)
+    assert "than those that a run for host-cpu took, so these were taken" in loop_sections(second)[0].meaning
 
     monkeypatch.setattr(earlier, "NEAR", 0.5)
     own = exported(task, tmp_path / "own", **asked)
@@ -202,5 +204,8 @@ def test_only_searches_whose_candidates_lose_the_same_count(tmp_path: Path) -> N
     ):
         assert others.known() == []
     (file,) = [file for file in (tmp_path / "second" / ".taco" / "measured").iterdir() if b"nuc" in file.read_bytes()]
-    file.write_text("{")
-    assert Notes.of(second, 1.0, asked, ("latency", "dp", 100)).known() == taken[1:]
+    good = file.read_text()
+    for damaged in ("{", "[]", "null", good.replace('"a": 4', '"a": "four"'), good.replace('"widths"', '"breadths"')):
+        assert damaged != good
+        file.write_text(damaged)
+        assert Notes.of(second, 1.0, asked, ("latency", "dp", 100)).known() == taken[1:]

@@ -33,6 +33,11 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
             "Each block was timed at several widths on the device; for every time that the whole model might take, the "
             "widths with the least loss were chosen, and how accurate they are decided which time it is."
         )
+        if report.max_drop is not None and (taken := report.max_drop.taken_over) is not None:
+            meaning = (
+                "Each block was timed at several widths on the device. By these times hardly any widths that lose as "
+                f"little are faster than those that a run for {taken.target} took, so these were taken."
+            )
     return (
         Section(
             "loop",

@@ -66,14 +66,19 @@ class Notes:
         return cls(rundir, {"limit": limit, "asked": content_key([dict(one) for one in asked]), "how": [*how]})
 
     def known(self) -> list[Earlier]:
-        """Return what was taken."""
+        """Return what was taken; a note that cannot be read says nothing."""
         found = (depends for depends, _ in self.rundir.measured(_TAKEN) if self.alike.items() <= depends.items())
-        return [Earlier(str(depends["target"]), depends["widths"]) for depends in found]
+        taken = ((depends.get("target"), depends.get("widths")) for depends in found)
+        return [Earlier(str(target), widths) for target, widths in taken if _are_widths(widths)]
 
     def add(self, taken: Earlier) -> None:
         """Note what a search took."""
         depends = {**self.alike, **dataclasses.asdict(taken)}
         self.rundir.json_step(_TAKEN, depends, dict, measured=True)
+
+
+def _are_widths(found: object) -> bool:
+    return isinstance(found, dict) and all(type(width) is int for width in found.values())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
