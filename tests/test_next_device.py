@@ -8,10 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_latency_search import bench, cache, exported, task, whole  # noqa: F401 (fixtures)
+from test_latency_search import bench, cache, exported, task  # noqa: F401 (fixtures)
 from test_pipeline import FakeBench
 
-from taco import api
 from taco.allocation.crossing import Answer
 from taco.allocation.within import holding_steps
 from taco.errors import InputError
@@ -153,11 +152,10 @@ def test_the_next_device_takes_the_small_model_of_the_first_or_searches_from_the
     task: Path,  # noqa: F811
     tmp_path: Path,
     bench: FakeBench,  # noqa: F811
-    whole: api.ExportResult,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: dict[str, Any] = {"max_drop": 60.0, "allocation": "latency", "recover_minutes": 0.05}
-    first = exported(task, tmp_path / "first", **asked, from_run=whole.folder)
+    first = exported(task, tmp_path / "first", **asked)
     assert first.max_drop is not None
     assert first.max_drop.taken_over is None
     assert first.width_ratio < 1
