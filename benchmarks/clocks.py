@@ -65,11 +65,8 @@ class Device:
 
     def seen(self, choice: Choice) -> Choice:
         """Return widths that were chosen elsewhere as this device sees them."""
-        losses, currency = self.offered.losses, self.offered.chosen.currency
         widths = allocation_of(self.loop.searcher, choice).widths
-        found = choice_of(
-            widths, self.offered.table, self.offered.space, lambda name, width: losses[name].at(width, currency)
-        )
+        found = choice_of(widths, self.offered.table, self.offered.space, self.offered.lost)
         if found is None:
             raise ValueError("both tables reach down equally far")
         return found

@@ -48,9 +48,8 @@ def device(a: float, b: float, drop: Drop | None = None) -> tuple[Any, Any]:
     whole_ms = 8 * (a + b) + 2
     table = SimpleNamespace(units=units, dense_ms=whole_ms, wholes=(), stopped_early=True)
     space = Space(options, {} if drop is None else {"block": drop})
-    losses = {name: SimpleNamespace(at=lambda width, _currency: loss(width)) for name in DENSE}
-    chosen, probed = SimpleNamespace(currency="probes"), SimpleNamespace(dropped={"block": 0.5})
-    offered = SimpleNamespace(table=table, space=space, losses=losses, chosen=chosen, probed=probed)
+    probed = SimpleNamespace(dropped={"block": 0.5})
+    offered = SimpleNamespace(table=table, space=space, lost=lambda _name, width: loss(width), probed=probed)
     solutions = {
         name: SimpleNamespace(unit=SimpleNamespace(name=name, kind="channel", width=width, layers=()))
         for name, width in DENSE.items()
@@ -61,7 +60,7 @@ def device(a: float, b: float, drop: Drop | None = None) -> tuple[Any, Any]:
         enough(table)
         return table
 
-    return SimpleNamespace(**vars(loop), offered=lambda *_: offered, table_begun=begun), offered
+    return SimpleNamespace(**vars(loop), offered=lambda *_: offered, table=begun), offered
 
 
 def test_widths_that_are_best_here_too_are_near_and_others_are_not() -> None:
@@ -99,7 +98,7 @@ def test_a_block_that_was_left_out_there_is_left_out_here() -> None:
     assert found.widths == {"a": 0, "b": 5, "block": 0}
     assert found.table_ms == pytest.approx(5.5)
     assert found.loss == pytest.approx(18.0)
-    assert latency_ladder._as_given(offered, SimpleNamespace(choice=found)) == Settled(  # type: ignore[arg-type]
+    assert latency_ladder.as_given(offered, found) == Settled(
         found, None, {"offered": {"block": 0.5}, "taken": ["block"]}
     )
 

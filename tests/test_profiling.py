@@ -377,7 +377,7 @@ def test_a_profile_ends_after_one_pass_where_that_is_enough_and_only_a_whole_one
 
         profiler = make_profiler(unsteady)
         dense = profiler.export_dense(tmp_path, PlainProgress())
-        return profile_job.begun_or_loaded(profiler, tmp_path / name, PlainProgress(), dense, enough)
+        return profile_job.profile_or_load(profiler, tmp_path / name, PlainProgress(), dense, enough=enough).table
 
     first = begun("a", True)
     assert (first, len(unsteady.runs)) == (asked[0], 2), "each different unit once; no whole model, no zeros"

@@ -128,8 +128,8 @@ def fastest_of(loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlie
 
 
 def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weighed | None:
-    space, table, currency = offered.space, offered.table, offered.chosen.currency
-    choice = choice_of(earlier.widths, table, space, lambda name, width: offered.losses[name].at(width, currency))
+    space, table = offered.space, offered.table
+    choice = choice_of(earlier.widths, table, space, offered.lost)
     if choice is None or allocation_of(loop.searcher, choice).widths != dict(earlier.widths):
         return None
     if not any(name in choice.levels for name in space.drops):  # pictures decided there, and decide here, against them

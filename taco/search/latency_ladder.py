@@ -87,7 +87,7 @@ def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[
         found = fastest_of(loop, loop.offered(progress, table), earlier)
         return found is not None and found.near
 
-    offered = loop.offered(progress, loop.table_begun(progress, enough) if earlier else None)
+    offered = loop.offered(progress, loop.table(progress, enough) if earlier else None)
     space = offered.space
     choices, times = [space.dense()], [0.0]
     quickest_ms = max(space.fastest().table_ms, LEAST * choices[0].table_ms)
@@ -108,7 +108,7 @@ def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[
         return ladder
     progress.say(found.words)
     one_pass = offered.table.stopped_early and not offered.table.wholes
-    return _begun(ladder, found, lambda: rung_of(loop, offered, _as_given(offered, found)), one_pass)
+    return _begun(ladder, found, lambda: rung_of(loop, offered, as_given(offered, found.choice)), one_pass)
 
 
 def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung], one_pass: bool) -> Ladder:
@@ -125,9 +125,9 @@ def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung], one_pass: 
     return Ladder(harms, rung, Start(place, told))
 
 
-def _as_given(offered: Offered, found: Weighed) -> Settled:
-    """Return widths that were found elsewhere as if they had been settled here."""
-    drops, choice = offered.space.drops, found.choice
+def as_given(offered: Offered, choice: Choice) -> Settled:
+    """Return levels that were not searched here as if they had been settled here."""
+    drops = offered.space.drops
     taken = [name for name in drops if name in choice.levels]
     told = {"offered": {name: offered.probed.dropped[name] for name in drops}, "taken": taken}
     return Settled(choice, None, told if drops else None)
@@ -135,9 +135,7 @@ def _as_given(offered: Offered, found: Weighed) -> Settled:
 
 def top(offered: Offered) -> Settled:
     """Return the dense model, from which nothing is left out."""
-    drops = offered.space.drops
-    none = {"offered": {name: offered.probed.dropped[name] for name in drops}, "taken": []}
-    return Settled(offered.space.dense(), None, none if drops else None)
+    return as_given(offered, offered.space.dense())
 
 
 def rung_of(loop: LatencySearcher, offered: Offered, settled: Settled, at: int = 0) -> Rung:

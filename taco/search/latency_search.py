@@ -30,8 +30,8 @@ from taco.search.least_harm import LeastHarm, OneRatio
 from taco.search.limiting import Limiter, Searched, within_limits
 from taco.search.one_ratio import widest_of_one_ratio
 from taco.search.probes import Probed, Prober
-from taco.search.profile_job import begun_or_loaded, profile_or_load
-from taco.search.profiling import Profiler
+from taco.search.profile_job import profile_or_load
+from taco.search.profiling import Enough, Profiler
 from taco.search.sharing import layers_of, together_of
 from taco.search.uniform import Searcher
 from taco.search.unit_losses import allocation_of, currency_of, losses_of, probed_once
@@ -61,6 +61,10 @@ class Offered:
     losses: Mapping[str, UnitLoss]
     chosen: Chosen
     space: Space
+
+    def lost(self, name: str, width: int) -> float:
+        """Return what a width of a unit loses."""
+        return self.losses[name].at(width, self.chosen.currency)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,11 +134,10 @@ class LatencySearcher:
         if self.limiter.asked or self.how.search != "dp":
             return None
 
-        def lost(name: str, width: int) -> float:
-            return offered.losses[name].at(width, offered.chosen.currency)
-
         def within_time(table_ms: float) -> Choice | None:
-            return widest_of_one_ratio(self.searcher, offered.table, offered.space, lost, lambda ms: ms <= table_ms)
+            return widest_of_one_ratio(
+                self.searcher, offered.table, offered.space, offered.lost, lambda ms: ms <= table_ms
+            )
 
         return within_time
 
@@ -223,28 +226,22 @@ class LatencySearcher:
             "divergence_dp": sought.fitness_dp if math.isfinite(sought.fitness_dp) else None,
         }
 
-    def table(self, progress: Progress) -> LatencyTable:
-        """Return the latency table: of this run, of the cache, or measured now."""
+    def table(self, progress: Progress, enough: Enough | None = None) -> LatencyTable:
+        """Return the latency table: of this run, of the cache, or measured now.
+
+        Args:
+            progress: Told about what is timed.
+            enough: See `Profiler.profile`; what may have ended early is stored apart.
+        """
         profiler, scratch = self.profiler, self.searcher.scratch / "profile"
         dense = self.searcher.dense_artifact.path
 
         def compute() -> Any:
-            return profile_or_load(profiler, scratch, progress, dense).table.model_dump(mode="json")
+            return profile_or_load(profiler, scratch, progress, dense, enough=enough).table.model_dump(mode="json")
 
         depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
-        found = self.searcher.rundir.json_step("latency-table", depends, compute, measured=True)
-        return LatencyTable.model_validate(found)
-
-    def table_begun(self, progress: Progress, enough: Callable[[LatencyTable], bool]) -> LatencyTable:
-        """Return the same, or what one pass over all units gives where that is enough; stored apart."""
-        profiler, scratch = self.profiler, self.searcher.scratch / "profile"
-        dense = self.searcher.dense_artifact.path
-
-        def compute() -> Any:
-            return begun_or_loaded(profiler, scratch, progress, dense, enough).model_dump(mode="json")
-
-        depends = {"key": profiler.key().model_dump(mode="json"), "target": self.searcher.bench.key()}
-        found = self.searcher.rundir.json_step("begun-latency-table", depends, compute, measured=True)
+        name = "latency-table" if enough is None else "begun-latency-table"
+        found = self.searcher.rundir.json_step(name, depends, compute, measured=True)
         return LatencyTable.model_validate(found)
 
     def options(

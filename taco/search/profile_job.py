@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from taco.attached.ondevice import Device
@@ -15,7 +14,7 @@ from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cac
 from taco.model import load_generalist
 from taco.progress import Progress
 from taco.search.bench import Bench, State
-from taco.search.profiling import Profiler
+from taco.search.profiling import Enough, Profiler
 from taco.search.settling import Limits
 from taco.targets.loading import BenchmarkProtocol, Target
 from taco.units import find_units
@@ -85,32 +84,14 @@ def limits_of(target: Target, max_seconds: float | None = None) -> Limits:
     return Limits(max_seconds or own, 1.0 if engines else _REPEAT_SHARE, REPEATS * rounds)
 
 
-def begun_or_loaded(
-    profiler: Profiler, folder: Path, progress: Progress, dense: Path, enough: Callable[[LatencyTable], bool]
-) -> LatencyTable:
-    """Return the table of a profiler's key from the cache, or make it as far as is enough; only a whole one is kept.
-
-    Args:
-        profiler: What to time.
-        folder: For files that need not survive.
-        progress: Told about every unit.
-        dense: The exported dense model.
-        enough: See `Profiler.profile`.
-
-    Raises:
-        MeasurementError: Nothing can be timed here, or a measurement failed.
-    """
-    cache, key = cache_folder(), profiler.key()
-    if load_cached(cache, key) is not None:
-        return profile_or_load(profiler, folder, progress, dense).table
-    table = profiler.profile(folder, progress, dense, enough=enough)
-    if not profiler.lacks(table):
-        save_cached(cache, table)
-    return table
-
-
 def profile_or_load(
-    profiler: Profiler, folder: Path, progress: Progress, dense: Path | None = None, *, again: bool = False
+    profiler: Profiler,
+    folder: Path,
+    progress: Progress,
+    dense: Path | None = None,
+    *,
+    again: bool = False,
+    enough: Enough | None = None,
 ) -> Profile:
     """Return the table of a profiler's key from the cache, or make it; one that lacks something is gone on with.
 
@@ -120,6 +101,7 @@ def profile_or_load(
         progress: Told about every unit.
         dense: The exported dense model, where there is one.
         again: Time everything even if there is a table.
+        enough: See `Profiler.profile`; a table that ended early by it is not kept in the cache.
 
     Raises:
         MeasurementError: Nothing can be timed here, or a measurement failed.
@@ -128,7 +110,9 @@ def profile_or_load(
     table = None if again else load_cached(cache, key)
     if table is not None and not profiler.lacks(table):
         return Profile(table, cached_path(cache, key), already_there=True)
-    table = profiler.profile(folder, progress, dense, table)
+    table = profiler.profile(folder, progress, dense, table, enough)
+    if enough is not None and not table.unfinished and profiler.lacks(table):
+        return Profile(table, cached_path(cache, key), already_there=False)
     if table.stopped_early:
         progress.say("the time limit or a busy machine left some intervals wide; `taco profile --again` repeats it")
     return Profile(table, save_cached(cache, table), already_there=False)

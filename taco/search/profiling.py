@@ -42,6 +42,9 @@ from taco.units import UnitMap, steps_of
 
 log = logging.getLogger(__name__)
 
+#: Asked of a table of one pass over all units: whether that will do.
+Enough = Callable[[LatencyTable], bool]
+
 _NOISE = 2
 #: Of the time in which rounds are repeated: for the first pass over all units, before those in doubt are timed again.
 _FIRST_SHARE = 0.5
@@ -174,7 +177,7 @@ class Profiler:
         progress: Progress,
         dense: Path | None = None,
         earlier: LatencyTable | None = None,
-        enough: Callable[[LatencyTable], bool] | None = None,
+        enough: Enough | None = None,
     ) -> LatencyTable:
         """Time every unit at every width.
 
