@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from taco.exporters.layers import Graph
@@ -200,15 +201,19 @@ def run_all(run: Callable[[FloatArray], FloatArray], pictures: Iterable[FloatArr
 
 def divergence(expected: FloatArray, got: FloatArray) -> float:
     """Return the mean Kullback-Leibler divergence of the softmax of logits, both (n, classes), in nats."""
+    return float(divergences(expected, got).mean())
+
+
+def divergences(expected: FloatArray, got: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the same of each picture, (n,)."""
     p, q = _log_softmax(expected), _log_softmax(got)
-    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    each: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
+    return each
 
 
-def _log_softmax(logits: FloatArray) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = shifted - np.log(
-        np.exp(shifted).sum(axis=1, keepdims=True)
-    )
+    found: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return found
 
 

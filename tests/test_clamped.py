@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from taco.recovery.clamped import bounds_of, clamped_product
+from taco.surgery.clamped import bounds_of, clamped_product
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(inplace=True)], ids=str)

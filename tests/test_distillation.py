@@ -102,6 +102,9 @@ class Narrow(nn.Module):
     def forward_head(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(x.mean((2, 3)))
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
 
 @pytest.fixture(scope="module")
 def wide() -> Narrow:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from timm.layers.padding import pad_same
 from torch import nn
 
-from taco.recovery.padded import padded_same
+from taco.surgery.padded import padded_same
 
 
 @given(

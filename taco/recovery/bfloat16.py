@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from taco.compute import CPU, device_of, finished
-from taco.recovery.fused import trained_form
+from taco.surgery.fused import faster_form
 
 _ROUNDS = 3
 #: bfloat16 must be so many times as fast. Where it gains less, the noise of the clock would choose the arithmetic, and
@@ -47,7 +47,7 @@ def is_faster(model: nn.Module, input_size: tuple[int, int, int]) -> bool:
     if not has_bfloat16(device):
         return False
     own = copy.deepcopy(model).to(memory_format=torch.channels_last).eval().requires_grad_(True)
-    trial = trained_form(own, input_size)
+    trial = faster_form(own, input_size)
     x = torch.zeros(_BATCH[device.type], *input_size, device=device).contiguous(memory_format=torch.channels_last)
     taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(_ROUNDS):

@@ -19,8 +19,8 @@ from taco.compute import CPU
 from taco.model import classifier_of
 from taco.recovery.bfloat16 import autocast
 from taco.recovery.distillation import Losses, Maps, distillation_loss
-from taco.recovery.fused import trained_form
 from taco.recovery.teacher_bank import Index, TeacherBank
+from taco.surgery.fused import faster_form
 
 _WARM_UP = 20
 
@@ -77,7 +77,7 @@ class Trainer:
         self._bank, self._options, self._steps, self._maps = bank, options, steps, maps
         self._parameters = [p for p in self.student.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._parameters, options.learning_rate, weight_decay=1e-4, fused=True)
-        self._computing = trained_form(self.student, bank.preprocessing.input_size)  # shares all parameters
+        self._computing = faster_form(self.student, bank.preprocessing.input_size)  # shares all parameters
         self._masks = fixed_masks(self._parameters) if options.keep_zeros else []
 
     @property

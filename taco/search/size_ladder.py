@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 #: a step is 7 %.
 _RUNGS = 32
 #: That answers are compared at: a fitted head's is a power of two.
-_TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
+TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
 #: Times at which sizes are compared before the first candidate, evenly along the ladder.
 _MARKS = 5
 _LEAST_HARM = 1e-9
@@ -121,7 +121,7 @@ def least_divergence(reference: FloatArray, answers: FloatArray) -> float:
         reference: (n, classes) logits.
         answers: (n, classes) logits.
     """
-    return min(divergence(reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
+    return min(divergence(reference, (t * answers).astype(np.float32)) for t in TEMPERATURES)
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:

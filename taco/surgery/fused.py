@@ -1,4 +1,4 @@
-"""The same model, computed faster in training on a CPU: frozen BatchNorm inside the convolutions, 1 x 1 as a product.
+"""The same model, computed faster on a CPU: frozen BatchNorm inside the convolutions, 1 x 1 as a product.
 
 With frozen statistics BatchNorm is an affine map: its scale goes into the weights before the convolution,
 differentiably, so that neither pass has to walk over the large maps for it. A 1 x 1 convolution of a channels_last map
@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from taco.compute import device_of
-from taco.recovery.clamped import bounds_of, clamped_product
-from taco.recovery.padded import padded_same
+from taco.surgery.clamped import bounds_of, clamped_product
+from taco.surgery.padded import padded_same
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class FusedConv(nn.Module):
         return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + shift * scale
 
 
-def trained_form(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
-    """Return the form of a model that recovery computes with: on a processor the fused one, elsewhere itself.
+def faster_form(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """Return the form of a model that computes fastest: on a processor the fused one, elsewhere itself.
 
     Args:
-        model: Eval mode, channels_last, where it trains.
+        model: Eval mode, channels_last, where it computes.
         input_size: (channels, height, width).
     """
     return fused(model, input_size) if device_of(model).type == "cpu" else model
