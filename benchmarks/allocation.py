@@ -31,14 +31,13 @@ from benchmarks._animals import DATA, SHOTS, Species, species_options
 from benchmarks._machine import machine
 from taco import api
 from taco.device.statistics import paired_shares
-from taco.exporters.mixed import divergences
 from taco.exporters.protocol import FloatArray
 from taco.files import write_atomically
 from taco.front.entries import Maker, cut_entries
 from taco.material import labels_of
 from taco.progress import PlainProgress
 from taco.rundir import RunDir
-from taco.search.size_ladder import TEMPERATURES
+from taco.search.size_ladder import nearest_divergences
 from taco.steps.groundwork import Groundwork
 from taco.steps.sizes import Sizes
 
@@ -138,7 +137,7 @@ def _run(cell: Cell, runs: Path, data: Path, threads: int | None) -> Found:
         ground = Groundwork(api.make_plan(options), rundir, PlainProgress(), rundir.scratch())
         maker = Maker.of(ground)
         entries = [*cut_entries(Sizes(ground), SPEEDUPS, PlainProgress()), *maker.dense()]
-        judged = ground.material.judged
+        judged, labels = ground.material.judged, labels_of(ground.material.judged)
         inputs = [picture.view for picture in judged]
         answers = {e.name: e.answer(ground.material.bank.batches(inputs, 1)) for e in entries}
         bench = ground.delivery.bench.together({e.name: e.file for e in entries}, {})
@@ -150,13 +149,13 @@ def _run(cell: Cell, runs: Path, data: Path, threads: int | None) -> Found:
             "asked": entry.facts.get("asked", 1.0),
             "ms": bench.models[entry.name].p50_ms,
             "macs": entry.facts["macs"],
-            "right": "".join("1" if one else "0" for one in answers[entry.name].argmax(1) == labels_of(judged)),
+            "right": "".join("1" if one else "0" for one in answers[entry.name].argmax(1) == labels),
             "changed": _changed(answers["dense"], answers[entry.name]),
         }
         for entry in entries
     ]
     return {
-        "labels": [int(label) for label in labels_of(judged)],
+        "labels": [int(label) for label in labels],
         "rounds": bench.rounds,
         "threads": bench.threads,
         "stopped_early": bench.stopped_early,
@@ -170,8 +169,7 @@ def _changed(dense: FloatArray, got: FloatArray) -> list[float]:
     That is at whatever temperature is nearest: a head that was fitted anew for a cut model has one of its own, which
     says nothing of how often it is right.
     """
-    at_each = [divergences(dense, (t * got).astype(np.float32)) for t in TEMPERATURES]
-    return [float(f"{max(0.0, one):.4g}") for one in min(at_each, key=np.mean)]
+    return [float(f"{max(0.0, one):.4g}") for one in nearest_divergences(dense, got)]
 
 
 def shares_right(labels: Sequence[int], right: Shares) -> float:
@@ -204,11 +202,18 @@ def at_time(points: Sequence[Found], ms: float) -> Shares | None:
         points: Of one kind, and the dense model.
         ms: The time.
     """
-    ordered = sorted(points, key=lambda p: p["ms"])
-    for fast, slow in itertools.pairwise(ordered):
+    if (beside := _beside(points, ms)) is None:
+        return None
+    fast, slow, share = beside
+    return (1 - share) * right_of(fast) + share * right_of(slow)
+
+
+def _beside(points: Sequence[Found], ms: float) -> tuple[Found, Found, float] | None:
+    """Return the two files next to a time, and how far on the way from the faster to the slower it lies."""
+    for fast, slow in itertools.pairwise(sorted(points, key=lambda p: p["ms"])):
         if fast["ms"] <= ms <= slow["ms"]:
-            share = (ms - fast["ms"]) / (slow["ms"] - fast["ms"]) if slow["ms"] > fast["ms"] else 0.0
-            return (1 - share) * right_of(fast) + share * right_of(slow)
+            between = slow["ms"] - fast["ms"]
+            return fast, slow, (ms - fast["ms"]) / between if between > 0 else 0.0
     return None
 
 
@@ -219,21 +224,20 @@ def farther(ours: Found, theirs: Sequence[Found]) -> Farther | None:
         ours: One file.
         theirs: The rival's, without the dense model, whose answers do not lie anywhere else.
     """
-    known = [p for p in theirs if "changed" in p]
-    for fast, slow in itertools.pairwise(sorted(known, key=lambda p: p["ms"])):
-        if fast["ms"] <= ours["ms"] <= slow["ms"] and slow["ms"] > fast["ms"]:
-            share = (ours["ms"] - fast["ms"]) / (slow["ms"] - fast["ms"])
-            each = np.array([p["changed"] for p in (ours, fast, slow)])
-            n = each.shape[1]
-            drawn = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
-            means = np.concatenate([each.mean(1)[:, None], each[:, drawn].mean(2)], axis=1)
-            if not means[:, 0].all():
-                return None
-            own, near, far = np.log(np.maximum(means, _LEAST))
-            found = np.exp((1 - share) * near + share * far - own)
-            low, high = np.quantile(found[1:], (0.025, 0.975))
-            return Farther(float(found[0]), float(low), float(high))
-    return None
+    beside = _beside([p for p in theirs if "changed" in p], ours["ms"])
+    if beside is None:
+        return None
+    fast, slow, share = beside
+    each = np.array([p["changed"] for p in (ours, fast, slow)])
+    n = each.shape[1]
+    drawn = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
+    means = np.concatenate([each.mean(1)[:, None], each[:, drawn].mean(2)], axis=1)
+    if not means[:, 0].all():
+        return None
+    own, near, far = np.log(np.maximum(means, _LEAST))
+    found = np.exp((1 - share) * near + share * far - own)
+    low, high = np.quantile(found[1:], (0.025, 0.975))
+    return Farther(float(found[0]), float(low), float(high))
 
 
 def read(results: Path) -> list[Found]:

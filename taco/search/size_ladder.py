@@ -14,8 +14,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from taco.exporters.mixed import divergence
+from taco.exporters.mixed import divergences
 from taco.exporters.protocol import FloatArray
 from taco.latency.levels import Choice
 from taco.latency.rounds import Known
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 #: a step is 7 %.
 _RUNGS = 32
 #: That answers are compared at: a fitted head's is a power of two.
-TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
+_TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
 #: Times at which sizes are compared before the first candidate, evenly along the ladder.
 _MARKS = 5
 _LEAST_HARM = 1e-9
@@ -121,7 +122,13 @@ def least_divergence(reference: FloatArray, answers: FloatArray) -> float:
         reference: (n, classes) logits.
         answers: (n, classes) logits.
     """
-    return min(divergence(reference, (t * answers).astype(np.float32)) for t in TEMPERATURES)
+    return float(nearest_divergences(reference, answers).mean())
+
+
+def nearest_divergences(reference: FloatArray, answers: FloatArray) -> npt.NDArray[np.float64]:
+    """Return how far each answer lies from its reference, (n,) nats, at the temperature that is least in the mean."""
+    each = (divergences(reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
+    return min(each, key=lambda found: float(found.mean()))
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:

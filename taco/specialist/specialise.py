@@ -34,7 +34,7 @@ from taco.specialist.head import Candidate, Linear, cut_head, keep_head, plan_he
 from taco.specialist.probe import balanced_accuracy, fit_head, plain_ridge
 from taco.surgery.fused import faster_form
 
-#: Of pictures in a batch: from there on the faster form is worth being made (judgement: it takes as long as four).
+#: Of pictures in a batch: from there on the faster form is worth being made (judgement; docs/benchmarks.md).
 _MANY = 16
 
 
