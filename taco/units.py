@@ -48,7 +48,7 @@ class Unit:
         spatial: Positions at which a stream's first or another's last consumer reads: (height, width), or (tokens,); ()
             for a block.
         parameters: That go with one step of the width, all other units dense.
-        macs: Multiply-accumulates a picture that go with it.
+        macs: Multiply-accumulates a picture that go with one step of the width, all other units dense.
     """
 
     name: str

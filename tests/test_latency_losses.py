@@ -64,9 +64,25 @@ def test_the_currency_that_ranks_models_best_is_taken() -> None:
     assert (chosen.currency, chosen.models) == ("probes", 4)
     assert chosen.correlations["probes"] == pytest.approx(1.0)
     assert chosen.correlations["shares"] < 0.5
-    even = [Joint({"a": a, "b": b}, float(16 - a - b)) for a, b in ((8, 7), (5, 8), (6, 3), (2, 2))]
-    assert choose_currency(units, even).correlations["shares"] == pytest.approx(1.0)
-    assert choose_currency(units, even).currency != "probes"
+    pairs = [(a, b) for a in (1, 3, 5, 8) for b in (2, 4, 6, 7)]
+    even = [Joint({"a": a, "b": b}, float(30 - 3 * a - b)) for a, b in pairs]
+    surely = choose_currency(units, even)
+    assert surely.correlations["shares"] > surely.correlations["probes"] + 0.3
+    assert surely.currency == max(surely.correlations, key=lambda currency: surely.correlations[currency]) != "probes"
+
+
+def test_a_lead_that_chance_may_give_does_not_count() -> None:
+    """Both rank about as well; one model more or less turns it."""
+    units = {"a": make_loss(Probe(4, 1.0)), "b": make_loss(Probe(4, 2.0))}
+    rng = np.random.default_rng(0)
+    drawn = [tuple(map(int, pair)) for pair in rng.integers(1, 9, (16, 2))]
+    joints = [
+        Joint({"a": a, "b": b}, float(24 - a - 2 * b) * noise)
+        for (a, b), noise in zip(drawn, rng.lognormal(0, 1.0, 16), strict=True)
+    ]
+    found = [choose_currency(units, joints[:n]) for n in range(8, 17)]
+    assert any(max(one.correlations, key=lambda c: one.correlations[c]) != "probes" for one in found)
+    assert all(one.currency == "probes" for one in found)
 
 
 def test_rank_correlation_by_hand() -> None:

@@ -145,7 +145,7 @@ def _by_macs(loop: LatencySearcher, units: Sequence[Unit], offered: Offered) -> 
         name: [offered.losses[name].at(width, offered.chosen.currency) for width in kept]
         for name, kept in widths.items()
     }
-    macs = {u.name: [u.macs * width / u.width for width in widths[u.name]] for u in units}
+    macs = {u.name: [float(u.macs * width) for width in widths[u.name]] for u in units}
     whole, least = (math.fsum(pick(costs) for costs in macs.values()) for pick in (max, min))
     dense_width = sum(u.width for u in units)
     for budget in np.geomspace(whole, least, _SHARES):

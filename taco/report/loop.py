@@ -146,8 +146,9 @@ def _currency(found: LossCurrency | None) -> Iterator[Block]:
     if found is not None:
         told = ", ".join(f"{name} {value:.2f}" for name, value in found.correlations.items())
         yield Note(
-            f"What units lose is counted {_CURRENCIES[found.currency]}. Of the ways to count, this one ranked "
-            f"{found.models} models with all units cut best (rank correlation with how far answers change: {told})."
+            f"What units lose is counted {_CURRENCIES[found.currency]}. How well each way to count ranked "
+            f"{found.models} models with all units cut (rank correlation with how far answers change): {told}; another "
+            "than probes is taken where it is surely ahead."
         )
 
 
