@@ -71,6 +71,13 @@ def test_the_currency_that_ranks_models_best_is_taken() -> None:
     assert surely.currency == max(surely.correlations, key=lambda currency: surely.correlations[currency]) != "probes"
 
 
+def test_probes_that_tell_nothing_are_not_taken() -> None:
+    """A cut of one unit alone changes no answer; those of all at once do."""
+    units = {"a": make_loss(Probe(4, 0.0)), "b": make_loss(Probe(4, 0.0))}
+    joints = [Joint({"a": a, "b": 9 - a}, harm) for a, harm in ((1, 0.2), (8, 0.1), (4, 0.3), (3, 0.25))]
+    assert choose_currency(units, joints).currency != "probes"
+
+
 def test_a_lead_that_chance_may_give_does_not_count() -> None:
     """Both rank about as well; one model more or less turns it."""
     units = {"a": make_loss(Probe(4, 1.0)), "b": make_loss(Probe(4, 2.0))}

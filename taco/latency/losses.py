@@ -148,13 +148,15 @@ def choose_currency(units: Mapping[str, UnitLoss], joints: Sequence[Joint]) -> C
         for currency in CURRENCIES
     }
     found: dict[Currency, float] = {currency: rank_correlation(sums[currency], harms) for currency in CURRENCIES}
-    best = max(CURRENCIES, key=lambda c: (found[c], CURRENCIES.index(c)))
-    surely = best == _USUAL or _lead(sums[best], sums[_USUAL], harms) > _SURELY
+    mute = float(np.ptp(sums[_USUAL])) == 0  # no cut of one unit alone changed an answer
+    rivals = [currency for currency in CURRENCIES if not (mute and currency == _USUAL)]
+    best = max(rivals, key=lambda c: (found[c], CURRENCIES.index(c)))
+    surely = mute or _lead(sums[best], sums[_USUAL], harms) > _SURELY
     return Chosen(best if surely else _USUAL, found, len(joints))
 
 
 def _lead(first: _Floats, second: _Floats, harms: _Floats) -> float:
-    """Return by how many standard errors the first ranks `harms` better than the second, all (n,)."""
+    """Return by how many standard errors the first ranks `harms` better than the second, all (n,); 0 if alike."""
 
     def ahead(kept: npt.NDArray[np.bool_]) -> float:
         return rank_correlation(first[kept], harms[kept]) - rank_correlation(second[kept], harms[kept])
@@ -164,7 +166,8 @@ def _lead(first: _Floats, second: _Floats, harms: _Floats) -> float:
         return 0.0
     without = np.array([ahead(every & (np.arange(n) != left)) for left in range(n)])
     error = math.sqrt((n - 1) * float(without.var()))
-    return ahead(every) / error if error > 0 else math.inf
+    lead = ahead(every)
+    return lead / error if error > 0 else math.copysign(math.inf, lead) if lead else 0.0
 
 
 def rank_correlation(first: Sequence[float] | _Floats, second: Sequence[float] | _Floats) -> float:
