@@ -1,4 +1,4 @@
-"""Currencies of losses: each by hand, and the one that ranks models best is taken."""
+"""Currencies of losses: each by hand, and probes are taken unless another surely ranks models better."""
 
 from __future__ import annotations
 
@@ -57,16 +57,18 @@ def test_without_probes_and_with_falling_ones_harm_never_falls() -> None:
     assert harms == sorted(harms)
 
 
-def test_the_currency_that_ranks_models_best_is_taken() -> None:
+def test_the_currency_that_surely_ranks_models_best_is_taken() -> None:
     units = {"a": make_loss(Probe(4, 0.01)), "b": make_loss(Probe(4, 5.0))}
     joints = [Joint({"a": a, "b": b}, 0.01 * (8 - a) + 5 * (8 - b)) for a, b in ((2, 8), (8, 6), (1, 7), (5, 4))]
     chosen = choose_currency(units, joints)
     assert (chosen.currency, chosen.models) == ("probes", 4)
     assert chosen.correlations["probes"] == pytest.approx(1.0)
     assert chosen.correlations["shares"] < 0.5
+    even = [Joint({"a": a, "b": b}, float(16 - a - b)) for a, b in ((8, 7), (5, 8), (6, 3), (2, 2))]
+    assert choose_currency(units, even).correlations["shares"] == pytest.approx(1.0)
     pairs = [(a, b) for a in (1, 3, 5, 8) for b in (2, 4, 6, 7)]
-    even = [Joint({"a": a, "b": b}, float(30 - 3 * a - b)) for a, b in pairs]
-    surely = choose_currency(units, even)
+    uneven = [Joint({"a": a, "b": b}, float(30 - 3 * a - b)) for a, b in pairs]
+    surely = choose_currency(units, uneven)
     assert surely.correlations["shares"] > surely.correlations["probes"] + 0.3
     assert surely.currency == max(surely.correlations, key=lambda currency: surely.correlations[currency]) != "probes"
 

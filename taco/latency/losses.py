@@ -21,8 +21,8 @@ _Floats = npt.NDArray[np.float64]
 
 _NOTHING_LEFT = 1e-9
 _USUAL: Currency = "probes"
-#: Standard errors by which another currency has to lead; of fewer models than these no error can be told.
-_SURELY, _FEWEST = 2.0, 4
+#: Standard errors by which another currency has to lead.
+_SURELY = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def choose_currency(units: Mapping[str, UnitLoss], joints: Sequence[Joint]) -> C
 
     Args:
         units: Unit -> what it loses.
-        joints: At least two.
+        joints: At least four: of fewer no error can be told.
     """
     harms = np.array([joint.harm for joint in joints])
     sums = {
@@ -151,23 +151,20 @@ def choose_currency(units: Mapping[str, UnitLoss], joints: Sequence[Joint]) -> C
     mute = float(np.ptp(sums[_USUAL])) == 0  # no cut of one unit alone changed an answer
     rivals = [currency for currency in CURRENCIES if not (mute and currency == _USUAL)]
     best = max(rivals, key=lambda c: (found[c], CURRENCIES.index(c)))
-    surely = mute or _lead(sums[best], sums[_USUAL], harms) > _SURELY
-    return Chosen(best if surely else _USUAL, found, len(joints))
+    lead, error = _lead(sums[best], sums[_USUAL], harms)
+    return Chosen(best if mute or lead > _SURELY * error else _USUAL, found, len(joints))
 
 
-def _lead(first: _Floats, second: _Floats, harms: _Floats) -> float:
-    """Return by how many standard errors the first ranks `harms` better than the second, all (n,); 0 if alike."""
+def _lead(first: _Floats, second: _Floats, harms: _Floats) -> tuple[float, float]:
+    """Return by how much the first ranks `harms` better than the second, all (n,), and the standard error of that."""
 
-    def ahead(kept: npt.NDArray[np.bool_]) -> float:
-        return rank_correlation(first[kept], harms[kept]) - rank_correlation(second[kept], harms[kept])
+    def ahead(*left_out: int) -> float:
+        own, other, asked = (np.delete(values, left_out) for values in (first, second, harms))
+        return rank_correlation(own, asked) - rank_correlation(other, asked)
 
-    n, every = len(harms), np.ones(len(harms), bool)
-    if n < _FEWEST:
-        return 0.0
-    without = np.array([ahead(every & (np.arange(n) != left)) for left in range(n)])
-    error = math.sqrt((n - 1) * float(without.var()))
-    lead = ahead(every)
-    return lead / error if error > 0 else math.copysign(math.inf, lead) if lead else 0.0
+    n = len(harms)
+    without = np.array([ahead(index) for index in range(n)])
+    return ahead(), math.sqrt((n - 1) * float(without.var()))
 
 
 def rank_correlation(first: Sequence[float] | _Floats, second: Sequence[float] | _Floats) -> float:
