@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -26,7 +26,8 @@ from taco.rundir import RunDir
 from taco.search.budget import check_size, decide_allocation
 from taco.search.drop_search import DropSearch
 from taco.search.earlier import Earlier, Notes
-from taco.search.ladder import Ladder
+from taco.search.elsewhere import Elsewhere
+from taco.search.ladder import Taken
 from taco.search.widths import Found
 from taco.sparse.packing import pack_model
 from taco.specialist.specialise import Specialist
@@ -266,9 +267,18 @@ class _Job:
         places = places_of([one.ground for one in sizes], named)
         dense, options = self.ground.specialist.module, self.plan.options
         how = (decide_allocation(options, self.plan.budget), options.search, options.search_evaluations)
-        rundir = self.ground.rundir
+        rundir, own = self.ground.rundir, self.ground.delivery.target.name
         notes = [Notes.of(rundir, limit, [side.depends_on for side in place.sides], how) for place in places]
-        search = DropSearch(lambda: self._ladder(notes[-1].known()), places, dense, limit, rundir)
+
+        @functools.cache
+        def elsewhere() -> Elsewhere | None:
+            return self.sizes.elsewhere([note.known(but=own) for note in notes])
+
+        def taken() -> Taken | None:
+            found = elsewhere()
+            return None if found is None else found.taken
+
+        search = DropSearch(lambda: self.sizes.ladder(self.progress, elsewhere()), places, dense, limit, rundir, taken)
         steps, recovered = itertools.chain(itertools.islice(search.holding(), _SECOND_LOOKS - 1), (0,)), 0
         while True:
             recovered, index = recovered + 1, next(steps)
@@ -285,15 +295,7 @@ class _Job:
             if index == 0 or (lost.points <= limit and not slow):
                 self.loop, self.drops = rung.loop, search.told(index, lost, recovered)
                 if index and rung.loop is not None and recovered == 1:  # what conversion takes is a device's own
-                    notes[rung.at].add(Earlier(delivery.target.name, rung.allocation.widths))
+                    notes[rung.at].add(Earlier(own, rung.allocation.widths, self.sizes.gains))
                 return made
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")
-
-    def _ladder(self, earlier: Sequence[Earlier]) -> Ladder:
-        """Return what `--max-drop` climbs down: of one size of pictures, or of all where they compete."""
-        if self.plan.options.input_size == "auto":
-            return self.sizes.ladder(self.progress)
-        at = len(self.sizes.every) - 1
-        ladder = self.sizes.asked.width_search().ladder(earlier)
-        return dataclasses.replace(ladder, rung=lambda index: dataclasses.replace(ladder.rung(index), at=at))

@@ -22,8 +22,8 @@ from taco.progress import PlainProgress
 from taco.report.schema import Report
 from taco.rundir import RunDir
 from taco.search import drop_search
-from taco.search.drop_search import DropSearch, Place
-from taco.search.ladder import Ladder, Rung
+from taco.search.drop_search import TAKEN, DropSearch, Place
+from taco.search.ladder import Ladder, Rung, Taken
 from taco.steps import delivery
 from taco.steps.crossfit import places_of
 from taco.steps.cutting import Cutter
@@ -265,6 +265,34 @@ def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all
     assert 1 <= found <= 3
     assert search.trials[found]["judging_images"] == 24
     assert search.trials[found]["points"] == 0.0
+
+
+@pytest.mark.parametrize("wrong", [0, 8], ids=["it holds", "it loses too much"])
+def test_what_another_run_took_comes_first_and_the_ladder_is_made_after_it_was_refused(
+    wrong: int, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    sides: Any = [Ladderlike("a", dict.fromkeys(range(4, 9), 0) | {1: 8, 2: 8, 3: wrong}, told)]
+    unused: Any = None
+
+    def ladder() -> Ladder:
+        told.append("ladder")
+        return Ladder([*range(8)], lambda index: Rung(Allocation(1.0, {"u": 8 - index}), None), 5)
+
+    taken = Taken(Rung(Allocation(1.0, {"u": 3}), None), {"target": "nuc"})
+    place = Place(sides[0], sides, {"u": 8})
+    search = DropSearch(ladder, (place,), unused, 1.0, RunDir(tmp_path), lambda: taken)
+    steps = search.holding()
+    if not wrong:
+        assert next(steps) == TAKEN
+        assert told == ["a3"], "no ladder was made, and so nothing else was timed"
+        assert search.rung(TAKEN) is taken.rung
+        lost = Drop(0.0, 0.0, 0.0, 8, 0.0)
+        assert search.told(TAKEN, lost, 1)["taken_over"] == {"target": "nuc"}
+    refused = next(steps)
+    assert told[:2] == ["a3", "ladder"]
+    assert search.rung(refused).allocation.widths["u"] >= 4, "wider, and not the very same again"
+    assert search.told(refused, Drop(0.0, 0.0, 0.0, 8, 0.0), 2)["taken_over"] is None
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +22,11 @@ from taco.report.loop import loop_sections
 from taco.report.max_drop import max_drop_sections
 from taco.report.page import Note
 from taco.rundir import RunDir
-from taco.search import earlier, latency_ladder
+from taco.search import earlier, elsewhere, latency_ladder
 from taco.search.earlier import Earlier, Notes, fastest_of
+from taco.search.elsewhere import carries_over, look_elsewhere
 from taco.search.latency_ladder import Settled
+from taco.steps.sizes import Sizes
 
 DENSE = {"a": 8, "b": 8}
 
@@ -104,26 +107,113 @@ def test_a_block_that_was_left_out_there_is_left_out_here() -> None:
 
 
 @pytest.mark.parametrize("each", [(1.0, 1.0), (10.0, 1.0)], ids=["near", "not near"])
-def test_the_ladder_begins_there(each: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_near_is_a_step_of_its_own_and_the_ladder_begins_where_as_much_is_lost(
+    each: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def rung_of(_loop: Any, _offered: Any, settled: Settled, at: int = 0) -> Any:
-        return settled.choice.widths
+        return at, settled.choice.widths
 
     monkeypatch.setattr(latency_ladder, "rung_of", rung_of)
+    monkeypatch.setattr(elsewhere, "rung_of", rung_of)
     loop, _ = device(*each)
     loop.how, loop.harm = SimpleNamespace(search="dp"), None
     usual = latency_ladder.latency_ladder(loop, PlainProgress())
+    assert usual.first is None
     given: Mapping[str, int] = {"a": 4, "b": 4}
-    ladder = latency_ladder.latency_ladder(loop, PlainProgress(), [Earlier("nuc", given)])
-    assert usual.start is None
-    assert ladder.start is not None
-    assert [*ladder.harms] == sorted(ladder.harms)
-    at, near = ladder.start.at, each == (1.0, 1.0)
-    assert len(ladder.harms) == len(usual.harms) + near
-    widths: Any = ladder.rung(at)
-    assert (ladder.start.taken is not None) is (widths == given) is near
-    assert ladder.harms[at] <= 32.0 < [*ladder.harms, 1e9][at + 1]
-    others = [ladder.rung(index) for index in range(len(ladder.harms)) if index != at or not near]
-    assert others == [usual.rung(index) for index in range(len(usual.harms))]
+    found = look_elsewhere(loop, PlainProgress(), [Earlier("nuc", given)])
+    assert found is not None
+    near, taken = each == (1.0, 1.0), found.taken
+    assert (taken is not None) is near
+    if taken is not None:
+        assert taken.rung == (0, given)
+        assert taken.told == {
+            "target": "nuc", "ms": pytest.approx(10.0), "best_ms": pytest.approx(10.0), "one_pass": True, "sizes": []
+        }  # fmt: skip
+    ladder = usual.begun_at(found.weighed.choice.loss)
+    assert ladder.harms == usual.harms
+    assert ladder.first is not None
+    assert ladder.harms[ladder.first] <= 32.0 < [*ladder.harms, 1e9][ladder.first + 1]
+    assert usual.begun_at(0.0).first == 1, "the dense model is no step to ask about"
+    assert usual.begun_at(1e9).first == len(usual.harms) - 1
+    assert look_elsewhere(loop, PlainProgress(), []) is None
+    assert look_elsewhere(loop, PlainProgress(), [Earlier("nuc", {"c": 1})]) is None
+
+
+HERE = {"224x224": 1.0, "192x192": 1.3, "160x160": 1.9}
+
+
+@pytest.mark.parametrize(
+    ("at", "changes", "carried"),
+    [
+        ("160x160", {}, True),
+        ("160x160", {"160x160": 1.99}, True),  # it gained 4.7 % more there
+        ("160x160", {"160x160": 2.01}, False),
+        ("160x160", {"160x160": 1.2}, True),  # it gains more here: all the better
+        ("160x160", {"192x192": 1.1}, False),  # here the one between gains more
+        ("192x192", {}, True),
+        ("224x224", {"160x160": 1.5}, False),  # there a smaller picture paid less
+    ],
+)
+def test_a_size_carries_over_where_it_gains_as_much(at: str, changes: dict[str, float], carried: bool) -> None:
+    assert carries_over(at, HERE, HERE | changes) is carried
+
+
+def test_a_size_that_was_weighed_against_other_ones_does_not_carry_over() -> None:
+    assert not carries_over("160x160", HERE, {"224x224": 1.0, "160x160": 1.9})
+
+
+def competing(monkeypatch: pytest.MonkeyPatch, asked: str | int = "auto") -> Any:
+    """Three sizes of pictures, the smallest last, without pictures: what their notes lead to."""
+    options = SimpleNamespace(plan=SimpleNamespace(options=SimpleNamespace(input_size=asked)), progress=PlainProgress())
+    every = [SimpleNamespace(words=words, gain=gain, ground=options) for words, gain in HERE.items()]
+    sizes = Sizes.__new__(Sizes)
+    sizes.own, sizes.others = every[0], every[1:]  # type: ignore[assignment, list-item]
+    monkeypatch.setattr(Sizes, "loop", lambda _self, one: one.words)
+    return sizes
+
+
+def weighed_as(near: Mapping[str, bool], looked: list[Any]) -> Any:
+    @dataclasses.dataclass
+    class Found:
+        weighed: Any
+        at: int = 0
+        gains: Any = None
+
+    def look(loop: Any, _progress: Any, notes: Any) -> Any:
+        looked.append((loop, [note.target for note in notes]))
+        return Found(SimpleNamespace(near=near[loop]))
+
+    return look
+
+
+def test_only_notes_whose_size_carries_over_are_looked_at_the_smallest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, looked = competing(monkeypatch), list[Any]()
+    near = {"160x160": False, "192x192": True, "224x224": True}
+    monkeypatch.setattr("taco.steps.sizes.look_elsewhere", weighed_as(near, looked))
+    other = HERE | {"160x160": 2.5}
+    notes = [
+        [Earlier("pi", {"a": 8}, HERE)],
+        [Earlier("pi", {"a": 8}, HERE), Earlier("trap", {"a": 8}), Earlier("nuc", {"a": 7}, HERE | {"160x160": 1.85})],
+        [Earlier("pi", {"a": 7}, HERE), Earlier("nuc", {"a": 7}, other)],
+    ]
+    found = sizes.elsewhere(notes)
+    assert looked == [("160x160", ["pi"]), ("192x192", ["pi", "nuc"])], "of the own size nothing is asked any more"
+    assert found is not None
+    assert (found.at, found.gains, found.weighed.near) == (1, HERE, True)
+    assert sizes.elsewhere([[], [], [Earlier("nuc", {"a": 7}, other)]]) is None
+    assert sizes.elsewhere([[], [], notes[2]]).at == 2, "not near, but where to begin"
+
+
+def test_where_one_size_is_asked_for_its_notes_count_whatever_other_sizes_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, told = competing(monkeypatch, 160), list[Any]()
+
+    def look(notes: Any) -> None:
+        told.append(notes)
+
+    sizes.others[-1].width_search = lambda: SimpleNamespace(elsewhere=look)
+    assert sizes.elsewhere([["own"], ["between"], ["asked"]]) is None
+    assert told == [["asked"]]
+    assert sizes.gains == {}
 
 
 def test_a_search_that_knows_where_to_begin_asks_there_and_goes_on_from_what_was_lost() -> None:
@@ -185,10 +275,40 @@ def test_the_next_device_takes_the_small_model_of_the_first_or_searches_from_the
     assert len(own.max_drop.trials) <= len(first.max_drop.trials), "it knew where to begin"
 
 
+@pytest.mark.slow
+def test_where_sizes_of_pictures_compete_the_next_device_takes_the_size_too(
+    task: Path,  # noqa: F811
+    tmp_path: Path,
+    bench: FakeBench,  # noqa: F811
+) -> None:
+    """All sizes take the same time on this made-up device."""
+    asked: dict[str, Any] = {
+        "max_drop": 60.0, "allocation": "latency", "recover_minutes": 0.05, "input_size": "auto"
+    }  # fmt: skip
+    first = exported(task, tmp_path / "first", **asked)
+    asked |= {"from_run": tmp_path / "first", "target": "host-cpu-openvino"}
+    second = exported(task, tmp_path / "second", **asked)
+    assert first.max_drop is not None
+    assert second.max_drop is not None
+    taken = second.max_drop.taken_over
+    assert taken is not None
+    assert {gain.pictures for gain in taken.sizes} == {"160x160", "128x128"}
+    assert all(gain.here == gain.there == 1.0 for gain in taken.sizes)
+    assert [layer.kept for layer in second.layers] == [layer.kept for layer in first.layers]
+    assert second.size.compressed.pictures == first.size.compressed.pictures
+    assert len(second.max_drop.trials) == second.max_drop.full_recoveries == 1
+    tables = [*(tmp_path / "second" / ".taco" / "measured").glob("*latency-table-*")]
+    own = [*(tmp_path / "first" / ".taco" / "measured").glob("*latency-table-*")]
+    assert len(tables) == len(own) + 1 == 3, "only the size that is taken was profiled"
+    (tmp_path / "second" / ".taco" / "finished.json").unlink()
+    (tmp_path / "second" / "manifest.json").unlink()
+    assert exported(task, tmp_path / "second", **asked).max_drop == second.max_drop, "its own note changes nothing"
+
+
 def test_only_searches_whose_candidates_lose_the_same_count(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = [{"seed": 0, "held": [1, 2]}, {"seed": 0, "held": [3]}]
     first, second = RunDir(tmp_path / "first"), RunDir(tmp_path / "second")
-    taken = [Earlier("nuc", {"a": 4, "b": 8}), Earlier("pi", {"a": 2, "b": 8})]
+    taken = [Earlier("nuc", {"a": 4, "b": 8}, {"64x64": 1.0, "48x48": 1.5}), Earlier("pi", {"a": 2, "b": 8})]
     for one in taken:
         Notes.of(first, 1.0, asked, ("latency", "dp", 100)).add(one)
     first.remember_asked({"options": {}})
@@ -202,7 +322,9 @@ def test_only_searches_whose_candidates_lose_the_same_count(tmp_path: Path) -> N
         assert others.known() == []
     (file,) = [file for file in (tmp_path / "second" / ".taco" / "measured").iterdir() if b"nuc" in file.read_bytes()]
     good = file.read_text()
-    for damaged in ("{", "[]", "null", good.replace('"a": 4', '"a": "four"'), good.replace('"widths"', '"breadths"')):
+    assert Notes.of(second, 1.0, asked, ("latency", "dp", 100)).known(but="nuc") == taken[1:], "its own says nothing"
+    changed = [('"a": 4', '"a": "four"'), ('"widths"', '"breadths"'), ("1.5", "0.0"), ("1.5", "NaN"), ("1.5", '"1.5"')]
+    for damaged in ("{", "[]", "null", *(good.replace(*change) for change in changed)):
         assert damaged != good
         file.write_text(damaged)
         assert Notes.of(second, 1.0, asked, ("latency", "dp", 100)).known() == taken[1:]

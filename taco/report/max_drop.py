@@ -8,7 +8,7 @@ from taco.report import wording
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.page import Block, Note, Section, Table
 from taco.report.schema import Report
-from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial
+from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial, TakenOver
 
 #: What a candidate did that not all of the shots judged.
 _SEEMED = "seemed to"
@@ -65,13 +65,25 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         yield Note(
             f"The widths are those that a run for {taken.target} took, of the same pictures and limit. By the table of "
             f"this device{how} they take {wording.milliseconds(taken.ms)}, and the fastest widths that are expected to "
-            f"lose no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried."
+            f"lose no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried.{_gains(taken)}"
         )
     if found.full_recoveries > 1:
         yield Note(
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
             "the dense one, once they were exported."
         )
+
+
+def _gains(taken: TakenOver) -> str:
+    """Say why the size of pictures is taken, too, where several competed."""
+    told = [f"{one.here:.3g} times at {one.pictures} ({one.there:.3g} there)" for one in taken.sizes if one.here != 1]
+    if not told:
+        return ""
+    gained = ", ".join(told)
+    return (
+        " So is their size of pictures, from which the dense model gains about as much speed here as it did there: "
+        f"{gained}. Widths were not timed at the other sizes."
+    )
 
 
 def _held(trial: DropTrial, limit: float, judging: int) -> str:

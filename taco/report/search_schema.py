@@ -32,6 +32,14 @@ class DropTrial(DropFigures):
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 
 
+class SizeGain(Frozen):
+    """What a size of pictures gains on two devices."""
+
+    pictures: str = Field(description="the size in pixels, height x width")
+    here: float = Field(description="how many times as fast the dense model for it is as that for its own size")
+    there: float = Field(description="the same on the device of the other run")
+
+
 class TakenOver(Frozen):
     """Widths that the search of a run for another device took."""
 
@@ -42,6 +50,7 @@ class TakenOver(Frozen):
         description="whether that table is of one pass over the units, without whole models and without timing again "
         "what was in doubt"
     )
+    sizes: list[SizeGain] = Field([], description="of every size of pictures where several competed")
 
 
 class DropSearchSection(Frozen):

@@ -30,7 +30,7 @@ from taco.metrics.drop_estimate import drop_between, estimate_drop, right_shares
 from taco.recover import INTERRUPTED
 from taco.recovery.looks import Looks
 from taco.rundir import RunDir
-from taco.search.ladder import Ladder, Rung
+from taco.search.ladder import Ladder, Rung, Taken
 from taco.specialist.head import Linear
 from taco.specialist.held_out import HeldOut
 from taco.steps.cutting import Cut, Cutter
@@ -44,6 +44,8 @@ SHORT = 0.15
 #: The smallest model that holds is found but for this part of the ladder: three of 48 steps, an eighth of the time
 #: (judgement: from 128 shots an estimate of points has a standard error of about one).
 _APART = 16
+#: Stands for the step of a model that a run for another device took.
+TAKEN = -1
 #: Points times shots: where no answer differs, half a picture might.
 _LEAST_ERROR = 50.0
 
@@ -113,7 +115,8 @@ class DropSearch:
         dense: The dense specialist for that size: what is lost is lost from its answers.
         limit: Points that may be lost.
         rundir: Keeps what candidates lost.
-        trials: Step of the ladder -> what was tried there, as JSON values, in the order tried.
+        make_taken: Makes what a run for another device took, when it is needed; None where there is nothing to take.
+        trials: Step of the ladder, or `TAKEN` -> what was tried there, as JSON values, in the order tried.
     """
 
     make_ladder: Callable[[], Ladder]
@@ -121,23 +124,26 @@ class DropSearch:
     dense: nn.Module
     limit: float
     rundir: RunDir
+    make_taken: Callable[[], Taken | None] = lambda: None
     trials: dict[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def holding(self) -> Iterator[int]:
         """Yield the last step of the ladder that loses little enough; whoever asks for more gets wider ones.
 
-        What a search for another device took comes before all others, where this device has hardly anything faster.
+        What a search for another device took comes before all others, where this device has hardly anything faster:
+        `TAKEN`. The ladder is made after it was refused.
         The dense model, which is the first step, is not among them, nor is a model that was yielded before.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
-        harms, seen, start = self._ladder.harms, {self._model(0)}, self._ladder.start
-        if start is not None and start.taken is not None and self._lost(start.at).loss <= self.limit:
-            seen.add(self._model(start.at))
-            yield start.at
-        first, apart = None if start is None else start.at, max(1, len(harms) // _APART)
-        for index in holding_steps(harms, self._lost, self.limit, apart, first):
+        seen = set[object]()
+        if self._taken is not None and self._lost(TAKEN).loss <= self.limit:
+            seen.add(self._model(TAKEN))
+            yield TAKEN
+        harms = self._ladder.harms
+        seen.add(self._model(0))
+        for index in holding_steps(harms, self._lost, self.limit, max(1, len(harms) // _APART), self._ladder.first):
             if (model := self._model(index)) not in seen:
                 seen.add(model)
                 yield index
@@ -150,9 +156,9 @@ class DropSearch:
             shipped: What the exported file loses, from `shipped`.
             recovered: How many models were recovered fully and exported.
         """
-        sides, start = self.places[0].sides, self._ladder.start
+        sides, taken = self.places[0].sides, self._taken
         return {
-            "taken_over": start.taken if start is not None and start.at == index else None,
+            "taken_over": taken.told if taken is not None and index == TAKEN else None,
             "asked_points": self.limit,
             "trials": [dict(trial) for trial in self.trials.values()],
             "shipped": as_json(shipped),
@@ -163,7 +169,9 @@ class DropSearch:
         }
 
     def rung(self, index: int) -> Rung:
-        """Return a step of the ladder."""
+        """Return a step of the ladder, or what was taken."""
+        if self._taken is not None and index == TAKEN:
+            return self._taken.rung
         return self._ladder.rung(index)
 
     def shipped(self, index: int, cut: Cut, exported: FloatArray) -> Drop:
@@ -186,6 +194,10 @@ class DropSearch:
     @functools.cached_property
     def _ladder(self) -> Ladder:
         return self.make_ladder()
+
+    @functools.cached_property
+    def _taken(self) -> Taken | None:
+        return self.make_taken()
 
     @functools.cached_property
     def _dense(self) -> list[npt.NDArray[np.float64]]:

@@ -35,10 +35,13 @@ class Earlier:
     Attributes:
         target: For which it was.
         widths: Of all units, as in `Allocation`.
+        gains: Size of pictures, for people -> how many times as fast the dense model for it was there as that for its
+            own size, of all sizes that competed; empty where none did.
     """
 
     target: str
     widths: Mapping[str, int]
+    gains: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,11 +68,19 @@ class Notes:
         """
         return cls(rundir, {"limit": limit, "asked": content_key([dict(one) for one in asked]), "how": [*how]})
 
-    def known(self) -> list[Earlier]:
-        """Return what was taken; a note that cannot be read says nothing."""
+    def known(self, but: str = "") -> list[Earlier]:
+        """Return what was taken; a note that cannot be read says nothing.
+
+        Args:
+            but: A target, left out: a run that was stopped after its own note goes on as if there were none.
+        """
         found = (depends for depends, _ in self.rundir.measured(_TAKEN) if self.alike.items() <= depends.items())
-        taken = ((depends.get("target"), depends.get("widths")) for depends in found)
-        return [Earlier(str(target), widths) for target, widths in taken if _are_widths(widths)]
+        taken = ((depends.get("target"), depends.get("widths"), depends.get("gains", {})) for depends in found)
+        return [
+            Earlier(str(target), widths, gains)
+            for target, widths, gains in taken
+            if target != but and _are_widths(widths) and _are_gains(gains)
+        ]
 
     def add(self, taken: Earlier) -> None:
         """Note what a search took."""
@@ -79,6 +90,10 @@ class Notes:
 
 def _are_widths(found: object) -> bool:
     return isinstance(found, dict) and all(type(width) is int for width in found.values())
+
+
+def _are_gains(found: object) -> bool:
+    return isinstance(found, dict) and all(type(gain) is float and 0 < gain < math.inf for gain in found.values())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,17 +26,16 @@ class Rung:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Start:
-    """The step that a search begins with, by what a run for another device took.
+class Taken:
+    """What a run for another device took, where this device has hardly anything faster of the same expected loss.
 
     Attributes:
-        at: The step.
-        taken: What the report tells where the step has the very widths of that run: nothing needs to be searched if
-            they lose little enough. None where the step is only expected to lose as much.
+        rung: The very same widths.
+        told: What the report tells.
     """
 
-    at: int
-    taken: Mapping[str, Any] | None = None
+    rung: Rung
+    told: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,9 +45,17 @@ class Ladder:
     Attributes:
         harms: What each is expected to lose before recovery, rising from 0 of the dense model; in any unit.
         rung: Index -> the rung; 0 is the dense model.
-        start: Where to begin; None where nothing tells.
+        first: Where to begin; None where nothing tells.
     """
 
     harms: Sequence[float]
     rung: Callable[[int], Rung]
-    start: Start | None = None
+    first: int | None = None
+
+    def begun_at(self, harm: float) -> Ladder:
+        """Return the same, to begin at the last step that is expected to lose no more; never at the dense model."""
+        return dataclasses.replace(self, first=max(1, bisect.bisect_right(self.harms, harm) - 1))
+
+    def placed(self, at: int) -> Ladder:
+        """Return the same for another of the run's sizes of pictures."""
+        return dataclasses.replace(self, rung=lambda index: dataclasses.replace(self.rung(index), at=at))

@@ -6,20 +6,17 @@ the select pictures decide, as in the loop for a budget.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from taco.latency.levels import Choice, Drops
 from taco.latency.levelsearch import Sought
-from taco.latency.table import LatencyTable
 from taco.progress import Progress
-from taco.search.earlier import Earlier, Weighed, fastest_of
-from taco.search.ladder import Ladder, Rung, Start
+from taco.search.ladder import Ladder, Rung
 from taco.search.latency_search import LatencySearcher, Offered, levels_as_json, profile_as_json
 from taco.search.limiting import Searched
 from taco.search.unit_losses import allocation_of
@@ -73,21 +70,14 @@ def settle(loop: LatencySearcher, offered: Offered, table_ms: float, progress: P
     return Settled(sought.choice, sought, blocks)
 
 
-def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[Earlier] = ()) -> Ladder:
+def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
     """Return the best choices from the dense model down to the fastest of all; searched where that is asked.
 
     Args:
         loop: Knows the pictures and what the run holds.
         progress: Told about what takes time.
-        earlier: What searches for other devices took: the best of it by this table is where to begin, and is a step
-            itself where hardly anything of the same loss is faster.
     """
-
-    def enough(table: LatencyTable) -> bool:
-        found = fastest_of(loop, loop.offered(progress, table), earlier)
-        return found is not None and found.near
-
-    offered = loop.offered(progress, loop.table(progress, enough) if earlier else None)
+    offered = loop.offered(progress)
     space = offered.space
     choices, times = [space.dense()], [0.0]
     quickest_ms = max(space.fastest().table_ms, LEAST * choices[0].table_ms)
@@ -102,27 +92,7 @@ def latency_ladder(loop: LatencySearcher, progress: Progress, earlier: Sequence[
         settled = settle(loop, offered, times[index], progress) if index else top(offered)
         return rung_of(loop, offered, settled)
 
-    ladder = Ladder([choice.loss for choice in choices], rung)
-    found = fastest_of(loop, offered, earlier)
-    if found is None:
-        return ladder
-    progress.say(found.words)
-    one_pass = offered.table.stopped_early and not offered.table.wholes
-    return _begun(ladder, found, lambda: rung_of(loop, offered, as_given(offered, found.choice)), one_pass)
-
-
-def _begun(ladder: Ladder, found: Weighed, given: Callable[[], Rung], one_pass: bool) -> Ladder:
-    """Return a ladder with what another device's run took as the step to begin with, or the step of as much loss."""
-    place = max(1, bisect.bisect_right(ladder.harms, found.choice.loss))
-    if not found.near:
-        return dataclasses.replace(ladder, start=Start(max(1, place - 1)))
-
-    def rung(index: int) -> Rung:
-        return given() if index == place else ladder.rung(index - (index > place))
-
-    harms = [*ladder.harms[:place], max(found.choice.loss, ladder.harms[place - 1]), *ladder.harms[place:]]
-    told = {"target": found.earlier.target, "ms": found.ms, "best_ms": found.best_ms, "one_pass": one_pass}
-    return Ladder(harms, rung, Start(place, told))
+    return Ladder([choice.loss for choice in choices], rung)
 
 
 def as_given(offered: Offered, choice: Choice) -> Settled:

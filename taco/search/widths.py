@@ -12,6 +12,7 @@ from taco.options import ExportOptions
 from taco.progress import Progress
 from taco.search.budget import Budget, How, decide_allocation
 from taco.search.earlier import Earlier
+from taco.search.elsewhere import Elsewhere, look_elsewhere
 from taco.search.estimate import Estimator, estimated_by
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_ladder import latency_ladder
@@ -161,14 +162,16 @@ class WidthSearch:
         """Whether widths are found unit by unit or with one ratio."""
         return decide_allocation(self.options, self.budget)
 
-    def ladder(self, earlier: Sequence[Earlier] = ()) -> Ladder:
-        """Return allocations from the dense model to the smallest, each faster by the table or narrower.
+    def elsewhere(self, earlier: Sequence[Earlier]) -> Elsewhere | None:
+        """Return what searches for other devices took, weighed; None where nothing was, or no clock decides."""
+        if self.how != "latency" or not earlier:
+            return None
+        return look_elsewhere(self.latency(self.dense_ms()), self.progress, earlier)
 
-        Args:
-            earlier: What searches for other devices took.
-        """
+    def ladder(self) -> Ladder:
+        """Return allocations from the dense model to the smallest, each faster by the table or narrower."""
         if self.how == "latency":
-            return latency_ladder(self.latency(self.dense_ms()), self.progress, earlier)
+            return latency_ladder(self.latency(self.dense_ms()), self.progress)
         rungs = self.searcher.uniform
         return Ladder([_harm(rung.ratio) for rung in rungs], lambda index: Rung(rungs[index]))
 

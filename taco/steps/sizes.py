@@ -8,12 +8,15 @@ are asked for the rest.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from taco.errors import BudgetInfeasibleError
 from taco.progress import Progress
 from taco.search.bench import VALUE_RUNS
 from taco.search.budget import Budget
+from taco.search.earlier import Earlier
+from taco.search.elsewhere import Elsewhere, carries_over, look_elsewhere
 from taco.search.ladder import Ladder
 from taco.search.latency_search import LatencySearcher
 from taco.search.size_ladder import SizeLoop, least_divergence, size_ladder
@@ -142,9 +145,52 @@ class Sizes:
                 sized.dense = sized.dense.plain
             sized.ground.delivery.target, sized.ground.delivery.given_up = delivery.target, delivery.given_up
 
-    def ladder(self, progress: Progress) -> Ladder:
-        """Return the ladder on which all sizes compete."""
-        return size_ladder(self.loops(progress), progress)
+    @property
+    def gains(self) -> dict[str, float]:
+        """Of every size where several compete, see `Earlier`; measured once, and stored. Empty where none do."""
+        if not self.compete:
+            return {}
+        return {one.words: gain for one in self.every if (gain := one.gain) is not None}
+
+    @property
+    def compete(self) -> bool:
+        """Whether the size is chosen too."""
+        return self.own.ground.plan.options.input_size == "auto"
+
+    def elsewhere(self, known: Sequence[Sequence[Earlier]]) -> Elsewhere | None:
+        """Return what searches for other devices took, weighed here: the smallest size first that can be taken.
+
+        Args:
+            known: Of every size, what was taken there.
+        """
+        last = len(self.every) - 1
+        if not self.compete:
+            found = self.asked.width_search().elsewhere(known[last])
+            return None if found is None else dataclasses.replace(found, at=last)
+        best: Elsewhere | None = None
+        for at in range(last, -1, -1):
+            one = self.every[at]
+            alike = [note for note in known[at] if note.gains and carries_over(one.words, self.gains, note.gains)]
+            found = look_elsewhere(self.loop(one), one.ground.progress, alike) if alike else None
+            if found is not None:
+                best = dataclasses.replace(found, at=at, gains=self.gains)
+                if found.weighed.near:
+                    break
+        return best
+
+    def ladder(self, progress: Progress, elsewhere: Elsewhere | None = None) -> Ladder:
+        """Return the ladder of the size that is asked for, or that on which all sizes compete.
+
+        Args:
+            progress: Told about what takes time.
+            elsewhere: What searches for other devices took: the step that is expected to lose as much is the first.
+        """
+        if self.compete:
+            loops = self.loops(progress)
+            ladder = size_ladder(loops, progress)
+            return ladder if elsewhere is None else ladder.begun_at(loops[elsewhere.at].harm(elsewhere.weighed.choice))
+        ladder = self.asked.width_search().ladder().placed(len(self.every) - 1)
+        return ladder if elsewhere is None else ladder.begun_at(elsewhere.weighed.choice.loss)
 
     def loops(self, progress: Progress) -> list[SizeLoop]:
         """Return what may be chosen at each size: profiled, probed, and compared with the model's own size."""

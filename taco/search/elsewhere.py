@@ -1,0 +1,93 @@
+"""What runs for other devices took, as a step of this device's own search: taken, or where to begin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from taco.latency.table import LatencyTable
+from taco.progress import Progress
+from taco.search.earlier import NEAR, Earlier, Weighed, fastest_of
+from taco.search.ladder import Taken
+from taco.search.latency_ladder import as_given, rung_of
+from taco.search.latency_search import LatencySearcher, Offered
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """The fastest of it by this device's table.
+
+    Attributes:
+        loop: Knows the units.
+        offered: What may be chosen here.
+        weighed: What was taken, against the fastest of the same expected loss here.
+        at: Its size of pictures, see `Rung`.
+        gains: See `Earlier`; of this device.
+    """
+
+    loop: LatencySearcher
+    offered: Offered
+    weighed: Weighed
+    at: int = 0
+    gains: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def taken(self) -> Taken | None:
+        """The same widths as a step of the search; None where this device has something faster."""
+        found, table = self.weighed, self.offered.table
+        if not found.near:
+            return None
+        told = {
+            "target": found.earlier.target,
+            "ms": found.ms,
+            "best_ms": found.best_ms,
+            "one_pass": table.stopped_early and not table.wholes,
+            "sizes": [
+                {"pictures": words, "here": here, "there": found.earlier.gains[words]}
+                for words, here in self.gains.items()
+            ],
+        }
+        return Taken(rung_of(self.loop, self.offered, as_given(self.offered, found.choice), self.at), told)
+
+
+def look_elsewhere(loop: LatencySearcher, progress: Progress, earlier: Sequence[Earlier]) -> Elsewhere | None:
+    """Weigh what runs for other devices took by this device's table, which ends early where that is enough.
+
+    Args:
+        loop: Knows the units.
+        progress: Told about what takes time, and what comes out.
+        earlier: What was taken.
+
+    Returns:
+        None where there is nothing, or this device cannot have it.
+    """
+    if not earlier:
+        return None
+
+    def enough(table: LatencyTable) -> bool:
+        found = fastest_of(loop, loop.offered(progress, table), earlier)
+        return found is not None and found.near
+
+    offered = loop.offered(progress, loop.table(progress, enough))
+    found = fastest_of(loop, offered, earlier)
+    if found is None:
+        return None
+    progress.say(found.words)
+    return Elsewhere(loop, offered, found)
+
+
+def carries_over(at: str, here: Mapping[str, float], there: Mapping[str, float]) -> bool:
+    """Whether a size of pictures that another device's clock chose is as good a choice by this one's.
+
+    Which size is fastest for the same loss hangs on how much time each gains, and what each loses is the same
+    everywhere. So it is where the size gains as much over every other one as it did there, within `NEAR`; that narrower
+    models gain alike is judged by the dense ones.
+
+    Args:
+        at: The size.
+        here: Size -> how many times as fast the dense model for it is as that for its own size.
+        there: The same of the other device.
+    """
+    if set(here) != set(there):
+        return False
+    return all(here[at] / here[other] * NEAR >= there[at] / there[other] for other in here)
