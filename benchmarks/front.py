@@ -113,6 +113,7 @@ def _run(options: ExportOptions) -> Found:
         "resumed": resumed,
         "seconds": sum(step.seconds for step in report.steps) if done.already_done else seconds,
         "reused": None if options.from_run is None else options.from_run.name,
+        "taken_over": None if (taken := report.max_drop.taken_over) is None else taken.target,
         "dense": report.accuracy.dense.top1.percent,
         **report.accuracy.exported.top1.model_dump(),
         "drop": report.accuracy.drop_points,
@@ -179,12 +180,20 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
         tools = "/".join(sorted({c["best_int8"] for c in cells if c["best_int8"]}))
         ms = ", ".join(f"{c['ms']['small']:.2f}" for c in cells)
         kept = ", ".join(_kept(c) for c in cells)
-        minutes = ", ".join(f"{c['seconds'] / 60:.0f}{' (resumed)' if c.get('resumed') else ''}" for c in cells)
+        minutes = ", ".join(f"{c['seconds'] / 60:.0f}{_begun(c)}" for c in cells)
         mean = statistics.mean(c["drop"] for c in cells)
         yield (
             f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "
             f"{ms} | {kept} | {minutes} |"
         )
+
+
+def _begun(cell: Found) -> str:
+    """Say what was not done in these minutes."""
+    told = ("resumed",) if cell.get("resumed") else ()
+    if cell.get("taken_over"):
+        told += (f"taken over from {cell['taken_over']}",)
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _kept(cell: Found) -> str:

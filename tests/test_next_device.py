@@ -160,6 +160,7 @@ def test_a_size_carries_over_where_it_gains_as_much(at: str, changes: dict[str, 
 
 def test_a_size_that_was_weighed_against_other_ones_does_not_carry_over() -> None:
     assert not carries_over("160x160", HERE, {"224x224": 1.0, "160x160": 1.9})
+    assert not carries_over("160x160", {"224x224": 1.0}, {"224x224": 1.0}), "nothing can be timed there"
 
 
 def competing(monkeypatch: pytest.MonkeyPatch, asked: str | int = "auto") -> Any:

@@ -88,6 +88,6 @@ def carries_over(at: str, here: Mapping[str, float], there: Mapping[str, float])
         here: Size -> how many times as fast the dense model for it is as that for its own size.
         there: The same of the other device.
     """
-    if set(here) != set(there):
+    if at not in here or set(here) != set(there):
         return False
     return all(here[at] / here[other] * NEAR >= there[at] / there[other] for other in here)
