@@ -295,7 +295,7 @@ class _Job:
             if index == 0 or (lost.points <= limit and not slow):
                 self.loop, self.drops = rung.loop, search.told(index, lost, recovered)
                 if index and rung.loop is not None and recovered == 1:  # what conversion takes is a device's own
-                    notes[rung.at].add(Earlier(own, rung.allocation.widths, self.sizes.gains))
+                    notes[rung.at].add(Earlier(own, rung.allocation.widths, self.sizes.gains, rung.behind))
                 return made
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"
             self.progress.say(f"recovered and exported, {why}: taking wider widths")

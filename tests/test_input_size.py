@@ -21,6 +21,7 @@ from taco.commands.request import make_request
 from taco.errors import BudgetInfeasibleError, BundleError, InputError
 from taco.model import load_generalist
 from taco.progress import SilentProgress
+from taco.report.search_schema import NEVER
 from taco.search import drop_search
 from taco.search import size_ladder as module
 from taco.search.budget import Budget
@@ -185,20 +186,29 @@ class One:
     def harm(self, choice: float) -> float:
         return float(self.harm_at(choice))
 
+    @property
+    def size_harm(self) -> float:
+        return self.harm(self.whole_ms)
+
 
 @dataclasses.dataclass
 class Settled:
     choice: float
 
 
+def rung_of(_loop: Any, _offered: Any, settled: Settled, at: int = 0) -> Rung:
+    return Rung(Allocation(settled.choice, {}), None, at)
+
+
 def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cutting the large one soon harms more than the smaller picture does, and only that one is fast enough."""
     monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
-    monkeypatch.setattr(module, "rung_of", lambda _loop, _offered, settled, at=0: (at, settled.choice))
+    monkeypatch.setattr(module, "rung_of", rung_of)
     large: Any = One("large", 10.0, 4.0, lambda ms: 10.0 - ms)
     little: Any = One("little", 5.0, 2.0, lambda ms: 3.0 + 2 * (5.0 - ms))
     ladder = size_ladder([large, little], SilentProgress())
-    rungs: list[Any] = [ladder.rung(index) for index in range(len(ladder.harms))]
+    made = [ladder.rung(index) for index in range(len(ladder.harms))]
+    rungs = [(rung.at, rung.allocation.ratio) for rung in made]
     assert rungs[0] == (0, 10.0)
     assert rungs[-1] == (1, 2.0), "only the smaller picture is as fast"
     assert ladder.harms[0] == 0
@@ -211,6 +221,21 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
     for at, choice in rungs[1:]:
         others = [one.harm(min(choice, one.whole_ms)) for one in (large, little) if choice >= one.quickest_ms]
         assert (large, little)[at].harm(choice) == min(others)
+
+
+def test_a_rung_tells_how_much_longer_other_sizes_take_for_as_little_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
+    monkeypatch.setattr(module, "rung_of", rung_of)
+    power: Any = One("large", 10.0, 1.0, lambda ms: (8.0 / ms) ** 2)  # a straight line in logarithms, as between marks
+    little: Any = One("little", 5.0, 0.5, lambda ms: (4.0 / ms) ** 2)
+    poor: Any = One("poor", 5.0, 1.0, lambda ms: 50.0 + 1 / ms)
+    ladder = size_ladder([power, little, poor], SilentProgress())
+    for index in (12, 16, 20):
+        rung = ladder.rung(index)
+        assert rung.at == 1
+        assert rung.behind == {"large": pytest.approx(2.0, rel=0.02), "poor": NEVER}
+    assert ladder.rung(28).behind["large"] == pytest.approx(1.0 / ladder.rung(28).allocation.ratio), "its least time"
+    assert ladder.rung(0).behind == {}
 
 
 def test_a_time_that_no_size_reaches_gives_the_fastest_of_all() -> None:

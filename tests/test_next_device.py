@@ -12,6 +12,7 @@ import pytest
 from test_latency_search import bench, cache, exported, task  # noqa: F401 (fixtures)
 from test_pipeline import FakeBench
 
+from taco.allocate import Allocation
 from taco.allocation.crossing import Answer
 from taco.allocation.within import holding_steps
 from taco.errors import InputError
@@ -25,6 +26,7 @@ from taco.rundir import RunDir
 from taco.search import earlier, elsewhere, latency_ladder
 from taco.search.earlier import Earlier, Notes, fastest_of
 from taco.search.elsewhere import carries_over, look_elsewhere
+from taco.search.ladder import Rung
 from taco.search.latency_ladder import Settled
 from taco.steps.sizes import Sizes
 
@@ -110,8 +112,8 @@ def test_a_block_that_was_left_out_there_is_left_out_here() -> None:
 def test_what_is_near_is_a_step_of_its_own_and_the_ladder_begins_where_as_much_is_lost(
     each: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rung_of(_loop: Any, _offered: Any, settled: Settled, at: int = 0) -> Any:
-        return at, settled.choice.widths
+    def rung_of(_loop: Any, _offered: Any, settled: Settled, at: int = 0) -> Rung:
+        return Rung(Allocation(1.0, settled.choice.widths), None, at)
 
     monkeypatch.setattr(latency_ladder, "rung_of", rung_of)
     monkeypatch.setattr(elsewhere, "rung_of", rung_of)
@@ -125,7 +127,7 @@ def test_what_is_near_is_a_step_of_its_own_and_the_ladder_begins_where_as_much_i
     near, taken = each == (1.0, 1.0), found.taken
     assert (taken is not None) is near
     if taken is not None:
-        assert taken.rung == (0, given)
+        assert taken.rung == Rung(Allocation(1.0, given), None, 0)
         assert taken.told == {
             "target": "nuc", "ms": pytest.approx(10.0), "best_ms": pytest.approx(10.0), "one_pass": True, "sizes": []
         }  # fmt: skip
@@ -142,25 +144,49 @@ def test_what_is_near_is_a_step_of_its_own_and_the_ladder_begins_where_as_much_i
 HERE = {"224x224": 1.0, "192x192": 1.3, "160x160": 1.9}
 
 
+def there(changes: Mapping[str, float], at: str = "160x160", behind: float = 1.0) -> Earlier:
+    """What another device's search took, which gained the same but for `changes`; the other sizes took longer."""
+    return Earlier("nuc", {"a": 7}, HERE | changes, {words: behind for words in HERE if words != at})
+
+
 @pytest.mark.parametrize(
-    ("at", "changes", "carried"),
+    ("at", "changes", "behind", "carried"),
     [
-        ("160x160", {}, True),
-        ("160x160", {"160x160": 1.99}, True),  # it gained 4.7 % more there
-        ("160x160", {"160x160": 2.01}, False),
-        ("160x160", {"160x160": 1.2}, True),  # it gains more here: all the better
-        ("160x160", {"192x192": 1.1}, False),  # here the one between gains more
-        ("192x192", {}, True),
-        ("224x224", {"160x160": 1.5}, False),  # there a smaller picture paid less
+        ("160x160", {}, 1.0, True),
+        ("160x160", {"160x160": 1.99}, 1.0, True),  # it gained 4.7 % more there
+        ("160x160", {"160x160": 2.01}, 1.0, False),
+        ("160x160", {"160x160": 2.01}, 1.01, True),  # and others took that much longer
+        ("160x160", {"160x160": 2.5}, 1.2, False),
+        ("160x160", {"160x160": 2.5}, 1.3, True),
+        ("160x160", {"160x160": 1.2}, 1.0, True),  # it gains more here: all the better
+        ("160x160", {"192x192": 1.1}, 1.0, False),  # here the one between gains more
+        ("192x192", {}, 1.0, True),
+        ("224x224", {"160x160": 1.5}, 1.0, False),  # there a smaller picture paid less
+        ("224x224", {"160x160": 1.5}, 1.25, True),  # but it took longer for the same loss
     ],
 )
-def test_a_size_carries_over_where_it_gains_as_much(at: str, changes: dict[str, float], carried: bool) -> None:
-    assert carries_over(at, HERE, HERE | changes) is carried
+def test_a_size_carries_over_where_no_other_gains_so_much_more(
+    at: str, changes: dict[str, float], behind: float, carried: bool
+) -> None:
+    assert carries_over(at, HERE, there(changes, at, behind)) is carried
+
+
+def test_what_a_size_is_behind_moves_with_what_it_gains() -> None:
+    found = elsewhere.behind("160x160", HERE, there({"160x160": 2.375}, behind=1.5))
+    assert found == pytest.approx({"224x224": 1.2, "192x192": 1.2})
 
 
 def test_a_size_that_was_weighed_against_other_ones_does_not_carry_over() -> None:
-    assert not carries_over("160x160", HERE, {"224x224": 1.0, "160x160": 1.9})
-    assert not carries_over("160x160", {"224x224": 1.0}, {"224x224": 1.0}), "nothing can be timed there"
+    full = there({})
+    for gains, behind in (
+        ({"224x224": 1.0, "160x160": 1.9}, full.behind),
+        (full.gains, {"224x224": 2.0}),
+        (full.gains, {}),
+        ({}, {}),
+    ):
+        assert not carries_over("160x160", HERE, Earlier("nuc", {"a": 7}, gains, behind))
+    one = Earlier("nuc", {"a": 7}, {"224x224": 1.0}, {})
+    assert not carries_over("160x160", {"224x224": 1.0}, one), "nothing can be timed there"
 
 
 def competing(monkeypatch: pytest.MonkeyPatch, asked: str | int = "auto") -> Any:
@@ -179,10 +205,11 @@ def weighed_as(near: Mapping[str, bool], looked: list[Any]) -> Any:
         weighed: Any
         at: int = 0
         gains: Any = None
+        behind: Any = None
 
     def look(loop: Any, _progress: Any, notes: Any) -> Any:
         looked.append((loop, [note.target for note in notes]))
-        return Found(SimpleNamespace(near=near[loop]))
+        return Found(SimpleNamespace(near=near[loop], earlier=notes[0]))
 
     return look
 
@@ -191,17 +218,18 @@ def test_only_notes_whose_size_carries_over_are_looked_at_the_smallest_first(mon
     sizes, looked = competing(monkeypatch), list[Any]()
     near = {"160x160": False, "192x192": True, "224x224": True}
     monkeypatch.setattr("taco.steps.sizes.look_elsewhere", weighed_as(near, looked))
-    other = HERE | {"160x160": 2.5}
+    better, other = there({"160x160": 1.85}, "192x192", 1.5), there({"160x160": 2.5})
     notes = [
-        [Earlier("pi", {"a": 8}, HERE)],
-        [Earlier("pi", {"a": 8}, HERE), Earlier("trap", {"a": 8}), Earlier("nuc", {"a": 7}, HERE | {"160x160": 1.85})],
-        [Earlier("pi", {"a": 7}, HERE), Earlier("nuc", {"a": 7}, other)],
+        [there({}, "224x224")],
+        [there({}, "192x192"), Earlier("trap", {"a": 8}), dataclasses.replace(better, target="pi")],
+        [there({}), dataclasses.replace(other, target="pi")],
     ]
     found = sizes.elsewhere(notes)
-    assert looked == [("160x160", ["pi"]), ("192x192", ["pi", "nuc"])], "of the own size nothing is asked any more"
+    assert looked == [("160x160", ["nuc"]), ("192x192", ["nuc", "pi"])], "of the own size nothing is asked any more"
     assert found is not None
     assert (found.at, found.gains, found.weighed.near) == (1, HERE, True)
-    assert sizes.elsewhere([[], [], [Earlier("nuc", {"a": 7}, other)]]) is None
+    assert found.behind == {"224x224": 1.0, "160x160": 1.0}, "of what was taken"
+    assert sizes.elsewhere([[], [], [other]]) is None
     assert sizes.elsewhere([[], [], notes[2]]).at == 2, "not near, but where to begin"
 
 
@@ -295,6 +323,8 @@ def test_where_sizes_of_pictures_compete_the_next_device_takes_the_size_too(
     assert taken is not None
     assert {gain.pictures for gain in taken.sizes} == {"160x160", "128x128"}
     assert all(gain.here == gain.there == 1.0 for gain in taken.sizes)
+    assert sorted(gain.behind is None for gain in taken.sizes) == [False, True]
+    assert all(gain.behind is None or gain.behind >= 1 for gain in taken.sizes)
     assert [layer.kept for layer in second.layers] == [layer.kept for layer in first.layers]
     assert second.size.compressed.pictures == first.size.compressed.pictures
     assert len(second.max_drop.trials) == second.max_drop.full_recoveries == 1
@@ -309,7 +339,8 @@ def test_where_sizes_of_pictures_compete_the_next_device_takes_the_size_too(
 def test_only_searches_whose_candidates_lose_the_same_count(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = [{"seed": 0, "held": [1, 2]}, {"seed": 0, "held": [3]}]
     first, second = RunDir(tmp_path / "first"), RunDir(tmp_path / "second")
-    taken = [Earlier("nuc", {"a": 4, "b": 8}, {"64x64": 1.0, "48x48": 1.5}), Earlier("pi", {"a": 2, "b": 8})]
+    sizes = {"64x64": 1.0, "48x48": 1.5}
+    taken = [Earlier("nuc", {"a": 4, "b": 8}, sizes, {"64x64": 1.25}), Earlier("pi", {"a": 2, "b": 8})]
     for one in taken:
         Notes.of(first, 1.0, asked, ("latency", "dp", 100)).add(one)
     first.remember_asked({"options": {}})
@@ -325,6 +356,7 @@ def test_only_searches_whose_candidates_lose_the_same_count(tmp_path: Path) -> N
     good = file.read_text()
     assert Notes.of(second, 1.0, asked, ("latency", "dp", 100)).known(but="nuc") == taken[1:], "its own says nothing"
     changed = [('"a": 4', '"a": "four"'), ('"widths"', '"breadths"'), ("1.5", "0.0"), ("1.5", "NaN"), ("1.5", '"1.5"')]
+    changed.append(("1.25", "-1.25"))
     for damaged in ("{", "[]", "null", *(good.replace(*change) for change in changed)):
         assert damaged != good
         file.write_text(damaged)

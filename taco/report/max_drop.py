@@ -8,7 +8,7 @@ from taco.report import wording
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.page import Block, Note, Section, Table
 from taco.report.schema import Report
-from taco.report.search_schema import DropFigures, DropSearchSection, DropTrial, TakenOver
+from taco.report.search_schema import NEVER, DropFigures, DropSearchSection, DropTrial, TakenOver
 
 #: What a candidate did that not all of the shots judged.
 _SEEMED = "seemed to"
@@ -76,14 +76,20 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
 
 def _gains(taken: TakenOver) -> str:
     """Say why the size of pictures is taken, too, where several competed."""
+    others = [one for one in taken.sizes if one.behind is not None]
     told = [f"{one.here:.3g} times at {one.pictures} ({one.there:.3g} there)" for one in taken.sizes if one.here != 1]
-    if not told:
+    if not others or not told:
         return ""
-    gained = ", ".join(told)
+    slower = ", ".join(f"{one.pictures} {_longer(one.behind or 1)}" for one in others)
     return (
-        " So is their size of pictures, from which the dense model gains about as much speed here as it did there: "
-        f"{gained}. Widths were not timed at the other sizes."
+        " So is their size of pictures. What a size loses is the same here; what it gains was measured for the dense "
+        f"model: {', '.join(told)}. For as little change of the answers, other sizes took longer there ({slower}), and "
+        "none gains so much more here that it would be faster. Widths were not timed at the other sizes."
     )
+
+
+def _longer(times: float) -> str:
+    return "changes them more at any time" if times >= NEVER else f"{times:.2f} times"
 
 
 def _held(trial: DropTrial, limit: float, judging: int) -> str:

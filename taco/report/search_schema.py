@@ -32,12 +32,21 @@ class DropTrial(DropFigures):
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 
 
+#: `SizeGain.behind` of a size that changes the answers more however long it takes.
+NEVER = 100.0
+
+
 class SizeGain(Frozen):
     """What a size of pictures gains on two devices."""
 
     pictures: str = Field(description="the size in pixels, height x width")
     here: float = Field(description="how many times as fast the dense model for it is as that for its own size")
     there: float = Field(description="the same on the device of the other run")
+    behind: float | None = Field(
+        None,
+        description="how many times as long a model of this size took there for as little change of the answers as the "
+        "one that was taken, 100 where none changed so little; null for the size that was taken",
+    )
 
 
 class TakenOver(Frozen):

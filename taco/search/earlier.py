@@ -37,11 +37,13 @@ class Earlier:
         widths: Of all units, as in `Allocation`.
         gains: Size of pictures, for people -> how many times as fast the dense model for it was there as that for its
             own size, of all sizes that competed; empty where none did.
+        behind: Every other size -> how many times as long it took there for as little change of the answers.
     """
 
     target: str
     widths: Mapping[str, int]
     gains: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    behind: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,11 +77,14 @@ class Notes:
             but: A target, left out: a run that was stopped after its own note goes on as if there were none.
         """
         found = (depends for depends, _ in self.rundir.measured(_TAKEN) if self.alike.items() <= depends.items())
-        taken = ((depends.get("target"), depends.get("widths"), depends.get("gains", {})) for depends in found)
+        taken = (
+            (str(depends.get("target")), depends.get("widths"), depends.get("gains", {}), depends.get("behind", {}))
+            for depends in found
+        )
         return [
-            Earlier(str(target), widths, gains)
-            for target, widths, gains in taken
-            if target != but and _are_widths(widths) and _are_gains(gains)
+            Earlier(target, widths, gains, behind)
+            for target, widths, gains, behind in taken
+            if target != but and _are_widths(widths) and _are_times(gains) and _are_times(behind)
         ]
 
     def add(self, taken: Earlier) -> None:
@@ -92,8 +97,8 @@ def _are_widths(found: object) -> bool:
     return isinstance(found, dict) and all(type(width) is int for width in found.values())
 
 
-def _are_gains(found: object) -> bool:
-    return isinstance(found, dict) and all(type(gain) is float and 0 < gain < math.inf for gain in found.values())
+def _are_times(found: object) -> bool:
+    return isinstance(found, dict) and all(type(times) is float and 0 < times < math.inf for times in found.values())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Elsewhere:
         weighed: What was taken, against the fastest of the same expected loss here.
         at: Its size of pictures, see `Rung`.
         gains: See `Earlier`; of this device.
+        behind: Likewise.
     """
 
     loop: LatencySearcher
@@ -30,6 +31,7 @@ class Elsewhere:
     weighed: Weighed
     at: int = 0
     gains: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    behind: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def taken(self) -> Taken | None:
@@ -37,17 +39,19 @@ class Elsewhere:
         found, table = self.weighed, self.offered.table
         if not found.near:
             return None
+        there = found.earlier
         told = {
-            "target": found.earlier.target,
+            "target": there.target,
             "ms": found.ms,
             "best_ms": found.best_ms,
             "one_pass": table.stopped_early and not table.wholes,
             "sizes": [
-                {"pictures": words, "here": here, "there": found.earlier.gains[words]}
+                {"pictures": words, "here": here, "there": there.gains[words], "behind": there.behind.get(words)}
                 for words, here in self.gains.items()
             ],
         }
-        return Taken(rung_of(self.loop, self.offered, as_given(self.offered, found.choice), self.at), told)
+        rung = rung_of(self.loop, self.offered, as_given(self.offered, found.choice), self.at)
+        return Taken(dataclasses.replace(rung, behind=self.behind), told)
 
 
 def look_elsewhere(loop: LatencySearcher, progress: Progress, earlier: Sequence[Earlier]) -> Elsewhere | None:
@@ -76,18 +80,26 @@ def look_elsewhere(loop: LatencySearcher, progress: Progress, earlier: Sequence[
     return Elsewhere(loop, offered, found)
 
 
-def carries_over(at: str, here: Mapping[str, float], there: Mapping[str, float]) -> bool:
+def carries_over(at: str, here: Mapping[str, float], there: Earlier) -> bool:
     """Whether a size of pictures that another device's clock chose is as good a choice by this one's.
 
-    Which size is fastest for the same loss hangs on how much time each gains, and what each loses is the same
-    everywhere. So it is where the size gains as much over every other one as it did there, within `NEAR`; that narrower
-    models gain alike is judged by the dense ones.
+    What a size loses is the same everywhere, and which is fastest for the same loss hangs on how much time each gains.
+    So it is where no other size gains so much more here that it would be no slower, within `NEAR`. That narrower models
+    gain as dense ones do is a judgement.
 
     Args:
         at: The size.
         here: Size -> how many times as fast the dense model for it is as that for its own size.
-        there: The same of the other device.
+        there: What the other device's search took at that size.
     """
-    if at not in here or set(here) != set(there):
+    if at not in here or set(here) != set(there.gains) or set(here) != {at, *there.behind}:
         return False
-    return all(here[at] / here[other] * NEAR >= there[at] / there[other] for other in here)
+    return all(times * NEAR >= 1 for times in behind(at, here, there).values())
+
+
+def behind(at: str, here: Mapping[str, float], there: Earlier) -> dict[str, float]:
+    """Return `Earlier.behind` as it is here: what it was there, but for what sizes gain more or less here."""
+    return {
+        other: times * (here[at] / here[other]) / (there.gains[at] / there.gains[other])
+        for other, times in there.behind.items()
+    }

@@ -18,11 +18,14 @@ class Rung:
         allocation: The widths.
         loop: What the report tells of how the device decided them; None where it did not.
         at: Which of the run's sizes of pictures it is for, see `taco.steps.sizes.Sizes.every`.
+        behind: Every other size that competed, for people -> how many times as long it takes on this device for as
+            little change of the answers.
     """
 
     allocation: Allocation
     loop: Mapping[str, Any] | None = None
     at: int = 0
+    behind: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

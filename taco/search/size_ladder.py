@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from taco.latency.levels import Choice
 from taco.latency.rounds import Known
 from taco.latency.wholes import known_wholes
 from taco.progress import Progress
+from taco.report.search_schema import NEVER
 from taco.search.ladder import Ladder, Rung
 from taco.search.latency_ladder import LEAST, Settled, rung_of, settle, top
 from taco.search.latency_search import LatencySearcher, Offered
@@ -142,27 +143,82 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
     quickest_ms = min(one.quickest_ms for one in sizes)
     times = [*np.geomspace(own.whole_ms, quickest_ms, _RUNGS)[:-1].tolist(), quickest_ms]
 
+    compared = _compare(sizes, times, progress)
+
     @functools.cache
     def rung(index: int) -> Rung:
         if index == 0:
             return rung_of(own.loop, own.offered, top(own.offered))
         at, settled = least_harm(sizes, times[index], progress)
-        return rung_of(sizes[at].loop, sizes[at].offered, settled, at)
+        found = rung_of(sizes[at].loop, sizes[at].offered, settled, at)
+        return dataclasses.replace(found, behind=compared.behind(at, times[index], sizes[at].harm(settled.choice)))
 
-    return Ladder(_harms(sizes, times, progress), rung)
+    return Ladder(compared.least, rung)
 
 
-def _harms(sizes: Sequence[SizeLoop], times: Sequence[float], progress: Progress) -> list[float]:
-    """Return what the least harmful size costs at every time: measured at a few of them, even in logarithms between."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Compared:
+    """What sizes harm at a few steps of the ladder.
+
+    Attributes:
+        sizes: What was compared.
+        times: Of every step, milliseconds of the whole model.
+        harms: Step -> place of every size that is as fast -> nats.
+    """
+
+    sizes: Sequence[SizeLoop]
+    times: Sequence[float]
+    harms: Mapping[int, Mapping[int, float]]
+
+    @property
+    def least(self) -> list[float]:
+        """What the least harmful size costs at every step, even in logarithms between those compared."""
+        logarithms = [_logarithm(min(harms.values())) for harms in self.harms.values()]
+        return [0.0, *np.exp(np.interp(range(1, len(self.times)), [*self.harms], logarithms)).tolist()]
+
+    def behind(self, at: int, ms: float, harm: float) -> dict[str, float]:
+        """Return of every other size how many times as long it takes for as little harm, see `Rung`.
+
+        Args:
+            at: The size that was taken.
+            ms: For which time.
+            harm: What it costs.
+        """
+        return {
+            one.words: min(NEVER, max(1.0, self._reaches(other, harm) / ms))
+            for other, one in enumerate(self.sizes)
+            if other != at
+        }
+
+    def _reaches(self, at: int, harm: float) -> float:
+        """Return in which time a size harms no more, even in logarithms between steps.
+
+        Infinite where in none, and its least time of all where it harms no more at the fastest step compared.
+        """
+        one = self.sizes[at]
+        curve = [(one.whole_ms, one.size_harm)]
+        curve += [(self.times[step], harms[at]) for step, harms in self.harms.items() if at in harms]
+        if harm < curve[0][1]:
+            return math.inf
+        rising = np.maximum.accumulate([_logarithm(nats) for _, nats in curve])
+        if _logarithm(harm) > rising[-1]:
+            return one.quickest_ms
+        return math.exp(np.interp(_logarithm(harm), rising, [math.log(ms) for ms, _ in curve]))
+
+
+def _logarithm(harm: float) -> float:
+    return math.log(max(harm, _LEAST_HARM))
+
+
+def _compare(sizes: Sequence[SizeLoop], times: Sequence[float], progress: Progress) -> _Compared:
+    found = {}
     marks = sorted({round(at) for at in np.linspace(1, len(times) - 1, _MARKS)})
-    logarithms = []
     with progress.step("compare sizes of pictures", len(marks)) as advance:
         for mark in marks:
-            sketched = [(one, one.sketch(times[mark])) for one in sizes]  # the quickest size has one for every time
-            harm = min(one.harm(choice) for one, choice in sketched if choice is not None)
-            logarithms.append(math.log(max(harm, _LEAST_HARM)))
+            sketched = {at: one.sketch(times[mark]) for at, one in enumerate(sizes)}  # the quickest one has every time
+            found[mark] = {at: sizes[at].harm(choice) for at, choice in sketched.items() if choice is not None}
             advance(1)
-    return [0.0, *np.exp(np.interp(range(1, len(times)), marks, logarithms)).tolist()]
+    return _Compared(sizes, times, found)
 
 
 def least_harm(sizes: Sequence[SizeLoop], whole_ms: float, progress: Progress) -> tuple[int, Settled]:

@@ -16,7 +16,7 @@ from taco.progress import Progress
 from taco.search.bench import VALUE_RUNS
 from taco.search.budget import Budget
 from taco.search.earlier import Earlier
-from taco.search.elsewhere import Elsewhere, carries_over, look_elsewhere
+from taco.search.elsewhere import Elsewhere, behind, carries_over, look_elsewhere
 from taco.search.ladder import Ladder
 from taco.search.latency_search import LatencySearcher
 from taco.search.size_ladder import SizeLoop, least_divergence, size_ladder
@@ -170,10 +170,11 @@ class Sizes:
         best: Elsewhere | None = None
         for at in range(last, -1, -1):
             one = self.every[at]
-            alike = [note for note in known[at] if note.gains and carries_over(one.words, self.gains, note.gains)]
+            alike = [note for note in known[at] if note.gains and carries_over(one.words, self.gains, note)]
             found = look_elsewhere(self.loop(one), one.ground.progress, alike) if alike else None
             if found is not None:
-                best = dataclasses.replace(found, at=at, gains=self.gains)
+                left = behind(one.words, self.gains, found.weighed.earlier)
+                best = dataclasses.replace(found, at=at, gains=self.gains, behind=left)
                 if found.weighed.near:
                     break
         return best
