@@ -15,7 +15,7 @@ from torch import nn
 from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures.listing import View
-from taco.recover import INTERRUPTED, Recovered
+from taco.recover import INTERRUPTED, MIN_STEPS, Recovered
 from taco.recovery.teacher_bank import UNLABELLED
 from taco.recovery.unlabelled import Unlabelled
 from taco.steps import recovering
@@ -98,6 +98,22 @@ def test_minutes_become_steps_once(
     for _ in range(2):
         assert recovery(tmp_path / "out", specialist, material).steps(student, {"widths": 1}) == 40
     assert recovery(tmp_path / "out", specialist, material).steps(student, {"widths": 2}) == 50
+
+
+@pytest.mark.parametrize(("whole", "steps"), [(227, MIN_STEPS), (0, 0)])
+def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
+    whole: int,
+    steps: int,
+    tmp_path: Path,
+    specialist: nn.Module,
+    material: Material,
+    student: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = recovery(tmp_path / "out", specialist, material)
+    monkeypatch.setattr(recovering, "steps_for", lambda _s, _b, minutes, _o: whole if minutes == asked.minutes else 0)
+    assert asked.steps(student, {"widths": 1}, 0.05) == steps
+    assert asked.steps(student, {"widths": 2}) == whole
 
 
 @pytest.mark.parametrize("faster", [True, False])

@@ -17,7 +17,7 @@ from torch import nn
 from taco.compute import moved, name_of
 from taco.material import Material
 from taco.progress import Progress
-from taco.recover import INTERRUPTED, Recovered, Watch, recover
+from taco.recover import INTERRUPTED, MIN_STEPS, Recovered, Watch, recover
 from taco.recovery.bank_views import DrawOptions, Source, draw_bank, plan_views
 from taco.recovery.bfloat16 import has_bfloat16, is_faster
 from taco.recovery.checkpoint import Checkpoint
@@ -132,10 +132,17 @@ class Recovery:
         return [compared(student, self.teacher, self.material) for student in students]
 
     def steps(self, start: nn.Module, key: Mapping[str, Any], share: float = 1.0) -> int:
-        """Turn a share of the minutes into steps, once: the answer is stored."""
+        """Turn a share of the minutes into steps, once: the answer is stored.
+
+        A candidate stands for a model that is recovered with all of the minutes: where its share is too short for the
+        least number of steps, it takes these, unless not even all of the minutes are long enough.
+        """
 
         def plan() -> int:
-            return steps_for(start, self.bank, share * self.minutes, self._training)
+            found = steps_for(start, self.bank, share * self.minutes, self._training)
+            if found or not 0 < share < 1:
+                return found
+            return min(MIN_STEPS, steps_for(start, self.bank, self.minutes, self._training))
 
         depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key}
         return int(self.store.rundir.json_step("recovery-steps", depends, plan, measured=True))
