@@ -76,15 +76,15 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
 
 def _gains(taken: TakenOver) -> str:
     """Say why the size of pictures is taken, too, where several competed."""
-    others = [one for one in taken.sizes if one.behind is not None]
+    slower = [f"{one.pictures} {_longer(one.behind)}" for one in taken.sizes if one.behind is not None]
     told = [f"{one.here:.3g} times at {one.pictures} ({one.there:.3g} there)" for one in taken.sizes if one.here != 1]
-    if not others or not told:
+    if not slower or not told:
         return ""
-    slower = ", ".join(f"{one.pictures} {_longer(one.behind or 1)}" for one in others)
     return (
         " So is their size of pictures. What a size loses is the same here; what it gains was measured for the dense "
-        f"model: {', '.join(told)}. For as little change of the answers, other sizes took longer there ({slower}), and "
-        "none gains so much more here that it would be faster. Widths were not timed at the other sizes."
+        f"model: {', '.join(told)}. For as little change of the answers, other sizes took longer there "
+        f"({', '.join(slower)}), and none gains so much more here that it would be clearly faster. Widths were not "
+        "timed at the other sizes."
     )
 
 

@@ -164,7 +164,7 @@ class WidthSearch:
 
     def elsewhere(self, earlier: Sequence[Earlier]) -> Elsewhere | None:
         """Return what searches for other devices took, weighed; None where nothing was, or no clock decides."""
-        if self.how != "latency" or not earlier:
+        if self.how != "latency":
             return None
         return look_elsewhere(self.latency(self.dense_ms()), self.progress, earlier)
 

@@ -169,12 +169,15 @@ class Sizes:
             return None if found is None else dataclasses.replace(found, at=last)
         best: Elsewhere | None = None
         for at in range(last, -1, -1):
-            one = self.every[at]
-            alike = [note for note in known[at] if note.gains and carries_over(one.words, self.gains, note)]
-            found = look_elsewhere(self.loop(one), one.ground.progress, alike) if alike else None
+            one, notes = self.every[at], [note for note in known[at] if note.gains]
+            gains = self.gains if notes else {}
+            alike = [note for note in notes if carries_over(one.words, gains, note)]
+            if not alike:
+                continue
+            found = look_elsewhere(self.loop(one), one.ground.progress, alike)
             if found is not None:
-                left = behind(one.words, self.gains, found.weighed.earlier)
-                best = dataclasses.replace(found, at=at, gains=self.gains, behind=left)
+                left = behind(one.words, gains, found.weighed.earlier)
+                best = dataclasses.replace(found, at=at, gains=gains, behind=left)
                 if found.weighed.near:
                     break
         return best
