@@ -42,6 +42,7 @@ from taco.model import load_generalist
 from taco.options import make_options
 from taco.pictures.bank import BankOptions, PictureBank
 from taco.progress import PlainProgress
+from taco.recovery.batches import batch_on
 from taco.recovery.distillation import Losses, fit_maps
 from taco.recovery.trainer import RecoveryOptions, Trainer
 from taco.rundir import RunDir
@@ -105,7 +106,7 @@ class Setting:
             specialist=self.dense,
             material=self.material,
             minutes=asked.seconds / 60,
-            options=RecoveryOptions(seed=seed, device=asked.device),
+            options=RecoveryOptions(batch=batch_on(asked.device), seed=seed, device=asked.device),
             depends_on={"head": f"{task} {k} {seed}"},
             store=Store(RunDir(folder / "run")),
             progress=PlainProgress(),

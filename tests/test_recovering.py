@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_minutes_become_steps_once(
     for _ in range(2):
         assert recovery(tmp_path / "out", specialist, material).steps(student, {"widths": 1}) == 40
     assert recovery(tmp_path / "out", specialist, material).steps(student, {"widths": 2}) == 50
+
+
+def test_steps_of_another_batch_are_not_taken_over(
+    tmp_path: Path, specialist: nn.Module, material: Material, student: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([40, 80])
+    monkeypatch.setattr(recovering, "steps_for", lambda *_: next(answers))
+    first = recovery(tmp_path / "out", specialist, material)
+    options = dataclasses.replace(first.options, batch=4)
+    halved = recovery(tmp_path / "out", specialist, material, options=options)
+    assert (first.steps(student, {}), halved.steps(student, {})) == (40, 80)
+    assert halved.recover(student, {}, 8, "recover").history != first.recover(student, {}, 8, "recover").history
 
 
 @pytest.mark.parametrize(("whole", "steps"), [(227, MIN_STEPS), (0, 0)])

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from taco.compute import CPU, device_of, finished
+from taco.recovery.batches import batch_on
 from taco.surgery.fused import faster_form
 
 _ROUNDS = 3
 #: bfloat16 must be so many times as fast. Where it gains less, the noise of the clock would choose the arithmetic, and
 #: two runs of one command would differ by it; where it gained, a step of recovery took 0.7 of the time.
 _WORTH = 1.15
-#: Pictures at a time: as few as a processor needs to be busy; a GPU takes recovery's own batch.
-_BATCH = {"cpu": 8, "cuda": 32}
 
 
 def has_bfloat16(device: torch.device = CPU) -> bool:
@@ -48,7 +47,7 @@ def is_faster(model: nn.Module, input_size: tuple[int, int, int]) -> bool:
         return False
     own = copy.deepcopy(model).to(memory_format=torch.channels_last).eval().requires_grad_(True)
     trial = faster_form(own, input_size)
-    x = torch.zeros(_BATCH[device.type], *input_size, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.zeros(batch_on(device), *input_size, device=device).contiguous(memory_format=torch.channels_last)
     taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(_ROUNDS):
         for enabled, seconds in taken.items():

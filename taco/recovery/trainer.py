@@ -17,6 +17,7 @@ from torch import nn
 
 from taco.compute import CPU
 from taco.model import classifier_of
+from taco.recovery.batches import ON_CPU
 from taco.recovery.bfloat16 import autocast
 from taco.recovery.distillation import Losses, Maps, distillation_loss
 from taco.recovery.teacher_bank import Index, TeacherBank
@@ -31,7 +32,7 @@ class RecoveryOptions:
 
     Attributes:
         learning_rate: Peak rate of AdamW, cosine to zero.
-        batch: Views a step.
+        batch: Views a step; see `taco.recovery.batches`.
         checks: How often the student is compared with the teacher on the select pictures.
         patience: Recovery ends early after so many checks in a row without a new best.
         seed: Draws the batches.
@@ -42,7 +43,7 @@ class RecoveryOptions:
     """
 
     learning_rate: float = 2e-4
-    batch: int = 32
+    batch: int = ON_CPU
     checks: int = 10
     patience: int = 6
     seed: int = 0

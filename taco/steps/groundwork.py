@@ -27,6 +27,7 @@ from taco.pictures.folds import shot_groups
 from taco.pictures.listing import LabelledPicture
 from taco.progress import Progress
 from taco.recover import SPARSE_LEARNING_RATE
+from taco.recovery.batches import batch_on
 from taco.recovery.looks import Looks, looks_each
 from taco.recovery.trainer import RecoveryOptions
 from taco.recovery.unlabelled import Unlabelled, read_frames
@@ -222,7 +223,7 @@ class Groundwork:
         """Return what repairs cuts; with `keep_zeros` weights that are zero stay so."""
         device = choose_device(self.options.compute)
         elsewhere = {} if device == CPU else {"compute": name_of(device)}  # steps a minute and last digits differ there
-        options = RecoveryOptions(seed=self.options.seed, keep_zeros=keep_zeros, device=device)
+        options = RecoveryOptions(batch=batch_on(device), seed=self.options.seed, keep_zeros=keep_zeros, device=device)
         if keep_zeros:
             options = dataclasses.replace(options, learning_rate=SPARSE_LEARNING_RATE)
         return Recovery(

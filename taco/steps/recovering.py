@@ -89,6 +89,10 @@ class Recovery:
         faster = bool(self.store.rundir.json_step("bfloat16", depends, measure, measured=True))
         return dataclasses.replace(self.options, bfloat16=faster)
 
+    @property
+    def _batch_key(self) -> dict[str, int]:
+        return {"batch": self.options.batch}
+
     @functools.cached_property
     def _bank_key(self) -> dict[str, Any]:
         return {
@@ -144,12 +148,12 @@ class Recovery:
                 return found
             return min(MIN_STEPS, steps_for(start, self.bank, self.minutes, self._training))
 
-        depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key}
+        depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key, **self._batch_key}
         return int(self.store.rundir.json_step("recovery-steps", depends, plan, measured=True))
 
     def recover(self, start: nn.Module, key: Mapping[str, Any], steps: int, name: str) -> Recovered:
         """Recover, go on with an unfinished recovery, or take the stored weights of the same one."""
-        whole = {**self.depends_on, **key, "steps": steps, "bank": content_key(self._bank_key)}
+        whole = {**self.depends_on, **key, **self._batch_key, "steps": steps, "bank": content_key(self._bank_key)}
         checkpoint = Checkpoint(self.store.rundir.unfinished(f"recovery-{content_key(whole)}.safetensors"))
 
         def train() -> Recovered:
