@@ -28,6 +28,7 @@ from taco.recovery.bank_views import BANK_BYTES
 from taco.recovery.looks import Looks, looks_each
 from taco.recovery.unlabelled import Unlabelled
 from taco.rundir import RunDir
+from taco.search.drop_search import SHORT
 from taco.specialist import probe
 from taco.specialist.head import Linear, Without
 from taco.specialist.held_out import HeldOut
@@ -322,13 +323,17 @@ def test_pictures_that_blocks_were_tuned_on_do_not_judge_in_turn(fitted: Groundw
     assert side.looks.material is fitted.material
 
 
-def test_banks_of_candidates_share_the_room_of_one(asked: ExportOptions, tmp_path: Path) -> None:
+def test_banks_of_candidates_share_the_room_of_one_and_their_minutes_stand_for_all(
+    asked: ExportOptions, tmp_path: Path
+) -> None:
     rundir = RunDir(tmp_path / "run")
     with rundir.locked():
-        ground = Groundwork(api.make_plan(asked), rundir, SilentProgress(), rundir.scratch())
+        plan = api.make_plan(asked.model_copy(update={"recover_minutes": 2.0}))
+        ground = Groundwork(plan, rundir, SilentProgress(), rundir.scratch())
         (place,) = places_of([ground], [""])
         sides = [side.make_cutter().recovery for side in place.sides]
     assert [side.bank_bytes for side in sides] == [BANK_BYTES // 3] * 3
+    assert [(side.minutes, side.whole_minutes) for side in sides] == [(SHORT * 2.0 / 3, 2.0)] * 3
     held = [side.material.task.select for side in sides]
     assert sorted(map(str, [p.view for part in held for p in part])) == sorted(
         str(p.view) for p in ground.material.shots

@@ -129,6 +129,21 @@ def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
     assert asked.steps(student, {"widths": 2}) == whole
 
 
+@pytest.mark.parametrize(("whole", "steps"), [(227, MIN_STEPS), (0, 0)])
+def test_so_is_one_on_a_division_of_the_shots_whose_minutes_are_a_candidates(
+    whole: int,
+    steps: int,
+    tmp_path: Path,
+    specialist: nn.Module,
+    material: Material,
+    student: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovering, "steps_for", lambda _s, _b, minutes, _o: whole if minutes == 2.0 else 0)
+    asked = recovery(tmp_path / "out", specialist, material, minutes=0.1, whole_minutes=2.0)
+    assert asked.steps(student, {"widths": 1}) == steps
+
+
 @pytest.mark.parametrize("faster", [True, False])
 def test_bfloat16_is_measured_once_where_the_processor_has_it(
     faster: bool, tmp_path: Path, specialist: nn.Module, material: Material, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,8 @@ class Recovery:
         bank_bytes: Of the teacher's answers at most; None is as many as `plan_views` allows.
         timed_with: What the time of a step depends on beside the start, where that is less than `depends_on`: models of
             one size take as long whatever shots they learn from.
+        whole_minutes: Of the recovery that what is recovered here stands for, where all of it is candidates; None is
+            `minutes`.
     """
 
     specialist: nn.Module
@@ -68,6 +70,7 @@ class Recovery:
     unlabelled: Unlabelled = dataclasses.field(default_factory=Unlabelled)
     bank_bytes: int | None = None
     timed_with: Mapping[str, Any] | None = None
+    whole_minutes: float | None = None
 
     @functools.cached_property
     def teacher(self) -> Teacher:
@@ -143,10 +146,11 @@ class Recovery:
         """
 
         def plan() -> int:
-            found = steps_for(start, self.bank, share * self.minutes, self._training)
-            if found or not 0 < share < 1:
+            own, whole = share * self.minutes, self.minutes if self.whole_minutes is None else self.whole_minutes
+            found = steps_for(start, self.bank, own, self._training)
+            if found or not 0 < own < whole:
                 return found
-            return min(MIN_STEPS, steps_for(start, self.bank, self.minutes, self._training))
+            return min(MIN_STEPS, steps_for(start, self.bank, whole, self._training))
 
         depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key, **self._batch_key}
         return int(self.store.rundir.json_step("recovery-steps", depends, plan, measured=True))
