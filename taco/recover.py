@@ -27,8 +27,7 @@ from taco.recovery.trainer import RecoveryOptions, Trainer
 
 log = logging.getLogger(__name__)
 
-#: Fewer say nothing of what recovery could do.
-MIN_STEPS = 40
+MIN_STEPS = 10
 #: What `Recovered.ended` says after Ctrl-C.
 INTERRUPTED = "interrupted"
 #: Pruning most weights does more harm than narrower widths do, and 2e-4 is made for small repairs. At 78 % zeros 40

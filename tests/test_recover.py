@@ -259,8 +259,8 @@ def test_seconds_become_steps_in_proportion(durations: tuple[float, ...], monkey
     assert state_sha256(case().student) == before
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 0), (4.3, 0), (4.4, 40)])
-def test_less_time_than_the_least_steps_is_none(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 0), (1.05, 0), (1.1, 10)])
+def test_less_time_than_ten_steps_is_none(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, 0.1)
     assert plan_steps(case().student, case().bank, seconds, FAST) == steps
 

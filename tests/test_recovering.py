@@ -16,11 +16,11 @@ from torch import nn
 from taco.material import Material
 from taco.model import state_sha256
 from taco.pictures.listing import View
-from taco.recover import INTERRUPTED, MIN_STEPS, Recovered
+from taco.recover import INTERRUPTED, Recovered
 from taco.recovery.teacher_bank import UNLABELLED
 from taco.recovery.unlabelled import Unlabelled
 from taco.steps import recovering
-from taco.steps.recovering import BANK_STEP, Recovery
+from taco.steps.recovering import BANK_STEP, CANDIDATE_STEPS, Recovery
 
 STEPS = 12
 
@@ -113,7 +113,7 @@ def test_steps_of_another_batch_are_not_taken_over(
     assert halved.recover(student, {}, 8, "recover").history != first.recover(student, {}, 8, "recover").history
 
 
-@pytest.mark.parametrize(("whole", "steps"), [(227, MIN_STEPS), (0, 0)])
+@pytest.mark.parametrize(("whole", "steps"), [(227, CANDIDATE_STEPS), (25, 25), (15, 15), (0, 0)])
 def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
     whole: int,
     steps: int,
@@ -129,7 +129,7 @@ def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
     assert asked.steps(student, {"widths": 2}) == whole
 
 
-@pytest.mark.parametrize(("whole", "steps"), [(227, MIN_STEPS), (0, 0)])
+@pytest.mark.parametrize(("whole", "steps"), [(227, CANDIDATE_STEPS), (25, 25), (15, 15), (0, 0)])
 def test_so_is_one_on_a_division_of_the_shots_whose_minutes_are_a_candidates(
     whole: int,
     steps: int,

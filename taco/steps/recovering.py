@@ -17,7 +17,7 @@ from torch import nn
 from taco.compute import moved, name_of
 from taco.material import Material
 from taco.progress import Progress
-from taco.recover import INTERRUPTED, MIN_STEPS, Recovered, Watch, recover
+from taco.recover import INTERRUPTED, Recovered, Watch, recover
 from taco.recovery.bank_views import DrawOptions, Source, draw_bank, plan_views
 from taco.recovery.bfloat16 import has_bfloat16, is_faster
 from taco.recovery.checkpoint import Checkpoint
@@ -30,6 +30,8 @@ from taco.steps.stored import Store
 
 #: The step whose file is the bank; it is forgotten when the run is finished, because it is large.
 BANK_STEP = "teacher-bank"
+#: A candidate takes as many, or as many as the whole recovery that it stands for: fewer say little of that.
+CANDIDATE_STEPS = 40
 
 
 class _InterruptedError(Exception):
@@ -141,16 +143,16 @@ class Recovery:
     def steps(self, start: nn.Module, key: Mapping[str, Any], share: float = 1.0) -> int:
         """Turn a share of the minutes into steps, once: the answer is stored.
 
-        A candidate stands for a model that is recovered with all of the minutes: where its share is too short for the
-        least number of steps, it takes these, unless not even all of the minutes are long enough.
+        A candidate stands for a model that is recovered with all of the minutes: where its share is too short for
+        `CANDIDATE_STEPS` it takes these, or as many as all of the minutes have.
         """
 
         def plan() -> int:
             own, whole = share * self.minutes, self.minutes if self.whole_minutes is None else self.whole_minutes
             found = steps_for(start, self.bank, own, self._training)
-            if found or not 0 < own < whole:
+            if found >= CANDIDATE_STEPS or not 0 < own < whole:
                 return found
-            return min(MIN_STEPS, steps_for(start, self.bank, whole, self._training))
+            return max(found, min(CANDIDATE_STEPS, steps_for(start, self.bank, whole, self._training)))
 
         depends = {**(self.depends_on if self.timed_with is None else self.timed_with), **key, **self._batch_key}
         return int(self.store.rundir.json_step("recovery-steps", depends, plan, measured=True))
