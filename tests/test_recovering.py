@@ -114,7 +114,11 @@ def test_steps_of_another_batch_are_not_taken_over(
 
 
 @pytest.mark.parametrize(("whole", "steps"), [(227, CANDIDATE_STEPS), (25, 25), (15, 15), (0, 0)])
+@pytest.mark.parametrize(("minutes", "whole_minutes", "share"), [(2.0, None, 0.05), (0.1, 2.0, 1.0)], ids=["", "side"])
 def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
+    minutes: float,
+    whole_minutes: float | None,
+    share: float,
     whole: int,
     steps: int,
     tmp_path: Path,
@@ -123,25 +127,12 @@ def test_a_candidate_is_recovered_at_least_a_little_where_its_whole_recovery_is(
     student: nn.Module,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = recovery(tmp_path / "out", specialist, material)
-    monkeypatch.setattr(recovering, "steps_for", lambda _s, _b, minutes, _o: whole if minutes == asked.minutes else 0)
-    assert asked.steps(student, {"widths": 1}, 0.05) == steps
-    assert asked.steps(student, {"widths": 2}) == whole
-
-
-@pytest.mark.parametrize(("whole", "steps"), [(227, CANDIDATE_STEPS), (25, 25), (15, 15), (0, 0)])
-def test_so_is_one_on_a_division_of_the_shots_whose_minutes_are_a_candidates(
-    whole: int,
-    steps: int,
-    tmp_path: Path,
-    specialist: nn.Module,
-    material: Material,
-    student: nn.Module,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    """Its minutes are a share of all, or on a division of the shots those of a candidate themselves."""
     monkeypatch.setattr(recovering, "steps_for", lambda _s, _b, minutes, _o: whole if minutes == 2.0 else 0)
-    asked = recovery(tmp_path / "out", specialist, material, minutes=0.1, whole_minutes=2.0)
-    assert asked.steps(student, {"widths": 1}) == steps
+    asked = recovery(tmp_path / "out", specialist, material, minutes=minutes, whole_minutes=whole_minutes)
+    assert asked.steps(student, {"widths": 1}, share) == steps
+    undivided = recovery(tmp_path / "out", specialist, material, minutes=2.0)
+    assert undivided.steps(student, {"widths": 2}) == whole
 
 
 @pytest.mark.parametrize("faster", [True, False])

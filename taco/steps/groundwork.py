@@ -77,7 +77,7 @@ class Groundwork:
         self._learnt = self.material.shots if self.material.task.evaluation else self.material.task.fit
         self._groups = shot_groups(self.material.task, self.material.bank.facts)
         self._bank_bytes: int | None = None
-        self._whole_minutes: float | None = None
+        self._whole_minutes = self.options.recover_minutes  # also where other shots are held out
         self._select = np.arange(len(self.material.task.fit), len(self.material.shots))
         self.head: Linear = self._head()
         self.specialist: Specialist = specialise(plan.generalist, self.head)
@@ -138,7 +138,7 @@ class Groundwork:
             other.__dict__.pop(name, None)  # what was computed for the run's own division
         fit = tuple(np.delete(shots, held))
         task = dataclasses.replace(self.material.task, fit=fit, select=tuple(shots[held]))
-        other._bank_bytes, other._whole_minutes = bank_bytes, self.options.recover_minutes
+        other._bank_bytes = bank_bytes
         other.unlabelled = self.unlabelled.without(held.tolist())
         other.material, other._select = Material(task, self.material.bank), held
         other.options = self.options.model_copy(update={"recover_minutes": minutes})
