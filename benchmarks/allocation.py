@@ -37,7 +37,7 @@ from taco.front.entries import Maker, cut_entries
 from taco.material import labels_of
 from taco.progress import PlainProgress
 from taco.rundir import RunDir
-from taco.search.size_ladder import nearest_divergences
+from taco.search.size_loop import nearest_divergences
 from taco.steps.groundwork import Groundwork
 from taco.steps.sizes import Sizes
 

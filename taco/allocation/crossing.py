@@ -63,12 +63,11 @@ class Crossing:
         first = share[min(1, len(share) - 1)]
         self._crossings = np.geomspace(first / _BEYOND, _BEYOND * share[-1], _CROSSINGS)
 
-    def step(self, answers: Mapping[int, Answer], chance: float) -> int:
-        """Return the last step that loses no more than the limit but with a probability of `chance`.
+    def holds(self, answers: Mapping[int, Answer]) -> npt.NDArray[np.float64]:
+        """Return with which probability each step loses no more than the limit, (n,), falling.
 
         Args:
             answers: Step -> what it was found to lose.
-            chance: That the crossing lies before it, in (0, 1).
         """
         log_p = np.broadcast_to(-0.5 * ((_POWERS - 1) / _POWER_SPREAD) ** 2, (_CROSSINGS, len(_POWERS)))
         scale = max(self._limit, max((answer.error for answer in answers.values()), default=0.0), _TINY)
@@ -78,6 +77,7 @@ class Crossing:
             variance = max(answer.error, _SURE * scale) ** 2 + (_MISFIT * curve) ** 2
             log_p = log_p - 0.5 * (answer.loss - curve) ** 2 / variance - 0.5 * np.log(variance)
         weight = np.exp(log_p - log_p.max()).sum(1)
-        below = np.cumsum(weight) / weight.sum()
-        crossing = self._crossings[min(int(np.searchsorted(below, chance)), _CROSSINGS - 1)]
-        return max(0, int(np.searchsorted(self._harms, crossing, "right")) - 1)
+        beyond = np.append(np.cumsum(weight[::-1])[::-1], 0.0)  # the crossing is that one or a later one
+        beyond /= beyond[0]
+        found: npt.NDArray[np.float64] = beyond[np.searchsorted(self._crossings, self._harms)]
+        return found

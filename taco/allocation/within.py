@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from taco.allocation.crossing import Answer, Crossing
 
-#: The step that is asked next loses more than the limit with about this probability. At 0.5 more steps hold by luck: in
-#: a simulation with the errors of 128 shots the model that was found lost 10 % more than the limit in the mean, and
-#: with this 10 % less (docs/adr/0019).
-_CHANCE = 0.35
 #: Each answer takes at least such a part, one of so many, from what is left: misled by chance, the search would crawl.
 _LEAST_PART = 6
+#: So many are asked in the mean; the n-th after them must promise n / 3 times as much, as answers that say little would
+#: promise something for ever.
+_USUAL = 3
 
 
 def holding_steps(
@@ -29,8 +31,8 @@ def holding_steps(
         harms: (n,) of every step, rising: see `Crossing`.
         lose: Step -> what it loses; asked at most once of each.
         limit: Most that may be lost.
-        apart: So many steps after the one that is yielded are not worth asking; after one that was refused, so many
-            before it are not.
+        apart: So many steps are worth asking for: where none promises as many more in the mean, the search ends, sooner
+            after many answers; after one that was refused, so many before it are not asked.
         first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
             then no step is yielded before one was seen to lose too much.
     """
@@ -38,12 +40,13 @@ def holding_steps(
     held, high = [0], len(harms)
     while True:
         low = held[-1]
-        following = crossing.step(answers, _CHANCE) if answers else 0
+        following, promised = _most_promising(crossing.holds(answers), low, high)
         blind = first is None and high == len(harms)  # what holds does not tell where more is lost
         if blind:
-            following = max(following, (low + high) // 2)
+            following = max(following, (low + high) // 2) if answers else (low + high) // 2
         ended = high - low <= (apart if low else 1)
-        if ended or (low and not blind and following - low <= apart):
+        worth = apart * max(1.0, len(answers) / _USUAL)
+        if ended or (low and not blind and promised < worth):
             if not low:
                 return
             yield held.pop()
@@ -58,3 +61,15 @@ def holding_steps(
             held.append(index)
         else:
             high = index
+
+
+def _most_promising(holds: npt.NDArray[np.float64], low: int, high: int) -> tuple[int, float]:
+    """Return the step between two that gains most over the first in the mean, and how many steps that is.
+
+    One that does not hold gains nothing, so one far away must be as much likelier to hold as it is nearer.
+    """
+    gains = holds[low + 1 : high] * np.arange(1, high - low)
+    if not len(gains):
+        return low, 0.0
+    best = int(np.argmax(gains))
+    return low + 1 + best, float(gains[best])

@@ -22,7 +22,8 @@ from taco.latency.together import total_ms
 from taco.progress import Progress
 from taco.search.latency_ladder import settle
 from taco.search.latency_search import LatencySearcher, Offered
-from taco.search.size_ladder import SizeLoop, least_harm
+from taco.search.size_ladder import Competing
+from taco.search.size_loop import SizeLoop
 from taco.search.unit_losses import allocation_of
 from taco.units import Unit, steps_of
 
@@ -96,9 +97,9 @@ def over_sizes(loops: Sequence[SizeLoop], speedups: Iterable[float], progress: P
         speedups: Time of the dense model for its own size over the time to aim at.
         progress: Told about a search of whole models.
     """
-    found = []
+    found, competing = [], Competing(loops, progress)
     for speedup in sorted(speedups):
-        at, settled = least_harm(loops, loops[0].whole_ms / speedup, progress)
+        at, settled = competing.least_harm(loops[0].whole_ms / speedup)
         found.append(Asked("ours", speedup, allocation_of(loops[at].loop.searcher, settled.choice), at))
     return [asked for asked in _distinct(found) if asked.at or asked.allocation.ratio < 1]
 

@@ -251,7 +251,7 @@ def cut_entries(sizes: Sizes, speedups: Sequence[float], progress: Progress) -> 
     found = asked_allocations(sizes.loop(at), units, speedups, own_ms, progress)
     found = [dataclasses.replace(one, at=place) for one in found]
     if several:
-        chosen = over_sizes(sizes.loops(progress), speedups, progress)
+        chosen = over_sizes(sizes.loops(place), speedups, progress)  # its own size was profiled for the others
         found = beside_own_size(chosen, found, [one.words for one in sizes.every])
     for one in found:
         yield makers[one.at].cut(one)

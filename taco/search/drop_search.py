@@ -142,7 +142,7 @@ class DropSearch:
             seen.add(self._model(TAKEN))
             yield TAKEN
         harms = self._ladder.harms
-        seen.add(self._model(0))
+        seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
         for index in holding_steps(harms, self._lost, self.limit, max(1, len(harms) // _APART), self._ladder.first):
             if (model := self._model(index)) not in seen:
                 seen.add(model)
@@ -206,7 +206,9 @@ class DropSearch:
     def _model(self, index: int) -> object:
         """Return what tells a step's model from others: steps may have the same one."""
         rung = self.rung(index)
-        return rung.at, tuple(sorted(rung.allocation.widths.items()))
+        dense, given = self.places[rung.at].dense, rung.allocation.widths
+        told = {name: width for name, width in given.items() if name in dense or width == 0}  # of blocks those left out
+        return rung.at, tuple(sorted({**dense, **told}.items()))
 
     def _lost(self, index: int) -> Answer:
         """Return what a candidate loses, points."""

@@ -2,7 +2,8 @@
 
 A smaller picture takes time from every layer and detail from all of them; narrower widths take channels. Both are put
 on one scale by what was measured: milliseconds of whole models, and how far the answers on the select pictures then lie
-from those of the dense model for pictures of its own size, before recovery.
+from those of the dense model for pictures of its own size, before recovery. Profiling a size takes minutes, so one is
+profiled when a step is asked for that it might win; until then another's levels stand for its own (docs/adr/0022).
 """
 
 from __future__ import annotations
@@ -11,125 +12,27 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from taco.exporters.mixed import divergences
-from taco.exporters.protocol import FloatArray
-from taco.latency.levels import Choice
-from taco.latency.rounds import Known
-from taco.latency.wholes import known_wholes
 from taco.progress import Progress
 from taco.report.search_schema import NEVER
 from taco.search.ladder import Ladder, Rung
-from taco.search.latency_ladder import LEAST, Settled, rung_of, settle, top
-from taco.search.latency_search import LatencySearcher, Offered
-from taco.search.unit_losses import allocation_of
+from taco.search.latency_ladder import Settled, rung_of, top
+from taco.search.size_loop import SizeLoop
 
 log = logging.getLogger(__name__)
 
 #: Steps from the dense model to the fastest of all, evenly in the logarithm of whole models' times: from 1.2 to 0.15 ms
 #: a step is 7 %.
 _RUNGS = 32
-#: That answers are compared at: a fitted head's is a power of two.
-_TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
 #: Times at which sizes are compared before the first candidate, evenly along the ladder.
 _MARKS = 5
 _LEAST_HARM = 1e-9
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SizeLoop:
-    """What may be chosen at one size of pictures.
-
-    Attributes:
-        words: The size, for people.
-        loop: Knows the units, their times and their losses.
-        offered: The levels.
-        whole_ms: What the dense model for this size takes.
-        size_harm: How far the answers of that model lie from those of the dense model for its own size, nats, on all
-            shots: see `least_divergence`.
-        reference: (n, classes) logits of the dense model for its own size, on the prober's pictures.
-    """
-
-    words: str
-    loop: LatencySearcher
-    offered: Offered
-    whole_ms: float
-    size_harm: float
-    reference: FloatArray
-
-    @functools.cached_property
-    def known(self) -> Known:
-        """What whole models tell of the table's milliseconds."""
-        space = self.offered.space
-        return known_wholes(self.offered.table, space.options, self.whole_ms, space.together)
-
-    @functools.cached_property
-    def quickest(self) -> Choice:
-        """The fastest levels."""
-        return self.offered.space.fastest()
-
-    @property
-    def quickest_ms(self) -> float:
-        """What they take, as a whole model; a line may end below nothing where few whole models were timed."""
-        return max(LEAST * self.whole_ms, self.known.line(0.0).predict(self.quickest.table_ms))
-
-    def settle(self, whole_ms: float, progress: Progress) -> Settled | None:
-        """Return the levels for a time of the whole model; None where none is as fast."""
-        if whole_ms >= self.whole_ms:
-            return top(self.offered)
-        if whole_ms < self.quickest_ms:
-            return None
-        return settle(self.loop, self.offered, self._table_ms(whole_ms), progress)
-
-    def sketch(self, whole_ms: float) -> Choice | None:
-        """Return the same by the sum of losses alone: nothing is searched, and blocks are not tried both ways."""
-        if whole_ms >= self.whole_ms:
-            return self.offered.space.dense()
-        return None if whole_ms < self.quickest_ms else self.offered.space.choose(self._table_ms(whole_ms))
-
-    def _table_ms(self, whole_ms: float) -> float:
-        table_ms = max(self.known.line(whole_ms).invert(whole_ms), self.quickest.table_ms)
-        return min(table_ms, self.offered.space.dense().table_ms) * (1 + 1e-9)
-
-    def harm(self, choice: Choice) -> float:
-        """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored.
-
-        What the size does is measured on all shots, for nothing has learnt from them how to read smaller pictures; to
-        it comes by how much more the widths change the answers, on the prober's pictures, which they have not seen.
-        """
-        more = self._divergence(choice) - self._divergence(self.offered.space.dense())
-        return self.size_harm + max(0.0, more)
-
-    def _divergence(self, choice: Choice) -> float:
-        prober, rundir = self.loop.prober, self.loop.searcher.rundir
-        widths = allocation_of(self.loop.searcher, choice).widths
-
-        def compute() -> float:
-            return least_divergence(self.reference, prober.answer(prober.cut(widths)))
-
-        return float(rundir.json_step("size-harm-at-best", {**prober.key, "widths": dict(widths)}, compute))
-
-
-def least_divergence(reference: FloatArray, answers: FloatArray) -> float:
-    """Return how far answers lie from others at whatever temperature that is least, nats.
-
-    Each size has a head of its own, whose temperature says nothing of how often it is right.
-
-    Args:
-        reference: (n, classes) logits.
-        answers: (n, classes) logits.
-    """
-    return float(nearest_divergences(reference, answers).mean())
-
-
-def nearest_divergences(reference: FloatArray, answers: FloatArray) -> npt.NDArray[np.float64]:
-    """Return how far each answer lies from its reference, (n,) nats, at the temperature that is least in the mean."""
-    each = (divergences(reference, (t * answers).astype(np.float32)) for t in _TEMPERATURES)
-    return min(each, key=lambda found: float(found.mean()))
+#: A size that was not profiled is not asked about where, for as little harm, it would take so many times as long as the
+#: best (judgement, beside by how much such estimates were wrong: docs/adr/0022).
+_FAR = 1.25
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
@@ -139,45 +42,66 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
         sizes: The model's own size first.
         progress: Told about a search of whole models.
     """
-    own = sizes[0]
-    quickest_ms = min(one.quickest_ms for one in sizes)
-    times = [*np.geomspace(own.whole_ms, quickest_ms, _RUNGS)[:-1].tolist(), quickest_ms]
-
-    compared = _compare(sizes, times, progress)
+    own, competing = sizes[0], Competing(sizes, progress)
 
     @functools.cache
     def rung(index: int) -> Rung:
         if index == 0:
             return rung_of(own.loop, own.offered, top(own.offered))
-        at, settled = least_harm(sizes, times[index], progress)
+        ms = competing.times[index]
+        at, settled = competing.least_harm(ms)
         found = rung_of(sizes[at].loop, sizes[at].offered, settled, at)
-        return dataclasses.replace(found, behind=compared.behind(at, times[index], sizes[at].harm(settled.choice)))
+        return dataclasses.replace(found, behind=competing.behind(at, ms, sizes[at].harm(settled.choice)))
 
-    return Ladder(compared.least, rung)
+    return Ladder(competing.harms, rung)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Compared:
-    """What sizes harm at a few steps of the ladder.
+class Competing:
+    """Sizes of pictures, compared at a few times.
+
+    Args:
+        sizes: The model's own size first.
+        progress: Told about profiles, probes and a search of whole models.
 
     Attributes:
-        sizes: What was compared.
-        times: Of every step, milliseconds of the whole model.
-        harms: Step -> place of every size that is as fast -> nats.
+        times: Of every step from the dense model to the fastest of all, milliseconds of the whole model.
+        harms: What the least harmful size costs there, nats; even in logarithms between the steps that were compared.
     """
 
-    sizes: Sequence[SizeLoop]
-    times: Sequence[float]
-    harms: Mapping[int, Mapping[int, float]]
+    def __init__(self, sizes: Sequence[SizeLoop], progress: Progress) -> None:
+        self.sizes, self.progress = sizes, progress
+        own_ms, quickest_ms = sizes[0].whole_ms, min(one.quickest_ms for one in sizes)
+        self.times = [*np.geomspace(own_ms, quickest_ms, _RUNGS)[:-1].tolist(), quickest_ms]
+        self._marks = sorted({round(at) for at in np.linspace(1, len(self.times) - 1, _MARKS)})
+        self._curves: dict[tuple[int, bool], list[tuple[float, float]]] = {}
+        with progress.step("compare sizes of pictures", len(sizes)) as advance:
+            for at in range(len(sizes)):
+                self._curve(at)
+                advance(1)
+        steps = np.interp(range(1, len(self.times)), self._marks, [self._least(self.times[at]) for at in self._marks])
+        self.harms = [0.0, *np.exp(steps).tolist()]
 
-    @property
-    def least(self) -> list[float]:
-        """What the least harmful size costs at every step, even in logarithms between those compared."""
-        logarithms = [_logarithm(min(harms.values())) for harms in self.harms.values()]
-        return [0.0, *np.exp(np.interp(range(1, len(self.times)), [*self.harms], logarithms)).tolist()]
+    def least_harm(self, whole_ms: float) -> tuple[int, Settled]:
+        """Return which size harms least within a time, and the levels there; the fastest where none is as fast.
+
+        Only sizes that might are asked: those are profiled.
+
+        Args:
+            whole_ms: Most milliseconds of the whole model.
+        """
+        asked = {at: self._profiled(at) for at in self._near(whole_ms)}
+        within_ms = max(whole_ms, min(one.quickest_ms for one in asked.values()))
+        found = [(at, one, one.settle(within_ms, self.progress)) for at, one in asked.items()]
+        judged = [(one.harm(settled.choice), at, settled) for at, one, settled in found if settled is not None]
+        told = ", ".join(f"{self.sizes[at].words} {harm:.3f}" for harm, at, _ in judged)
+        log.info("for %.3g ms, the answers change by (nats, before recovery): %s", within_ms, told)
+        _, at, settled = min(judged, key=lambda one: one[:2])
+        return at, settled
 
     def behind(self, at: int, ms: float, harm: float) -> dict[str, float]:
         """Return of every other size how many times as long it takes for as little harm, see `Rung`.
+
+        Of a size that was not profiled it is an estimate.
 
         Args:
             at: The size that was taken.
@@ -190,49 +114,50 @@ class _Compared:
             if other != at
         }
 
+    def _profiled(self, at: int) -> SizeLoop:
+        one = self.sizes[at]
+        if not one.timed:
+            self.progress.say(f"pictures of {one.words} pixels might be the best choice here:")
+            _ = one.offered
+        return one
+
+    def _near(self, ms: float) -> list[int]:
+        """Return the sizes that may harm least within a time: those profiled, and others that are not far behind."""
+        logarithm = float(np.interp(-math.log(ms), -np.log(self.times), [_logarithm(harm) for harm in self.harms]))
+        takes = [self._reaches(at, math.exp(logarithm)) for at in range(len(self.sizes))]
+        for one, longer in zip(self.sizes, takes, strict=True):
+            if not one.timed and longer > _FAR * min(takes):
+                log.info("%s is not profiled: %.2f times as long for as little harm", one.words, longer / min(takes))
+        return [at for at, one in enumerate(self.sizes) if one.timed or takes[at] <= _FAR * min(takes)]
+
+    def _least(self, ms: float) -> float:
+        """Return the logarithm of what the least harmful size costs at a mark; the quickest one has every time."""
+        cut = [harm for at in range(len(self.sizes)) for own_ms, harm in self._curve(at) if own_ms == ms]
+        return min(map(_logarithm, [*cut, *(one.size_harm for one in self.sizes if one.whole_ms <= ms)]))
+
+    def _curve(self, at: int) -> list[tuple[float, float]]:
+        """Return what a size harms at falling times: the dense model for it, then at the marks that are faster."""
+        one = self.sizes[at]
+        if (at, one.timed) not in self._curves:
+            faster = [self.times[mark] for mark in self._marks if self.times[mark] < one.whole_ms]
+            sketched = [(ms, one.sketch(ms)) for ms in faster]
+            told = [(ms, one.harm(choice)) for ms, choice in sketched if choice is not None]
+            self._curves[at, one.timed] = [(one.whole_ms, one.size_harm), *told]
+        return self._curves[at, one.timed]
+
     def _reaches(self, at: int, harm: float) -> float:
         """Return in which time a size harms no more, even in logarithms between steps.
 
         Infinite where in none, and its least time of all where it harms no more at the fastest step compared.
         """
-        one = self.sizes[at]
-        curve = [(one.whole_ms, one.size_harm)]
-        curve += [(self.times[step], harms[at]) for step, harms in self.harms.items() if at in harms]
+        curve = self._curve(at)
         if harm < curve[0][1]:
             return math.inf
         rising = np.maximum.accumulate([_logarithm(nats) for _, nats in curve])
         if _logarithm(harm) > rising[-1]:
-            return one.quickest_ms
+            return self.sizes[at].quickest_ms
         return math.exp(np.interp(_logarithm(harm), rising, [math.log(ms) for ms, _ in curve]))
 
 
 def _logarithm(harm: float) -> float:
     return math.log(max(harm, _LEAST_HARM))
-
-
-def _compare(sizes: Sequence[SizeLoop], times: Sequence[float], progress: Progress) -> _Compared:
-    found = {}
-    marks = sorted({round(at) for at in np.linspace(1, len(times) - 1, _MARKS)})
-    with progress.step("compare sizes of pictures", len(marks)) as advance:
-        for mark in marks:
-            sketched = {at: one.sketch(times[mark]) for at, one in enumerate(sizes)}  # the quickest one has every time
-            found[mark] = {at: sizes[at].harm(choice) for at, choice in sketched.items() if choice is not None}
-            advance(1)
-    return _Compared(sizes, times, found)
-
-
-def least_harm(sizes: Sequence[SizeLoop], whole_ms: float, progress: Progress) -> tuple[int, Settled]:
-    """Return which size harms least within a time, and the levels there; the fastest of all where none is as fast.
-
-    Args:
-        sizes: What competes.
-        whole_ms: Most milliseconds of the whole model.
-        progress: Told about a search of whole models.
-    """
-    within_ms = max(whole_ms, min(one.quickest_ms for one in sizes))
-    found = [(at, one, one.settle(within_ms, progress)) for at, one in enumerate(sizes)]
-    judged = [(one.harm(settled.choice), at, settled) for at, one, settled in found if settled is not None]
-    told = ", ".join(f"{sizes[at].words} {harm:.3f}" for harm, at, _ in judged)
-    log.info("for %.3g ms, the answers change by (nats, before recovery): %s", within_ms, told)
-    _, at, settled = min(judged, key=lambda one: one[:2])
-    return at, settled

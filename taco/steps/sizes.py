@@ -8,6 +8,7 @@ are asked for the rest.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from taco.search.earlier import Earlier
 from taco.search.elsewhere import Elsewhere, behind, carries_over, look_elsewhere
 from taco.search.ladder import Ladder
 from taco.search.latency_search import LatencySearcher
-from taco.search.size_ladder import SizeLoop, least_divergence, size_ladder
+from taco.search.size_ladder import size_ladder
+from taco.search.size_loop import SizeLoop, least_divergence
 from taco.search.widths import Found, WidthSearch
 from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
@@ -190,23 +192,33 @@ class Sizes:
             elsewhere: What searches for other devices took: the step that is expected to lose as much is the first.
         """
         if self.compete:
-            loops = self.loops(progress)
+            loops = self.loops()
             ladder = size_ladder(loops, progress)
             return ladder if elsewhere is None else ladder.begun_at(loops[elsewhere.at].harm(elsewhere.weighed.choice))
         ladder = self.asked.width_search().ladder().placed(len(self.every) - 1)
         return ladder if elsewhere is None else ladder.begun_at(elsewhere.weighed.choice.loss)
 
-    def loops(self, progress: Progress) -> list[SizeLoop]:
-        """Return what may be chosen at each size: profiled, probed, and compared with the model's own size."""
+    def loops(self, first: int | None = None) -> list[SizeLoop]:
+        """Return what may be chosen at each size, compared with the model's own; profiled as soon as it is asked for.
+
+        Args:
+            first: Place of the size that is profiled first, and stands for the others until they are; None is the one
+                whose dense model is fastest.
+        """
         own = self.own.ground
         reference, of_shots = own.probe(own.specialist.module), own.unseen_shots()
-        loops = []
-        for one in self.every:
+
+        def made(one: Sized, like: SizeLoop | None) -> SizeLoop:
             loop = self.loop(one)
-            offered = loop.offered(progress)
             harm = 0.0 if one is self.own else least_divergence(of_shots, one.ground.unseen_shots())
-            loops.append(SizeLoop(one.words, loop, offered, loop.dense_ms, harm, reference))
-        return loops
+            make = functools.partial(loop.offered, one.ground.progress)
+            return SizeLoop(one.words, loop, make, loop.dense_ms, harm, reference, like)
+
+        every = self.every
+        if first is None:
+            first = max(range(len(every)), key=lambda at: every[at].gain or 1.0)
+        like = made(every[first], None)
+        return [like if at == first else made(one, like) for at, one in enumerate(every)]
 
     def loop(self, one: Sized) -> LatencySearcher:
         """Return what finds the widths of one size by time and loss."""
