@@ -277,7 +277,7 @@ def test_what_another_run_took_comes_first_and_the_ladder_is_made_after_it_was_r
 
     def ladder() -> Ladder:
         told.append("ladder")
-        return Ladder([*range(8)], lambda index: Rung(Allocation(1.0, {"u": 8 - index}), None), 5)
+        return Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None, 0, {"64x64": 1.5}, ["64x64"]), 5)
 
     taken = Taken(Rung(Allocation(1.0, {"u": 3}), None), {"target": "nuc"})
     place = Place(sides[0], sides, {"u": 8})
@@ -289,10 +289,13 @@ def test_what_another_run_took_comes_first_and_the_ladder_is_made_after_it_was_r
         assert search.rung(TAKEN) is taken.rung
         lost = Drop(0.0, 0.0, 0.0, 8, 0.0)
         assert search.told(TAKEN, lost, 1)["taken_over"] == {"target": "nuc"}
+        assert search.told(TAKEN, lost, 1)["sizes"] == []
     refused = next(steps)
     assert told[:2] == ["a3", "ladder"]
     assert search.rung(refused).allocation.widths["u"] >= 4, "wider, and not the very same again"
-    assert search.told(refused, Drop(0.0, 0.0, 0.0, 8, 0.0), 2)["taken_over"] is None
+    told_of = search.told(refused, Drop(0.0, 0.0, 0.0, 8, 0.0), 2)
+    assert told_of["taken_over"] is None
+    assert told_of["sizes"] == [{"pictures": "64x64", "behind": 1.5, "profiled": False}]
 
 
 def test_more_lost_on_unseen_pictures_is_a_warning(run: api.ExportResult) -> None:

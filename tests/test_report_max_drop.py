@@ -9,6 +9,7 @@ from taco.report.accuracy_schema import AccuracySection
 from taco.report.loop import loop_sections
 from taco.report.max_drop import max_drop_sections
 from taco.report.page import Note, Picture, Table
+from taco.report.search_schema import NEVER, OtherSize
 
 
 def test_without_it_there_is_nothing() -> None:
@@ -46,6 +47,21 @@ def test_only_unseen_pictures_are_said_to_have_had_no_say(accuracy: AccuracySect
     assert ("had no say" in section.meaning) is unseen
     assert section.meaning.startswith("The fastest model was looked for that loses at most 1.0 point on shots")
     assert section.meaning.endswith(".")
+
+
+def test_other_sizes_of_pictures_are_told_and_which_of_them_were_not_profiled() -> None:
+    whole = make_max_drop()
+    assert whole.max_drop is not None
+    sizes = [
+        OtherSize(pictures="224x224", behind=NEVER, profiled=False),
+        OtherSize(pictures="192x192", behind=1.204, profiled=True),
+    ]
+    (section,) = max_drop_sections(
+        whole.model_copy(update={"max_drop": whole.max_drop.model_copy(update={"sizes": sizes})})
+    )
+    (note,) = (block.text for block in section.blocks if isinstance(block, Note) and "another size" in block.text)
+    assert "224x224 changes them more at any time, 192x192 1.20 times" in note
+    assert "224x224 was not profiled" in note
 
 
 def test_candidates_that_not_all_shots_judged_are_said_to_be_so() -> None:

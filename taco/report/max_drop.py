@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from taco.report import wording
 from taco.report.accuracy_schema import AccuracySection
 from taco.report.page import Block, Note, Section, Table
 from taco.report.schema import Report
-from taco.report.search_schema import NEVER, DropFigures, DropSearchSection, DropTrial, TakenOver
+from taco.report.search_schema import NEVER, DropFigures, DropSearchSection, DropTrial, OtherSize, TakenOver
 
 #: What a candidate did that not all of the shots judged.
 _SEEMED = "seemed to"
@@ -67,11 +67,27 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
             f"this device{how} they take {wording.milliseconds(taken.ms)}, and the fastest widths that are expected to "
             f"lose no more take {wording.milliseconds(taken.best_ms)}: nothing else was tried.{_gains(taken)}"
         )
+    if found.sizes:
+        yield Note(_other_sizes(found.sizes))
     if found.full_recoveries > 1:
         yield Note(
             f"{found.full_recoveries} models were recovered fully: the earlier ones lost more, or were no faster than "
             "the dense one, once they were exported."
         )
+
+
+def _other_sizes(sizes: Sequence[OtherSize]) -> str:
+    """Say why the others were not taken."""
+    told = ", ".join(f"{one.pictures} {_longer(one.behind)}" for one in sizes)
+    guessed = [one.pictures for one in sizes if not one.profiled]
+    how = (
+        f" {' and '.join(guessed)} {'was' if len(guessed) == 1 else 'were'} not profiled: their units' times are taken "
+        "to change with the size as the dense model's do."
+    )
+    return (
+        "For as little change of the answers before recovery, models that read pictures of another size take longer or "
+        f"as long: {told}.{how if guessed else ''}"
+    )
 
 
 def _gains(taken: TakenOver) -> str:

@@ -32,7 +32,7 @@ class DropTrial(DropFigures):
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
 
 
-#: `SizeGain.behind` of a size that changes the answers more however long it takes.
+#: `behind` of a size that changes the answers more however long it takes.
 NEVER = 100.0
 
 
@@ -46,6 +46,20 @@ class SizeGain(Frozen):
         None,
         description="how many times as long a model of this size took there for as little change of the answers as the "
         "one that was taken, 100 where none changed so little; null for the size that was taken",
+    )
+
+
+class OtherSize(Frozen):
+    """A size of pictures that the model does not read, though it might have."""
+
+    pictures: str = Field(description="the size in pixels, height x width")
+    behind: float = Field(
+        description="how many times as long a model of this size takes for as little change of the answers before "
+        "recovery as the one that was taken, 100 where none changes them so little; read between five times"
+    )
+    profiled: bool = Field(
+        description="whether its units were timed; else their times are those of another size, changed as the dense "
+        "model's"
     )
 
 
@@ -80,6 +94,9 @@ class DropSearchSection(Frozen):
     )
     taken_over: TakenOver | None = Field(
         None, description="where the widths are those of a run for another device; null where they were searched"
+    )
+    sizes: list[OtherSize] = Field(
+        [], description="the others, where several competed and the widths were searched; in older reports empty"
     )
 
 

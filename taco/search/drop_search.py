@@ -156,7 +156,8 @@ class DropSearch:
             shipped: What the exported file loses, from `shipped`.
             recovered: How many models were recovered fully and exported.
         """
-        sides, taken = self.places[0].sides, self._taken
+        sides, taken, rung = self.places[0].sides, self._taken, self.rung(index)
+        sizes = {} if index == TAKEN else rung.behind
         return {
             "taken_over": taken.told if taken is not None and index == TAKEN else None,
             "asked_points": self.limit,
@@ -166,6 +167,10 @@ class DropSearch:
             "judging_images": sum(len(side.labels) for side in sides),
             "looks": sides[0].looks.each,
             "sides": len(sides),
+            "sizes": [
+                {"pictures": words, "behind": behind, "profiled": words not in rung.unprofiled}
+                for words, behind in sizes.items()
+            ],
         }
 
     def rung(self, index: int) -> Rung:

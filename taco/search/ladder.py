@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from taco.allocate import Allocation
@@ -20,12 +20,14 @@ class Rung:
         at: Which of the run's sizes of pictures it is for, see `taco.steps.sizes.Sizes.every`.
         behind: Every other size that competed, for people -> how many times as long it takes on this device for as
             little change of the answers.
+        unprofiled: Those of the other sizes of which that is an estimate, for they were too far behind to be profiled.
     """
 
     allocation: Allocation
     loop: Mapping[str, Any] | None = None
     at: int = 0
     behind: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unprofiled: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

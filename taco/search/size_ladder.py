@@ -51,7 +51,8 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
         ms = competing.times[index]
         at, settled = competing.least_harm(ms)
         found = rung_of(sizes[at].loop, sizes[at].offered, settled, at)
-        return dataclasses.replace(found, behind=competing.behind(at, ms, sizes[at].harm(settled.choice)))
+        behind = competing.behind(at, ms, sizes[at].harm(settled.choice))
+        return dataclasses.replace(found, behind=behind, unprofiled=[one.words for one in sizes if not one.timed])
 
     return Ladder(competing.harms, rung)
 
