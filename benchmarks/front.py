@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,8 +167,29 @@ def table(results: Path) -> str:
         "best dense INT8 | ms | reads, widths kept | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += list(_rows(read(results)))
-    return "\n".join(lines) + "\n"
+    cells = read(results)
+    return "\n".join([*lines, *_rows(cells), "", *_kept_promises(cells)]) + "\n"
+
+
+def _kept_promises(found: Sequence[Found]) -> Iterator[str]:
+    """Say how much more unseen pictures lost than the shots had told, by task.
+
+    Models of one task and seed are judged by the same pictures, so they count as one, with their mean.
+    """
+    yield "| task | models | seeds | told by the shots, mean | lost on unseen pictures, mean | more than told, mean |"
+    yield "|---|---|---|---|---|---|"
+    for task in TASKS:
+        cells = [cell for cell in found if cell["task"] == task]
+        seeds = sorted({cell["seed"] for cell in cells})
+        of_seed = [[cell for cell in cells if cell["seed"] == seed] for seed in seeds]
+        more = [statistics.mean(cell["drop"] - cell["select_points"] for cell in own) for own in of_seed]
+        if not cells:
+            continue
+        told, lost = (statistics.mean(cell[name] for cell in cells) for name in ("select_points", "drop"))
+        gap = f"{statistics.mean(more):+.1f}"
+        if len(more) > 1:
+            gap += f" (standard error {statistics.stdev(more) / math.sqrt(len(more)):.1f})"
+        yield f"| {task} | {len(cells)} | {len(seeds)} | {told:+.1f} | {lost:+.1f} | {gap} |"
 
 
 def _rows(found: Sequence[Found]) -> Iterator[str]:

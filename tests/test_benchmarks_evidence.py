@@ -40,7 +40,8 @@ def fast(fp32: float, int8: float, drop: float, seed: int) -> dict[str, Any]:
     ratio = {"low": 1.0, "high": 9.0}
     return {
         "target": "host-cpu-int8", "model": "lite0", "task": "known", "seed": seed, "drop": drop, "drop_low": drop - 1,
-        "drop_high": drop + 1, "over_fp32": {"value": fp32, **ratio}, "over_int8": {"value": int8, **ratio},
+        "drop_high": drop + 1, "select_points": 0.5,
+        "over_fp32": {"value": fp32, **ratio}, "over_int8": {"value": int8, **ratio},
         "best_int8": "dense", "ms": {"small": 1.5}, "seconds": 660.0, "machine": "a quiet one",
     }  # fmt: skip
 
@@ -181,6 +182,19 @@ def test_the_pages_in_the_repository_are_those_of_its_cells(tmp_path: Path) -> N
     evidence.write(tmp_path)
     for page in (evidence.EVIDENCE, evidence.BENCHMARKS):
         assert (tmp_path / page).read_text() == (evidence.ROOT / page).read_text(), "run `make evidence`"
+
+
+def test_how_much_more_unseen_pictures_lose_than_was_told_counts_each_seed_once(tmp_path: Path) -> None:
+    other = "host-cpu-openvino-int8"
+    cells = {
+        "a-seed0": fast(5, 2, 1.0, 0),
+        "b-seed0": {**fast(5, 2, 2.0, 0), "target": other},
+        "a-seed1": fast(5, 2, 4.0, 1),
+    }
+    for name, cell in cells.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(cell))
+    assert "| known | 3 | 2 | +0.5 | +2.3 | +2.2 (standard error 1.2) |" in front.table(tmp_path)
+    assert "| other |" not in front.table(tmp_path)
 
 
 def test_cells_of_a_front_name_target_model_task_and_seed() -> None:

@@ -32,7 +32,7 @@ _MARKS = 5
 _LEAST_HARM = 1e-9
 #: A size that was not profiled is not asked about where, for as little harm, it would take so many times as long as the
 #: best (judgement, beside by how much such estimates were wrong: docs/adr/0022).
-_FAR = 1.25
+_FAR = 1.15
 
 
 def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
