@@ -286,7 +286,7 @@ class _Job:
             at = sizes[rung.at]
             delivery, precision = at.ground.delivery, at.ground.delivery.target.precision
             made = self._finish(at, at.ground.cutter().cut(rung.allocation))
-            if rung.loop is not None and delivery.target.precision != precision:
+            if how[0] == "latency" and delivery.target.precision != precision:
                 self._found_again(at)
                 return self._within(limit)
             answers = delivery.select_logits(made.compressed, at.ground.looks.singly())
@@ -294,7 +294,7 @@ class _Job:
             slow = made.bench is not None and made.bench.speedup("dense", "compressed").value < 1
             if index == 0 or (lost.points <= limit and not slow):
                 self.loop, self.drops = rung.loop, search.told(index, lost, recovered)
-                if index and rung.loop is not None and recovered == 1:  # what conversion takes is a device's own
+                if index and how[0] == "latency" and recovered == 1:  # what conversion takes is a device's own
                     notes[rung.at].add(Earlier(own, rung.allocation.widths, self.sizes.gains, rung.behind))
                 return made
             why = "it is no faster than the dense model" if slow else f"it loses {lost.points:.2f} points"

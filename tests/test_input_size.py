@@ -176,7 +176,7 @@ class One:
     harm_at: Any
 
     timed: bool = True
-    loop = None
+    loop = SimpleNamespace(searcher=None)
 
     @property
     def offered(self) -> None:
@@ -210,6 +210,7 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
     """Cutting the large one soon harms more than the smaller picture does, and only that one is fast enough."""
     monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
     monkeypatch.setattr(module, "rung_of", rung_of)
+    monkeypatch.setattr(module, "allocation_of", lambda _searcher, _dense: Allocation(1.0, {}))
     large: Any = One("large", 10.0, 4.0, lambda ms: 10.0 - ms)
     little: Any = One("little", 5.0, 2.0, lambda ms: 3.0 + 2 * (5.0 - ms))
     ladder = size_ladder([large, little], SilentProgress())
@@ -232,6 +233,7 @@ def test_at_every_time_the_size_that_harms_least_is_taken(monkeypatch: pytest.Mo
 def test_a_rung_tells_how_much_longer_other_sizes_take_for_as_little_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
     monkeypatch.setattr(module, "rung_of", rung_of)
+    monkeypatch.setattr(module, "allocation_of", lambda _searcher, _dense: Allocation(1.0, {}))
     power: Any = One("large", 10.0, 1.0, lambda ms: (8.0 / ms) ** 2)  # a straight line in logarithms, as between marks
     little: Any = One("little", 5.0, 0.5, lambda ms: (4.0 / ms) ** 2)
     poor: Any = One("poor", 5.0, 1.0, lambda ms: 50.0 + 1 / ms)
@@ -254,6 +256,7 @@ def test_a_size_is_profiled_when_a_step_is_asked_for_that_it_might_win(monkeypat
     """Of the large one a mild cut harms least; it is never as good where much has to go, and the poor one nowhere."""
     monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
     monkeypatch.setattr(module, "rung_of", rung_of)
+    monkeypatch.setattr(module, "allocation_of", lambda _searcher, _dense: Allocation(1.0, {}))
     large: Any = One("large", 10.0, 1.0, lambda ms: 0.01 * (10.0 / ms) ** 4, timed=False)
     little: Any = One("little", 5.0, 0.5, lambda ms: 0.1 * (5.0 / ms) ** 2)
     poor: Any = One("poor", 7.0, 1.0, lambda ms: 50.0 + 1 / ms, timed=False)
@@ -264,6 +267,11 @@ def test_a_size_is_profiled_when_a_step_is_asked_for_that_it_might_win(monkeypat
     assert large.timed
     assert not poor.timed
     assert ladder.rung(10).behind["poor"] == NEVER
+    assert [one.rung.at for one in ladder.uncut] == [1, 2]
+    assert {tuple(one.rung.unprofiled) for one in ladder.uncut} == {("large", "poor")}
+    for one, whole_ms in zip(ladder.uncut, (5.0, 7.0), strict=True):
+        ms = np.geomspace(10.0, 0.5, len(ladder.harms))
+        assert ms[one.step] >= whole_ms > ms[one.step + 1]
     assert ladder.rung(0).allocation.ratio == 10.0
 
 
@@ -346,7 +354,7 @@ def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> N
     unused: Any = None
     lost = {"points": 0.0, "low": 0.0, "high": 0.0, "judging_images": 9, "kept_percent": 0.0, "pictures": None}
     monkeypatch.setattr(DropSearch, "_trial", lambda *_: lost)
-    place = Place(unused, [unused], {"a": 8})
+    place = Place(unused, [unused], {"a": 8}, unused)
     search = DropSearch(lambda: Ladder([*range(5)], rungs.__getitem__), (place, place), unused, 1.0, unused)
     assert [*search.holding()] == [4, 2]
     assert list(search.trials) == [2, 4, 1], "all of them held"
@@ -381,7 +389,7 @@ def test_what_a_size_does_is_told_by_all_shots_and_what_widths_do_by_pictures_th
 ) -> None:
     reference = np.array([[4.0, 0.0], [0.0, 4.0]], np.float32)
     answers = {"dense": 0.9 * reference + 0.5, "cut": reference[:, ::-1].copy(), "same": 2 * reference}
-    dense: Any = size_loop._DENSE
+    dense: Any = size_loop.DENSE
 
     def allocation_of(_searcher: Any, choice: Any) -> Any:
         return SimpleNamespace(widths={"dense" if choice is dense else choice: 1})

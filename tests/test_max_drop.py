@@ -23,7 +23,7 @@ from taco.report.schema import Report
 from taco.rundir import RunDir
 from taco.search import drop_search
 from taco.search.drop_search import TAKEN, DropSearch, Place
-from taco.search.ladder import Ladder, Rung, Taken
+from taco.search.ladder import Ladder, Rung, Taken, Uncut
 from taco.steps import delivery
 from taco.steps.crossfit import places_of
 from taco.steps.cutting import Cutter
@@ -162,7 +162,7 @@ def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
     side: Any = OneSide()
     rung: Any = SimpleNamespace(at=0)
     search = DropSearch(
-        lambda: Ladder([0, 1, 2, 3, 4], lambda _: rung), (Place(side, [side], {}),), unused, 1.0, unused
+        lambda: Ladder([0, 1, 2, 3, 4], lambda _: rung), (Place(side, [side], {}, unused),), unused, 1.0, unused
     )
     cut: Any = SimpleNamespace(module=None, head=None)
     assert search.shipped(0, cut, exported).points == 50.0
@@ -214,7 +214,7 @@ def test_a_candidate_that_surely_loses_too_much_is_not_made_again(
     sides: Any = [Division(name, n, told) for name, n in zip("abc", wrong, strict=True)]
     rungs = [Rung(Allocation(1.0, {"u": width}), None) for width in (8, 4)]
     unused: Any = None
-    place = Place(sides[0], sides, {"u": 8})
+    place = Place(sides[0], sides, {"u": 8}, unused)
     search = DropSearch(lambda: Ladder([0, 1], rungs.__getitem__), (place,), unused, 1.0, RunDir(tmp_path))
     assert [*search.holding()] == [1] * holds
     assert "".join(told) == made
@@ -257,7 +257,7 @@ def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all
     def rung(index: int) -> Rung:
         return Rung(Allocation(1.0, {"u": 8 - index}), None)
 
-    place = Place(sides[0], sides, {"u": 8})
+    place = Place(sides[0], sides, {"u": 8}, unused)
     search = DropSearch(lambda: Ladder([*range(8)], rung), (place,), unused, 1.0, RunDir(tmp_path))
     found = next(search.holding())
     assert told[:2] == ["a4", "b4"], "half of the shots are surely wrong"
@@ -265,6 +265,40 @@ def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all
     assert 1 <= found <= 3
     assert search.trials[found]["judging_images"] == 24
     assert search.trials[found]["points"] == 0.0
+
+
+@pytest.mark.parametrize("wrong", [0, 8], ids=["it holds", "it loses too much"])
+def test_models_from_which_nothing_is_cut_are_asked_first_and_slower_steps_only_where_they_lose_too_much(
+    wrong: int, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    side = Ladderlike("a", dict.fromkeys(range(3, 9), 0) | {1: 8, 2: 8}, told)
+    small: Any = "the dense model for small pictures"
+
+    def answer(module: Any, *_: Any) -> Any:
+        if module is small:
+            side.wrong = wrong
+        return Division.answer(side, "cut" if module is small else module)
+
+    sides: Any = [side]
+    side.answer = answer  # type: ignore[method-assign]
+    unused: Any = None
+    places = [Place(sides[0], sides, {"u": 8}, unused), Place(sides[0], sides, {"u": 8}, small, "64x64")]
+    uncut = [Uncut(Rung(Allocation(1.0, {"u": 8}), None, 1), 3)]
+    ladder = Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None, 0), uncut=uncut)
+    search = DropSearch(lambda: ladder, places, unused, 1.0, RunDir(tmp_path))
+    found = [*search.holding()]
+    trials = {index: trial["kept_percent"] for index, trial in search.trials.items()}
+    assert next(iter(trials.items())) == (-2, 100.0)
+    assert search.trials[-2]["pictures"] == "64x64"
+    assert "a8" not in told, "to ask it nothing is solved or recovered"
+    if wrong:
+        assert -2 not in found
+        assert found[0] in (3, 4, 5)
+    else:
+        assert found[:2] == [5, -2], "the fastest that holds, then what it began with, though step 3 was not asked"
+        assert search.rung(-2) is uncut[0].rung
+        assert search.told(-2, Drop(0.0, 0.0, 0.0, 8, 0.0), 1)["taken_over"] is None
 
 
 @pytest.mark.parametrize("wrong", [0, 8], ids=["it holds", "it loses too much"])
@@ -280,7 +314,7 @@ def test_what_another_run_took_comes_first_and_the_ladder_is_made_after_it_was_r
         return Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None, 0, {"64x64": 1.5}, ["64x64"]), 5)
 
     taken = Taken(Rung(Allocation(1.0, {"u": 3}), None), {"target": "nuc"})
-    place = Place(sides[0], sides, {"u": 8})
+    place = Place(sides[0], sides, {"u": 8}, unused)
     search = DropSearch(ladder, (place,), unused, 1.0, RunDir(tmp_path), lambda: taken)
     steps = search.holding()
     if not wrong:

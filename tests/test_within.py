@@ -132,3 +132,17 @@ def test_a_search_goes_on_where_much_may_be_gained_and_what_held_says_little_of_
     found = next(holding_steps(harms, lose, 1.0, 2, 23))
     assert asked[0] == 23
     assert found > 15
+
+
+def test_what_is_known_to_hold_is_where_a_search_begins_and_what_it_loses_tells_where_to_ask() -> None:
+    asked: list[int] = []
+
+    def lose(index: int) -> Answer:
+        asked.append(index)
+        return Answer(LADDER[index] / LADDER[40], 0.2)
+
+    found = [*holding_steps(LADDER, lose, 1.0, 3, begun=(20, Answer(LADDER[20] / LADDER[40], 0.2)))]
+    assert found[0] in range(35, 41)
+    assert 20 in found, "it is yielded when those after it were refused"
+    assert 20 not in asked, "though nobody is asked again"
+    assert min(found) < 20, "and where it is refused too, wider ones are asked"

@@ -21,7 +21,12 @@ _USUAL = 3
 
 
 def holding_steps(
-    harms: Sequence[float], lose: Callable[[int], Answer], limit: float, apart: int = 1, first: int | None = None
+    harms: Sequence[float],
+    lose: Callable[[int], Answer],
+    limit: float,
+    apart: int = 1,
+    first: int | None = None,
+    begun: tuple[int, Answer] | None = None,
 ) -> Iterator[int]:
     """Yield the last step whose loss is at most `limit`; whoever asks for another one has refused it, and gets a wider.
 
@@ -35,13 +40,19 @@ def holding_steps(
             after many answers; after one that was refused, so many before it are not asked.
         first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
             then no step is yielded before one was seen to lose too much.
+        begun: A step that is known to hold, and what it loses: only later ones are asked, unless it is refused.
     """
     crossing, answers = Crossing(harms, limit), dict[int, Answer]()
     held, high = [0], len(harms)
+    if begun is not None and begun[0]:
+        held.append(begun[0])
+        answers[begun[0]] = begun[1]
+    unasked = first if first is not None and first > held[-1] else None
+    guided = unasked is not None
     while True:
         low = held[-1]
         following, promised = _most_promising(crossing.holds(answers), low, high)
-        blind = first is None and high == len(harms)  # what holds does not tell where more is lost
+        blind = not guided and high == len(harms)  # what holds does not tell where more is lost
         if blind:
             following = max(following, (low + high) // 2) if answers else (low + high) // 2
         ended = high - low <= (apart if low else 1)
@@ -54,8 +65,8 @@ def holding_steps(
             continue
         margin = max(1, (high - low) // _LEAST_PART)
         index = min(max(following, low + margin), high - margin)
-        if first is not None and not answers:
-            index = min(max(first, 1), len(harms) - 1)
+        if unasked is not None:
+            index, unasked = min(max(unasked, low + 1), high - 1), None
         answers[index] = lose(index)
         if answers[index].loss <= limit:
             held.append(index)

@@ -46,6 +46,8 @@ SHORT = 0.15
 _APART = 16
 #: Stands for the step of a model that a run for another device took.
 TAKEN = -1
+#: And that for the first of those from which nothing is cut; others follow downwards.
+_UNCUT = -2
 #: Points times shots: where no answer differs, half a picture might.
 _LEAST_ERROR = 50.0
 
@@ -96,12 +98,14 @@ class Place:
         full: The run's own division, for the winner.
         sides: For candidates: every shot judges what was made without it, or the select pictures do.
         dense: Unit -> all its channels, of units that have some.
+        specialist: Its dense model, from which nothing is cut.
         words: The size, for people; empty where there is one.
     """
 
     full: Side
     sides: Sequence[Side]
     dense: Mapping[str, int]
+    specialist: nn.Module
     words: str = ""
 
 
@@ -116,7 +120,7 @@ class DropSearch:
         limit: Points that may be lost.
         rundir: Keeps what candidates lost.
         make_taken: Makes what a run for another device took, when it is needed; None where there is nothing to take.
-        trials: Step of the ladder, or `TAKEN` -> what was tried there, as JSON values, in the order tried.
+        trials: Step of the ladder, or what stands for one -> what was tried there, as JSON values, in the order tried.
     """
 
     make_ladder: Callable[[], Ladder]
@@ -141,9 +145,12 @@ class DropSearch:
         if self._taken is not None and self._lost(TAKEN).loss <= self.limit:
             seen.add(self._model(TAKEN))
             yield TAKEN
-        harms = self._ladder.harms
+        ladder, begun = self._ladder, self._begun()
+        harms = ladder.harms
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
-        for index in holding_steps(harms, self._lost, self.limit, max(1, len(harms) // _APART), self._ladder.first):
+        apart, told = max(1, len(harms) // _APART), None if begun is None else (ladder.uncut[begun[0]].step, begun[1])
+        for step in holding_steps(harms, self._lost, self.limit, apart, ladder.first, told):
+            index = step if begun is None or told is None or step != told[0] else _UNCUT - begun[0]
             if (model := self._model(index)) not in seen:
                 seen.add(model)
                 yield index
@@ -177,7 +184,7 @@ class DropSearch:
         """Return a step of the ladder, or what was taken."""
         if self._taken is not None and index == TAKEN:
             return self._taken.rung
-        return self._ladder.rung(index)
+        return self._ladder.uncut[_UNCUT - index].rung if index <= _UNCUT else self._ladder.rung(index)
 
     def shipped(self, index: int, cut: Cut, exported: FloatArray) -> Drop:
         """Return what the exported file loses: what its candidate lost, and what conversion took from its answers.
@@ -208,6 +215,13 @@ class DropSearch:
     def _dense(self) -> list[npt.NDArray[np.float64]]:
         return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
 
+    def _begun(self) -> tuple[int, Answer] | None:
+        """Return the fastest model from which nothing is cut that loses little enough, and what it loses."""
+        for number in range(len(self._ladder.uncut)):
+            if (answer := self._lost(_UNCUT - number)).loss <= self.limit:
+                return number, answer
+        return None
+
     def _model(self, index: int) -> object:
         """Return what tells a step's model from others: steps may have the same one."""
         rung = self.rung(index)
@@ -229,11 +243,12 @@ class DropSearch:
     def _trial(self, index: int) -> dict[str, Any]:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
+        uncut = all(allocation.widths.get(name, width) == width for name, width in place.dense.items())
 
         steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
         readers: How | None = None
         for side in place.sides:
-            found = self._made_without(side, allocation, readers)
+            found = self._made_without(side, allocation, readers, whole=place.specialist if uncut else None)
             steps, readers = (
                 steps + found["steps"],
                 found["readers"],
@@ -251,10 +266,22 @@ class DropSearch:
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
         return {**told, **as_json(lost)}
 
-    def _made_without(self, side: Side, allocation: Allocation, readers: How | None) -> dict[str, Any]:
-        """Cut and recover a candidate on one division, and let the shots judge that it has not seen."""
+    def _made_without(
+        self, side: Side, allocation: Allocation, readers: How | None, whole: nn.Module | None
+    ) -> dict[str, Any]:
+        """Cut and recover a candidate on one division, and let the shots judge that it has not seen.
+
+        Args:
+            side: The division.
+            allocation: The widths.
+            readers: How readers are refitted, where that is known.
+            whole: The model, where nothing is cut: then nothing has to be solved either.
+        """
 
         def compute() -> dict[str, Any]:
+            if whole is not None:
+                right = right_shares(side.labels, side.answer(whole))
+                return {"steps": 0, "right": right.tolist(), "readers": None}
             cut = side.make_cutter().cut(allocation, side.share, readers)
             if cut.recovered is not None and cut.recovered.ended == INTERRUPTED:
                 raise KeyboardInterrupt  # what it lost is not known; its checkpoint is kept

@@ -44,6 +44,19 @@ class Taken:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Uncut:
+    """A model from which nothing is cut, of a size of pictures that takes less time: to ask it costs hardly anything.
+
+    Attributes:
+        rung: Its widths, all of them.
+        step: The last step of the ladder that is not faster.
+    """
+
+    rung: Rung
+    step: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Ladder:
     """All of them; a rung may take long to make, so it is made when it is asked for.
 
@@ -51,11 +64,13 @@ class Ladder:
         harms: What each is expected to lose before recovery, rising from 0 of the dense model; in any unit.
         rung: Index -> the rung; 0 is the dense model.
         first: Where to begin; None where nothing tells.
+        uncut: Models beside the steps, the fastest first: each loses what it loses, whatever a step there may.
     """
 
     harms: Sequence[float]
     rung: Callable[[int], Rung]
     first: int | None = None
+    uncut: Sequence[Uncut] = ()
 
     def begun_at(self, harm: float) -> Ladder:
         """Return the same, to begin at the last step that is expected to lose no more; never at the dense model."""

@@ -18,9 +18,10 @@ import numpy as np
 
 from taco.progress import Progress
 from taco.report.search_schema import NEVER
-from taco.search.ladder import Ladder, Rung
+from taco.search.ladder import Ladder, Rung, Uncut
 from taco.search.latency_ladder import Settled, rung_of, top
-from taco.search.size_loop import SizeLoop
+from taco.search.size_loop import DENSE, SizeLoop
+from taco.search.unit_losses import allocation_of
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
         at, settled = competing.least_harm(ms)
         found = rung_of(sizes[at].loop, sizes[at].offered, settled, at)
         behind = competing.behind(at, ms, sizes[at].harm(settled.choice))
-        return dataclasses.replace(found, behind=behind, unprofiled=[one.words for one in sizes if not one.timed])
+        return dataclasses.replace(found, behind=behind, unprofiled=competing.unprofiled)
 
-    return Ladder(competing.harms, rung)
+    return Ladder(competing.harms, rung, uncut=competing.uncut)
 
 
 class Competing:
@@ -99,6 +100,20 @@ class Competing:
         _, at, settled = min(judged, key=lambda one: one[:2])
         return at, settled
 
+    @property
+    def uncut(self) -> list[Uncut]:
+        """The dense models for other sizes that are faster than that for the model's own, the fastest first."""
+        faster = sorted(
+            (one.whole_ms, at) for at, one in enumerate(self.sizes) if one.whole_ms < self.sizes[0].whole_ms
+        )
+        found = []
+        for ms, at in faster:
+            one = self.sizes[at]
+            rung = Rung(allocation_of(one.loop.searcher, DENSE), at=at, behind=self.behind(at, ms, one.size_harm))
+            step = max(index for index, own_ms in enumerate(self.times) if own_ms >= ms)
+            found.append(Uncut(dataclasses.replace(rung, unprofiled=self.unprofiled), step))
+        return found
+
     def behind(self, at: int, ms: float, harm: float) -> dict[str, float]:
         """Return of every other size how many times as long it takes for as little harm, see `Rung`.
 
@@ -114,6 +129,11 @@ class Competing:
             for other, one in enumerate(self.sizes)
             if other != at
         }
+
+    @property
+    def unprofiled(self) -> list[str]:
+        """Sizes of which times are estimates."""
+        return [one.words for one in self.sizes if not one.timed]
 
     def _profiled(self, at: int) -> SizeLoop:
         one = self.sizes[at]

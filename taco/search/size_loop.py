@@ -21,7 +21,8 @@ from taco.search.unit_losses import allocation_of
 
 #: That answers are compared at: a fitted head's is a power of two.
 _TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
-_DENSE = Choice({})
+#: Nothing is cut.
+DENSE = Choice({})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class SizeLoop:
     def sketch(self, whole_ms: float) -> Choice | None:
         """Return the same by the sum of losses alone: nothing is searched, and blocks are not tried both ways."""
         if whole_ms >= self.whole_ms:
-            return _DENSE
+            return DENSE
         if self.like is not None and not self.timed:
             return self.like.sketch(whole_ms * self.like.whole_ms / self.whole_ms)
         return None if whole_ms < self.quickest_ms else self.offered.space.choose(self._table_ms(whole_ms))
@@ -102,7 +103,7 @@ class SizeLoop:
         What the size does is measured on all shots, for nothing has learnt from them how to read smaller pictures; to
         it comes by how much more the widths change the answers, on the prober's pictures, which they have not seen.
         """
-        more = self._divergence(choice) - self._divergence(_DENSE)
+        more = self._divergence(choice) - self._divergence(DENSE)
         return self.size_harm + max(0.0, more)
 
     def _divergence(self, choice: Choice) -> float:

@@ -42,7 +42,8 @@ def places_of(grounds: Sequence[Groundwork], words: Sequence[str]) -> list[Place
             minutes = SHORT * ground.options.recover_minutes / len(parts)
             sides = [_side(ground.without(held, minutes, room), 1.0) for held in parts]
         units = ground.plan.units.units
-        places.append(Place(full, sides, {u.name: u.width for u in units if u.kind != "block"}, named))
+        dense = {u.name: u.width for u in units if u.kind != "block"}
+        places.append(Place(full, sides, dense, ground.specialist.module, named))
     return places
 
 
