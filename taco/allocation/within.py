@@ -26,7 +26,7 @@ def holding_steps(
     limit: float,
     apart: int = 1,
     first: int | None = None,
-    begun: tuple[int, Answer] | None = None,
+    begun: int = 0,
 ) -> Iterator[int]:
     """Yield the last step whose loss is at most `limit`; whoever asks for another one has refused it, and gets a wider.
 
@@ -40,13 +40,14 @@ def holding_steps(
             after many answers; after one that was refused, so many before it are not asked.
         first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
             then no step is yielded before one was seen to lose too much.
-        begun: A step that is known to hold, and what it loses: only later ones are asked, unless it is refused.
+        begun: A step that is known to hold for a reason of its own: only later ones are asked, unless it is refused.
+            What those are expected to lose rises with their harm beyond that one's.
     """
-    crossing, answers = Crossing(harms, limit), dict[int, Answer]()
-    held, high = [0], len(harms)
-    if begun is not None and begun[0]:
-        held.append(begun[0])
-        answers[begun[0]] = begun[1]
+    answers, held, high = dict[int, Answer](), [0], len(harms)
+    if begun:
+        held.append(begun)
+        harms = [max(0.0, harm - harms[begun]) for harm in harms]
+    crossing = Crossing(harms, limit)
     unasked = first if first is not None and first > held[-1] else None
     guided = unasked is not None
     while True:

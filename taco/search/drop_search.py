@@ -148,9 +148,9 @@ class DropSearch:
         ladder, begun = self._ladder, self._begun()
         harms = ladder.harms
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
-        apart, told = max(1, len(harms) // _APART), None if begun is None else (ladder.uncut[begun[0]].step, begun[1])
-        for step in holding_steps(harms, self._lost, self.limit, apart, ladder.first, told):
-            index = step if begun is None or told is None or step != told[0] else _UNCUT - begun[0]
+        apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[begun].step
+        for step in holding_steps(harms, self._lost, self.limit, apart, ladder.first, known):
+            index = step if begun is None or step != known else _UNCUT - begun
             if (model := self._model(index)) not in seen:
                 seen.add(model)
                 yield index
@@ -215,12 +215,10 @@ class DropSearch:
     def _dense(self) -> list[npt.NDArray[np.float64]]:
         return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
 
-    def _begun(self) -> tuple[int, Answer] | None:
-        """Return the fastest model from which nothing is cut that loses little enough, and what it loses."""
-        for number in range(len(self._ladder.uncut)):
-            if (answer := self._lost(_UNCUT - number)).loss <= self.limit:
-                return number, answer
-        return None
+    def _begun(self) -> int | None:
+        """Return the number of the fastest model from which nothing is cut that loses little enough."""
+        every = range(len(self._ladder.uncut))
+        return next((number for number in every if self._lost(_UNCUT - number).loss <= self.limit), None)
 
     def _model(self, index: int) -> object:
         """Return what tells a step's model from others: steps may have the same one."""
