@@ -255,7 +255,10 @@ def test_a_search_that_knows_where_to_begin_asks_there_and_goes_on_from_what_was
 
         return told, next(holding_steps([float(k) for k in range(48)], lose, 1.0, 3, first))
 
-    assert asked(30, 29, 0.05) == ([29], 29), "it holds, and hardly anything can be gained"
+    told, found = asked(30, 29, 0.05)
+    assert told[0] == 29
+    assert found == 29, "it holds, and hardly anything can be gained"
+    assert len(told) <= 2
     told, found = asked(30, 40)
     assert told[0] == 40
     assert 25 <= found <= 30

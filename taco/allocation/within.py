@@ -15,8 +15,8 @@ from taco.allocation.crossing import Answer, Crossing
 
 #: Each answer takes at least such a part, one of so many, from what is left: misled by chance, the search would crawl.
 _LEAST_PART = 6
-#: So many are asked in the mean; the n-th after them must promise n / 3 times as much, as answers that say little would
-#: promise something for ever.
+#: So many are asked in the mean, and after as many another one must promise what `apart` says; after n answers n / 3
+#: times that: a search that has hardly begun goes on, and answers that say little would promise something for ever.
 _USUAL = 3
 
 
@@ -36,8 +36,8 @@ def holding_steps(
         harms: (n,) of every step, rising: see `Crossing`.
         lose: Step -> what it loses; asked at most once of each.
         limit: Most that may be lost.
-        apart: So many steps are worth asking for: where none promises as many more in the mean, the search ends, sooner
-            after many answers; after one that was refused, so many before it are not asked.
+        apart: So many steps are worth asking for: where none promises as many more in the mean, the search ends, later
+            after few answers and sooner after many; after one that was refused, so many before it are not asked.
         first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
             then no step is yielded before one was seen to lose too much.
         begun: A step that is known to hold for a reason of its own: only later ones are asked, unless it is refused.
@@ -57,7 +57,7 @@ def holding_steps(
         if blind:
             following = max(following, (low + high) // 2) if answers else (low + high) // 2
         ended = high - low <= (apart if low else 1)
-        worth = apart * max(1.0, len(answers) / _USUAL)
+        worth = apart * len(answers) / _USUAL
         if ended or (low and not blind and promised < worth):
             if not low:
                 return
