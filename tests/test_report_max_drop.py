@@ -61,7 +61,18 @@ def test_other_sizes_of_pictures_are_told_and_which_of_them_were_not_profiled() 
     )
     (note,) = (block.text for block in section.blocks if isinstance(block, Note) and "another size" in block.text)
     assert "224x224 changes them more at any time, 192x192 1.20 times" in note
-    assert "224x224 was not profiled" in note
+    assert "224x224 was not profiled: its units' times" in note
+
+
+def test_a_smaller_picture_without_a_cut_is_called_that() -> None:
+    whole = make_max_drop()
+    assert whole.max_drop is not None
+    first, *others = whole.max_drop.trials
+    uncut = first.model_copy(update={"kept_percent": 100.0, "steps": 0, "pictures": "160x160"})
+    trials = {"trials": [uncut, *others]}
+    (section,) = max_drop_sections(whole.model_copy(update={"max_drop": whole.max_drop.model_copy(update=trials)}))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert table.rows[0][0].startswith("nothing cut at 160x160 pixels, 0 steps")
 
 
 def test_candidates_that_not_all_shots_judged_are_said_to_be_so() -> None:

@@ -80,9 +80,10 @@ def _other_sizes(sizes: Sequence[OtherSize]) -> str:
     """Say why the others were not taken."""
     told = ", ".join(f"{one.pictures} {_longer(one.behind)}" for one in sizes)
     guessed = [one.pictures for one in sizes if not one.profiled]
+    single = len(guessed) == 1
     how = (
-        f" {' and '.join(guessed)} {'was' if len(guessed) == 1 else 'were'} not profiled: their units' times are taken "
-        "to change with the size as the dense model's do."
+        f" {' and '.join(guessed)} {'was' if single else 'were'} not profiled: {'its' if single else 'their'} units' "
+        "times are taken to change with the size as the dense model's do."
     )
     return (
         "For as little change of the answers before recovery, models that read pictures of another size take longer or "
@@ -127,8 +128,9 @@ def _judging(found: DropSearchSection) -> str:
 
 def _candidate(trial: DropTrial) -> str:
     at = f" at {trial.pictures} pixels" if trial.pictures else ""
+    cut = "nothing cut" if trial.kept_percent == 100 else f"{wording.percent(trial.kept_percent)} of the widths"
     judged = f", judged by {wording.counted(trial.judging_images, 'shot')}" if trial.judging_images else ""
-    return f"{wording.percent(trial.kept_percent)} of the widths{at}, {wording.counted(trial.steps, 'step')}{judged}"
+    return f"{cut}{at}, {wording.counted(trial.steps, 'step')}{judged}"
 
 
 def _cells(figures: DropFigures) -> tuple[str, ...]:
