@@ -17,7 +17,6 @@ from taco.latency.wholes import known_wholes
 from taco.progress import Progress
 from taco.search.latency_ladder import LEAST, Settled, settle, top
 from taco.search.latency_search import LatencySearcher, Offered
-from taco.search.unit_losses import allocation_of
 
 #: That answers are compared at: a fitted head's is a power of two.
 _TEMPERATURES = tuple(2.0 ** (k / 2) for k in range(-6, 7))
@@ -36,7 +35,6 @@ class SizeLoop:
         whole_ms: What the dense model for this size takes.
         size_harm: How far the answers of that model lie from those of the dense model for its own size, nats, on all
             shots: see `least_divergence`.
-        reference: (n, classes) logits of the dense model for its own size, on the prober's pictures.
         like: A size whose levels stand for its own until it is profiled: all their times are taken to change with the
             size as those of the dense model do. None where it is not asked about before.
     """
@@ -46,7 +44,6 @@ class SizeLoop:
     make_offered: Callable[[], Offered]
     whole_ms: float
     size_harm: float
-    reference: FloatArray
     like: SizeLoop | None = None
 
     @functools.cached_property
@@ -101,19 +98,9 @@ class SizeLoop:
         """Return how far a choice's answers lie from those of the dense model for its own size, nats; stored.
 
         What the size does is measured on all shots, for nothing has learnt from them how to read smaller pictures; to
-        it comes by how much more the widths change the answers, on the prober's pictures, which they have not seen.
+        it comes how far the widths change the answers of the dense model for this size, on the prober's pictures.
         """
-        more = self._divergence(choice) - self._divergence(DENSE)
-        return self.size_harm + max(0.0, more)
-
-    def _divergence(self, choice: Choice) -> float:
-        prober, rundir = self.loop.prober, self.loop.searcher.rundir
-        widths = allocation_of(self.loop.searcher, choice).widths
-
-        def compute() -> float:
-            return least_divergence(self.reference, prober.answer(prober.cut(widths)))
-
-        return float(rundir.json_step("size-harm-at-best", {**prober.key, "widths": dict(widths)}, compute))
+        return self.size_harm + (self.loop.harm(choice) if choice.levels else 0.0)
 
 
 def least_divergence(reference: FloatArray, answers: FloatArray) -> float:

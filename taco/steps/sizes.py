@@ -205,14 +205,13 @@ class Sizes:
             first: Place of the size that is profiled first, and stands for the others until they are; None is the one
                 whose dense model is fastest.
         """
-        own = self.own.ground
-        reference, of_shots = own.probe(own.specialist.module), own.unseen_shots()
+        of_shots = self.own.ground.unseen_shots()
 
         def made(one: Sized, like: SizeLoop | None) -> SizeLoop:
             loop = self.loop(one)
             harm = 0.0 if one is self.own else least_divergence(of_shots, one.ground.unseen_shots())
             make = functools.partial(loop.offered, one.ground.progress)
-            return SizeLoop(one.words, loop, make, loop.dense_ms, harm, reference, like)
+            return SizeLoop(one.words, loop, make, loop.dense_ms, harm, like)
 
         every = self.every
         if first is None:
