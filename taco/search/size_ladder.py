@@ -109,9 +109,9 @@ class Competing:
         found = []
         for ms, at in faster:
             one = self.sizes[at]
-            rung = Rung(allocation_of(one.loop.searcher, DENSE), at=at, behind=self.behind(at, ms, one.size_harm))
+            widths, behind = allocation_of(one.loop.searcher, DENSE), self.behind(at, ms, one.size_harm)
             step = max(index for index, own_ms in enumerate(self.times) if own_ms >= ms)
-            found.append(Uncut(dataclasses.replace(rung, unprofiled=self.unprofiled), step))
+            found.append(Uncut(Rung(widths, None, at, behind, self.unprofiled), step))
         return found
 
     def behind(self, at: int, ms: float, harm: float) -> dict[str, float]:
