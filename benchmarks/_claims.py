@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks._machine import PROCESSORS, processor
+
 Cells = Sequence[Mapping[str, Any]]
 Verdict = Literal[
     "holds", "holds on the one seed that was run", "holds in part", "does not hold", "not clear", "not measured yet"
@@ -167,8 +169,8 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
     )
     command = "python -m benchmarks.front"
     rows, met = [], []
-    for target, model in itertools.product(sorted({c["target"] for c in cells}), aims):
-        here = [c for c in cells if (c["target"], c["model"]) == (target, model)]
+    for target, model, kind in itertools.product(sorted({c["target"] for c in cells}), aims, PROCESSORS):
+        here = [c for c in cells if (c["target"], c["model"], processor(c)) == (target, model, kind)]
         if not here:
             continue
         drop, runs = statistics.mean(c["drop"] for c in here), "run" if len(here) == 1 else "runs"
@@ -177,7 +179,7 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
         int8 = _geometric(with_int8) if with_int8 else math.nan
         met.append(drop <= LIMIT and fp32 >= aims[model][0] and int8 >= aims[model][1])
         rows.append(
-            f"{target}, {model}, {len(here)} {runs} (tasks and seeds): {fp32:.2f} times over fp32"
+            f"{target}, {model}, {kind}, {len(here)} {runs} (tasks and seeds): {fp32:.2f} times over fp32"
             f"{_spread([c['over_fp32']['value'] for c in here])}, {int8:.2f} over the best INT8{_spread(with_int8)}, "
             f"mean loss {drop:+.1f} points{_spread([c['drop'] for c in here])}"
         )

@@ -3,7 +3,7 @@
 `python -m benchmarks.candidates` SIMULATES searches, no model is cut: a ladder of 48 steps whose harms are those of
 EfficientNet-Lite0 on `host-cpu-int8`, true losses limit * (harm / crossing) ** power, the crossing anywhere from step 3
 to 39, and answers with the errors of 128 shots in three parts. A part is one candidate made on one division of the
-shots: what a search takes. The same true losses and the same errors for both.
+shots: what a search takes. The same true losses and the same errors for all ways.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _HARMS = (
 #: candidates that lost 0 to 7.4 points on 43 and 86 shots.
 _ERROR, _DOUBLE = 2.0, 3.0
 _Z = 1.96
+#: Standard deviation of the logarithm of the first guess over the true crossing: wrong by a factor of two (judgement;
+#: the rates that the guess is made of were 160 to 240 points a nat on one model).
+_GUESS = 0.7
 
 
 class Search:
@@ -37,6 +40,8 @@ class Search:
         crossing = harms[self.rng.integers(3, 40)]
         self.true = _LIMIT * (harms / crossing) ** power
         self.made: dict[int, list[float]] = {}
+        guess = crossing * math.exp(_GUESS * np.random.default_rng([seed, 1]).normal())
+        self.guess = max(1, int(np.searchsorted(harms, guess, side="right")) - 1)
 
     @property
     def parts(self) -> int:
@@ -79,15 +84,22 @@ def bisected(search: Search, harms: np.ndarray) -> int:
 
 
 def guided(search: Search, harms: np.ndarray) -> int:
-    """Search as `--max-drop` does."""
+    """Search as `--max-drop` does where nothing tells how much is lost for a harm: of uniform ratios."""
     return next(holding_steps(harms.tolist(), search.answer, _LIMIT, _APART), 0)
+
+
+def guessed(search: Search, harms: np.ndarray) -> int:
+    """Search as `--max-drop` does where a rate is known from other models, see `taco.search.ladder.Ladder`."""
+    return next(holding_steps(harms.tolist(), search.answer, _LIMIT, _APART, search.guess), 0)
 
 
 def main() -> None:
     """Print the table."""
     marks = np.linspace(1, 47, len(_HARMS))
     harms = np.array([0.0, *np.exp(np.interp(np.arange(1, 48), marks, np.log(_HARMS)))])
-    ways: dict[str, Callable[[Search, np.ndarray], int]] = {"bisection": bisected, "all answers": guided}
+    ways: dict[str, Callable[[Search, np.ndarray], int]] = {
+        "bisection": bisected, "all answers": guided, "all answers, a guess first": guessed
+    }  # fmt: skip
     print("SIMULATED: no model was cut\n")
     print("| power | search | parts | candidates | true points lost, of 1 allowed | parts, ratio |")
     print("|---|---|---|---|---|---|")

@@ -12,6 +12,7 @@ with a smaller model beside it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import logging
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._animals import DATA, SHOTS, Species, species_options
-from benchmarks._machine import machine
+from benchmarks._machine import PROCESSORS, machine, processor
 from benchmarks._page import save
 from taco import api
 from taco.files import write_atomically
@@ -52,17 +53,23 @@ Found = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure of the table."""
+    """One figure of the table.
+
+    Attributes:
+        processor: One of `benchmarks._machine.PROCESSORS`: the one that makes it.
+    """
 
     target: str
     model: str
     task: str
     seed: int
+    processor: str = PROCESSORS[0]
 
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{self.target}-{self.model}-{self.task}-seed{self.seed}"
+        kind = "" if self.processor == PROCESSORS[0] else f"-{self.processor.lower().replace(' ', '-')}"
+        return f"{self.target}{kind}-{self.model}-{self.task}-seed{self.seed}"
 
 
 def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts: bool) -> None:
@@ -95,7 +102,7 @@ def _options(cell: Cell, runs: Path, data: Path) -> ExportOptions:
 
 def _earlier(cell: Cell, runs: Path) -> Path | None:
     """Return the run of the same task for another target, whose pictures, moments and probes are taken over."""
-    others = [runs / Cell(t, cell.model, cell.task, cell.seed).name for t in TARGETS if t != cell.target]
+    others = [runs / dataclasses.replace(cell, target=t).name for t in TARGETS if t != cell.target]
     return next((other for other in others if (other / "manifest.json").is_file()), None)
 
 
@@ -161,11 +168,11 @@ def read(results: Path) -> list[Found]:
 
 
 def table(results: Path) -> str:
-    """Return the Markdown table: a row for each target, model and task, over all seeds that are there."""
+    """Return the Markdown table: a row for each target, model, task and kind of processor, over all seeds there are."""
     lines = [
-        "| target | model | task | seeds | lost on unseen pictures, each seed | mean | over dense fp32, ORT | over the "
-        "best dense INT8 | ms | reads, widths kept | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| target | processor | model | task | seeds | lost on unseen pictures, each seed | mean | over dense fp32, "
+        "ORT | over the best dense INT8 | ms | reads, widths kept | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = read(results)
     return "\n".join([*lines, *_rows(cells), "", *_kept_promises(cells)]) + "\n"
@@ -193,8 +200,8 @@ def _kept_promises(found: Sequence[Found]) -> Iterator[str]:
 
 
 def _rows(found: Sequence[Found]) -> Iterator[str]:
-    for target, model, task in itertools.product(TARGETS, MODELS, TASKS):
-        cells = [c for c in found if (c["target"], c["model"], c["task"]) == (target, model, task)]
+    for kind, target, model, task in itertools.product(PROCESSORS, TARGETS, MODELS, TASKS):
+        cells = [c for c in found if (c["target"], c["model"], c["task"], processor(c)) == (target, model, task, kind)]
         if not cells:
             continue
         drops = ", ".join(f"{c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f})" for c in cells)
@@ -205,8 +212,8 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
         minutes = ", ".join(f"{c['seconds'] / 60:.0f}{_begun(c)}" for c in cells)
         mean = statistics.mean(c["drop"] for c in cells)
         yield (
-            f"| {target} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | {over[1]} ({tools}) | "
-            f"{ms} | {kept} | {minutes} |"
+            f"| {target} | {kind} | {model} | {task} | {len(cells)} | {drops} | {mean:+.1f} | {over[0]} | "
+            f"{over[1]} ({tools}) | {ms} | {kept} | {minutes} |"
         )
 
 
@@ -249,8 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("taco").setLevel(logging.INFO)
     if not given.table:
+        kind = processor(machine())
         cells = [
-            Cell(target, model, task, seed)
+            Cell(target, model, task, seed, kind)
             for seed in given.seeds for model in given.models for task in given.tasks for target in given.targets
         ]  # fmt: skip
         work(given.results, given.runs, given.data, cells, fronts=given.fronts)

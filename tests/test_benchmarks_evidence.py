@@ -122,6 +122,19 @@ def test_speed_is_a_geometric_mean_and_an_average_loss_beyond_the_limit_refutes_
     assert "1 run (tasks and seeds): 4.00 times over fp32, 2.50" in alone, "one run has no range"
 
 
+def test_processors_with_and_without_products_of_bytes_are_told_apart(tmp_path: Path) -> None:
+    fine = {**fast(9.0, 4.5, 0.2, 0), "machine": "a quiet one, avx2 avx512_vnni"}
+    slow = fast(2.0, 1.5, 0.2, 1)
+    claim = _claims.faster([fine, slow], AIMS)
+    assert claim.verdict == "does not hold"
+    assert "VNNI, 1 run (tasks and seeds): 9.00 times over fp32" in claim.found
+    assert "no VNNI, 1 run (tasks and seeds): 2.00 times over fp32" in claim.found
+    for cell in (fine, slow):
+        (tmp_path / f"a-seed{cell['seed']}.json").write_text(json.dumps(cell))
+    rows = [line.split(" | ")[1] for line in front.table(tmp_path).splitlines() if line.startswith("| host-cpu")]
+    assert rows == ["VNNI", "no VNNI"]
+
+
 def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Path) -> None:
     cells = tmp_path / evidence.CELLS / "front"
     cells.mkdir(parents=True)
@@ -136,7 +149,7 @@ def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Pa
     text = page.read_text()
     assert "Prose that stays." in text
     assert "stale words" not in text
-    assert "| host-cpu-int8 | lite0 | known | 2 | +0.4 (-0.6 to +1.4), +0.4" in text
+    assert "| host-cpu-int8 | no VNNI | lite0 | known | 2 | +0.4 (-0.6 to +1.4), +0.4" in text
     assert "2.20 (1.00 to 9.00), 2.20 (1.00 to 9.00) (dense)" in text
     assert text.count("Not measured yet") == 10, "six tables, four claims"
     assert "a quiet one" in text
@@ -199,3 +212,5 @@ def test_how_much_more_unseen_pictures_lose_than_was_told_counts_each_seed_once(
 
 def test_cells_of_a_front_name_target_model_task_and_seed() -> None:
     assert front.Cell("host-cpu-int8", "lite2", "other", 2).name == "host-cpu-int8-lite2-other-seed2"
+    slower = front.Cell("host-cpu-int8", "lite2", "other", 2, "no VNNI")
+    assert slower.name == "host-cpu-int8-no-vnni-lite2-other-seed2", "the other kind's figures stay"

@@ -267,6 +267,20 @@ def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all
     assert search.trials[found]["points"] == 0.0
 
 
+def test_where_a_rate_of_loss_is_known_the_search_begins_where_the_limit_is_expected(tmp_path: Path) -> None:
+    told: list[str] = []
+    sides: Any = [Ladderlike("a", {8: 0, 7: 0, 6: 0, 5: 0, 4: 8, 3: 8, 2: 8, 1: 8}, told)]
+    unused: Any = None
+    place = Place(sides[0], sides, {"u": 8}, unused)
+    ladder = Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None), rate=0.5)
+    assert next(DropSearch(lambda: ladder, (place,), unused, 1.0, RunDir(tmp_path)).holding()) in (2, 3)
+    assert told[0] == "a6", "one point at half a point a step; without a rate it is the middle"
+    assert ladder.begin(1.0, held=3) == 5, "what later steps lose is counted from one that holds"
+    assert ladder.begin(1.0, held=7) == 8
+    assert ladder.begun_at(4.0).begin(1.0) == 4, "what another run found tells more"
+    assert Ladder([*range(8)], ladder.rung).begin(1.0) is None
+
+
 @pytest.mark.parametrize("wrong", [0, 8], ids=["it holds", "it loses too much"])
 def test_models_from_which_nothing_is_cut_are_asked_first_and_slower_steps_only_where_they_lose_too_much(
     wrong: int, tmp_path: Path

@@ -149,7 +149,8 @@ class DropSearch:
         harms = ladder.harms
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
         apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[begun].step
-        for step in holding_steps(harms, self._lost, self.limit, apart, ladder.first, known):
+        first = ladder.begin(self.limit, known)
+        for step in holding_steps(harms, self._lost, self.limit, apart, first, known):
             index = step if begun is None or step != known else _UNCUT - begun
             if (model := self._model(index)) not in seen:
                 seen.add(model)

@@ -65,17 +65,33 @@ class Ladder:
         rung: Index -> the rung; 0 is the dense model.
         first: Where to begin; None where nothing tells.
         uncut: Models beside the steps, the fastest first: each loses what it loses, whatever a step there may.
+        rate: Points that are lost for each unit of harm, about: a guess where to begin; None where none is known.
     """
 
     harms: Sequence[float]
     rung: Callable[[int], Rung]
     first: int | None = None
     uncut: Sequence[Uncut] = ()
+    rate: float | None = None
+
+    def begin(self, limit: float, held: int = 0) -> int | None:
+        """Return where to begin; None where nothing tells, not even a guess.
+
+        Args:
+            limit: Most points that may be lost.
+            held: A step that is known to hold: later ones lose by what they harm beyond it.
+        """
+        if self.first is not None or self.rate is None:
+            return self.first
+        return max(held + 1, self._last_within(self.harms[held] + limit / self.rate))
 
     def begun_at(self, harm: float) -> Ladder:
         """Return the same, to begin at the last step that is expected to lose no more; never at the dense model."""
-        return dataclasses.replace(self, first=max(1, bisect.bisect_right(self.harms, harm) - 1))
+        return dataclasses.replace(self, first=max(1, self._last_within(harm)))
 
     def placed(self, at: int) -> Ladder:
         """Return the same for another of the run's sizes of pictures."""
         return dataclasses.replace(self, rung=lambda index: dataclasses.replace(self.rung(index), at=at))
+
+    def _last_within(self, harm: float) -> int:
+        return bisect.bisect_right(self.harms, harm) - 1

@@ -24,6 +24,9 @@ from taco.search.with_or_without import with_or_without
 
 #: Steps from the dense model to the fastest of all, evenly in the logarithm of the table's time.
 _RUNGS = 48
+#: Points that are lost for each nat of the units' summed losses, after a candidate's recovery: 160 to 240 on one model
+#: (docs/adr/0019). Where other models lose otherwise, the first step that is asked about lies further off.
+_POINTS_A_NAT = 200.0
 #: Of the dense model's time: nothing is faster, though a table from which whole blocks are left out may say so.
 LEAST = 0.02
 
@@ -92,7 +95,7 @@ def latency_ladder(loop: LatencySearcher, progress: Progress) -> Ladder:
         settled = settle(loop, offered, times[index], progress) if index else top(offered)
         return rung_of(loop, offered, settled)
 
-    return Ladder([choice.loss for choice in choices], rung)
+    return Ladder([choice.loss for choice in choices], rung, rate=_POINTS_A_NAT)
 
 
 def as_given(offered: Offered, choice: Choice) -> Settled:
