@@ -12,7 +12,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,9 @@ def export_proto(model: Compressed, opset: int = OPSET) -> onnx.ModelProto:
     """
     if model.fp32 is not None:
         return onnx.load(model.fp32)
-    proto = strip_paths(_export(model, opset))
-    flush_denormals(proto)
-    _gate(proto, model, opset)
+    examples = (torch.zeros(1, *model.input_size),)
+    proto = tidied(program_proto(model.module, examples, (["input"], ["logits"]), opset))
+    check_graph(proto, model, opset)
     return proto
 
 
@@ -74,28 +74,47 @@ def write_proto(proto: onnx.ModelProto, out: Path, quantisation: Quantisation | 
     return Artifact(out, digest, len(data), precision, _opset(proto), len(proto.graph.node), quantisation)
 
 
-def _export(model: Compressed, opset: int) -> onnx.ModelProto:
-    module = _plain(model.module)
-    example = torch.zeros(1, *model.input_size)
+def program_proto(
+    module: torch.nn.Module, examples: tuple[Any, ...], names: Sequence[list[str]], opset: int
+) -> onnx.ModelProto:
+    """Return what torch makes of a module, as it is.
+
+    Args:
+        module: Not modified.
+        examples: Its arguments.
+        names: Of the graph's inputs, and of its outputs.
+        opset: To ask for.
+
+    Raises:
+        GateError: torch cannot export it.
+    """
+    inputs, outputs = names
     try:
         with _quiet(), remembered_operators():
             program = torch.onnx.export(
-                module,
-                (example,),
+                _plain(module),
+                examples,
                 dynamo=True,
                 external_data=False,
                 opset_version=opset,
-                input_names=["input"],
-                output_names=["logits"],
+                input_names=inputs,
+                output_names=outputs,
                 optimize=True,
                 verbose=False,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, ValueError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GateError(f"torch cannot export {type(model.module).__name__} to ONNX: {first}") from error
+        raise GateError(f"torch cannot export {type(module).__name__} to ONNX: {first}") from error
     assert program is not None  # noqa: S101 - dynamo=True returns a program
     proto: onnx.ModelProto = program.model_proto
     return proto
+
+
+def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without paths of this machine and without denormal weights."""
+    clean = strip_paths(proto)
+    flush_denormals(clean)
+    return clean
 
 
 def _plain(module: torch.nn.Module) -> torch.nn.Module:
@@ -170,7 +189,12 @@ def _check_valid(proto: onnx.ModelProto) -> None:
         raise GateError(f"the exported graph is not valid ONNX: {error}") from error
 
 
-def _gate(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
+def check_graph(proto: onnx.ModelProto, model: Compressed, opset: int) -> None:
+    """Check the graph of a module.
+
+    Raises:
+        GateError: It fails onnx's full check, or its shapes or opset are not those of the module.
+    """
     _check_valid(proto)
     if _opset(proto) != opset:
         raise GateError(f"opset {opset} was asked, the file says {_opset(proto)}")

@@ -53,8 +53,12 @@ def copy_of(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
+def raw_export(module: nn.Module) -> onnx.ModelProto:
+    return graph.program_proto(module, (torch.zeros(1, *SIZE),), (["input"], ["logits"]), OPSET)
+
+
 def gate(proto: onnx.ModelProto, module: nn.Module, opset: int = OPSET) -> None:
-    graph._gate(proto, Compressed(module, SIZE), opset)
+    graph.check_graph(proto, Compressed(module, SIZE), opset)
 
 
 def test_the_artifact_describes_the_bytes(exported: Exported) -> None:
@@ -88,7 +92,7 @@ def test_no_local_path_is_in_the_bytes(exported: Exported) -> None:
 
 
 def test_the_raw_export_would_have_named_local_files(exported: Exported) -> None:
-    raw = graph._export(Compressed(exported.module, SIZE), OPSET).SerializeToString()
+    raw = raw_export(exported.module).SerializeToString()
     assert b".py" in raw  # else stripping, and the test above, would be idle
 
 
@@ -137,7 +141,7 @@ def test_denormal_weights_are_flushed_even_where_the_exporter_makes_them(tmp_pat
         module[0].weight[0] = 1e-30
         module[1].weight.fill_(1e-12)  # folded into the convolution: 1e-42
         module[5].weight[0] = 1e-41
-    raw = graph._export(Compressed(module, SIZE), OPSET)
+    raw = raw_export(module)
     assert denormals(raw) > 0
     artifact = write_onnx(Compressed(module, SIZE), tmp_path / "m.onnx")
     assert denormals(onnx.load(artifact.path)) == 0
@@ -178,7 +182,7 @@ def test_paths_are_stripped_from_branches_and_functions_too(exported: Exported) 
 
 def test_a_wrong_shape_is_caught(exported: Exported) -> None:
     with pytest.raises(GateError, match=r"input is \[1, 3, 32, 32\], not \[1, 3, 64, 64\]"):
-        graph._gate(exported.proto, Compressed(exported.module, (3, 64, 64)), OPSET)
+        graph.check_graph(exported.proto, Compressed(exported.module, (3, 64, 64)), OPSET)
     free = copy_of(exported.proto)
     free.graph.input[0].type.tensor_type.shape.dim[0].Clear()
     free.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -239,7 +243,7 @@ def test_a_failed_gate_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(*_: object) -> None:
         raise GateError("no")
 
-    monkeypatch.setattr(graph, "_gate", refuse)
+    monkeypatch.setattr(graph, "check_graph", refuse)
     with pytest.raises(GateError, match="no"):
         write_onnx(Compressed(net(), SIZE), out)
     assert out.read_bytes() == b"old"

@@ -227,7 +227,10 @@ def test_a_nearly_dead_channel_keeps_its_bias(layer: str, corrected: bool, schem
     for picture in pictures(2):
         expected, found = run(graph.proto, picture, tensor)[0], run(proto, picture, tensor, optimise=False)[0]
         np.testing.assert_allclose(found[:, :3], expected[:, :3], atol=1e-4)
-        np.testing.assert_allclose(run(proto, picture)[0], run(proto, picture, optimise=False)[0], atol=0.05)
+        if (
+            scheme is U7 or here() != "x86"
+        ):  # else sums of two products of eight bits overflow, see `taco.exporters.scheme`
+            np.testing.assert_allclose(run(proto, picture)[0], run(proto, picture, optimise=False)[0], atol=0.05)
     whole = [numpy_helper.to_array(i) for i in proto.graph.initializer if i.name.endswith("/bias/q")]
     assert max(np.abs(q.astype(np.int64)).max() for q in whole) <= 1.001 * 2**30, "sums of products need room as well"
 

@@ -32,7 +32,7 @@ from taco.latency.levels import Level, choose, dense, levels_of
 from taco.latency.table import LatencyTable, cache_folder, cached_path, load_cached, save_cached
 from taco.progress import PlainProgress
 from taco.search import bench as bench_module
-from taco.search import profile_job, profiling
+from taco.search import micrographs, profile_job, profiling
 from taco.search.bench import Bench
 from taco.search.profiling import Profiler
 from taco.search.settling import Limits
@@ -103,7 +103,7 @@ def make_profiler(device: Device, limits: Limits = LIMITS, **changes: object) ->
 @pytest.fixture(scope="module")
 def exports() -> Iterator[None]:
     """Every graph of torch is made once: these tests are about time."""
-    real, kept = profiling.export_proto, dict[str, onnx.ModelProto]()
+    real, kept = micrographs.export_proto, dict[str, onnx.ModelProto]()
 
     def once(model: Compressed, opset: int) -> onnx.ModelProto:
         key = str([tuple(p.shape) for p in model.module.parameters()]) + str((model.input_size, opset))
@@ -112,7 +112,8 @@ def exports() -> Iterator[None]:
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiling, "export_proto", once)
+        patch.setattr(micrographs, "export_proto", once)
+        patch.setattr(micrographs, "export_protos", lambda models, opset: [once(model, opset) for model in models])
         yield
 
 
@@ -223,7 +224,7 @@ def test_whole_models_lack_blocks_that_hold_timed_units(exports: None, tmp_path:
     profiler = make_profiler(Device(), model=model, found=found, input_size=family.input_size, name=family.model)
     blocks = [unit.name for unit in found.of("block")]
     assert len(blocks) > 1
-    files, plans = profiler.export_wholes(tmp_path), profiler.whole_widths
+    files, plans = profiler.graphs.wholes(tmp_path), profiler.whole_widths
     gone = {name: [n for n, width in plan.items() if not width] for name, plan in plans.items()}
     assert [left for left in gone.values() if left] == [blocks[::2], blocks[::2], blocks]
     for name, plan in plans.items():
@@ -231,7 +232,7 @@ def test_whole_models_lack_blocks_that_hold_timed_units(exports: None, tmp_path:
     without = next(name for name, left in gone.items() if left)
     assert all(width in (0, profiler.widths[n][0]) for n, width in plans[without].items() if width), "dense beside them"
     lost = sum(p.numel() for block in gone[without] for p in model.get_submodule(block).parameters())
-    dense = weights(profiler.export_dense(tmp_path, PlainProgress()))
+    dense = weights(profiler.graphs.dense(tmp_path, PlainProgress()))
     assert dense - weights(files[without]) == pytest.approx(lost, rel=0.01)
 
 
@@ -337,7 +338,7 @@ class Eight:
     def export(self, model: Compressed, target: Target, out: Path) -> Artifact:
         assert model.calibration is not None
         self.seen += [picture.shape for picture in model.calibration.fit()]
-        return profiling.write_proto(onnx.load(model.fp32), out)
+        return micrographs.write_proto(onnx.load(model.fp32), out)
 
     def check(self, target: Target) -> list[str]:
         return []
@@ -376,7 +377,7 @@ def test_a_profile_ends_after_one_pass_where_that_is_enough_and_only_a_whole_one
             return verdict
 
         profiler = make_profiler(unsteady)
-        dense = profiler.export_dense(tmp_path, PlainProgress())
+        dense = profiler.graphs.dense(tmp_path, PlainProgress())
         return profile_job.profile_or_load(profiler, tmp_path / name, PlainProgress(), dense, enough=enough).table
 
     first = begun("a", True)

@@ -38,7 +38,7 @@ from taco.field.unit_list import ZEROS_SWEEP
 from taco.field.unit_table import collect_units
 from taco.latency.table import load_cached
 from taco.progress import PlainProgress
-from taco.search import profiling
+from taco.search import micrographs
 from taco.search.profiling import Profiler
 from taco.targets.loading import Target, load_target
 
@@ -74,8 +74,9 @@ def carry(target: Target, folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit_kit, "profiler_of", lambda *_: profiler(target))
         patch.setattr(unit_kit, "ENGINE_ROUNDS", 2)
-        patch.setattr(profiling, "export_proto", drawn)
-        patch.setattr(profiling, "resized", unlike)
+        patch.setattr(micrographs, "export_proto", drawn)
+        patch.setattr(micrographs, "export_protos", lambda models, opset: [drawn(model, opset) for model in models])
+        patch.setattr(micrographs, "resized", unlike)
         count = carry_units("tiny", target, folder, PlainProgress())
     files = len(list((folder / UNITS).glob("*.onnx")))
     models = 1 + sum(map(len, profiler().widths.values())) + len(ZEROS) + len(profiler().whole_widths)

@@ -18,9 +18,10 @@ from taco.field.unit_list import WHOLES_SWEEP, ZEROS_SWEEP, CarriedModel, Carrie
 from taco.files import sha256_of, write_atomically
 from taco.latency.software import software_digest
 from taco.progress import Progress
+from taco.search.micrographs import export_zeros
 from taco.search.micromodels import Unheld
 from taco.search.profile_job import ENGINE_ROUND_MS, ENGINE_ROUNDS, Place, profiler_of
-from taco.search.profiling import Profiler, export_zeros
+from taco.search.profiling import Profiler
 from taco.targets.loading import Target
 
 AGENT = "agent.pyz"
@@ -77,19 +78,19 @@ class _Carrier:
 
     def written(self) -> UnitList:
         profiler, target = self.profiler, self.profiler.target
-        exported = profiler.export_dense(self.scratch, self.progress)
+        exported = profiler.graphs.dense(self.scratch, self.progress)
         dense = self._model(exported, DENSE)
-        sweeps = {}
+        sweeps, names = {}, list(profiler.first.values())
         with self.progress.step("write every unit at every width", len(profiler.first)) as advance:
-            for signature, name in profiler.first.items():
-                files = profiler.export_unit(name, self.scratch / signature)
+            for done, (signature, name) in enumerate(profiler.first.items()):
+                files = profiler.graphs.unit(name, self.scratch / signature, names[done + 1 :])
                 models = {width: self._model(file, f"{signature}-{width}") for width, file in files.items()}
                 sweeps[signature] = {DENSE: dense, **models}
                 advance(1)
         zeros = export_zeros(exported, self.scratch)
         sweeps[ZEROS_SWEEP] = {DENSE: dense, **{p: self._model(f, f.stem) for p, f in zeros.items()}}
         if profiler.whole_widths:
-            whole = profiler.export_wholes(self.scratch)
+            whole = profiler.graphs.wholes(self.scratch)
             sweeps[WHOLES_SWEEP] = {DENSE: dense, **{n: self._model(f, n) for n, f in whole.items()}}
         kinds = {u.name: u.kind for u in profiler.found.unit_by_unit}
         held = {name: holder for name, holder in profiler.holders.items() if not isinstance(holder, Unheld)}

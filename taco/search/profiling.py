@@ -12,28 +12,24 @@ import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from torch import nn
 
 from taco.device.probe import probe
 from taco.device.runtimes import RUNTIMES
 from taco.device.trt_units import DENSE
 from taco.errors import MeasurementError
-from taco.exporters.graph import OPSET, export_proto, write_proto
-from taco.exporters.opsets import NATIVE
-from taco.exporters.protocol import Calibration, Compressed, Exporter
-from taco.exporters.resize import Sized, UnlikeError, resized
-from taco.exporters.zeroed import ZEROS, zeroed
+from taco.exporters.protocol import Exporter
 from taco.latency.software import software_digest
 from taco.latency.table import TIME_LIMIT, LatencyTable, TableKey, UnitCells, ZerosGain, device_words
 from taco.progress import Progress
 from taco.rundir import content_key
-from taco.search.micromodels import Holder, Unheld, cut_whole, find_holders, whole_widths, widths_of
+from taco.search.micrographs import MicroGraphs, Widths, Writer, export_zeros
+from taco.search.micromodels import Holder, Unheld, find_holders, whole_widths, widths_of
 from taco.search.settling import Limits, Settler, Timer
 from taco.targets.loading import Target
 from taco.timing.cells import cell, gains, wholes
@@ -45,7 +41,6 @@ log = logging.getLogger(__name__)
 #: Asked of a table of one pass over all units: whether that will do.
 Enough = Callable[[LatencyTable], bool]
 
-_NOISE = 2
 #: Of the time in which rounds are repeated: for the first pass over all units, before those in doubt are timed again.
 _FIRST_SHARE = 0.5
 
@@ -126,6 +121,13 @@ class Profiler:
         return whole_widths({name: self.widths[name] for name in self.timeable}, blocks)
 
     @functools.cached_property
+    def graphs(self) -> MicroGraphs:
+        """What writes the models that are timed."""
+        held = {name: holder for name, holder in self.holders.items() if isinstance(holder, Holder)}
+        widths, writer = Widths(self.widths, self.whole_widths), Writer(self.target, self.exporter)
+        return MicroGraphs(self.model, self.input_size, self.found, held, widths, writer)
+
+    @functools.cached_property
     def architecture(self) -> str:
         """Hash of the units, what holds them, the widths that are asked for, and the input size."""
         asked = {name: [_signature(holder), list(self.widths[name])] for name, holder in self.holders.items()}
@@ -195,7 +197,7 @@ class Profiler:
         begin = self.clock()
         folder.mkdir(parents=True, exist_ok=True)
         if dense is None:
-            dense = self.export_dense(folder, progress)
+            dense = self.graphs.dense(folder, progress)
         known = {} if earlier is None else dict(earlier.units)
         share = _FIRST_SHARE if enough is None else _FIRST_SHARE / 2
         timed = self._time_units(folder, progress, dense, {unit.signature for unit in known.values()}, share)
@@ -256,14 +258,15 @@ class Profiler:
     ) -> _Timed:
         """Time all widths of every signature not known, with such a share of the time in which rounds are repeated."""
         first = {signature: name for signature, name in self.first.items() if signature not in known}
-        results, models = dict[str, BenchResult](), dict[str, dict[str, Path]]()
+        results, models, names = dict[str, BenchResult](), dict[str, dict[str, Path]](), list(first.values())
         begin, timing_s, repeat_s = self.clock(), 0.0, self.limits.repeat_s
         with progress.step("time every unit at every width", len(first)) as advance:
             for done, (signature, name) in enumerate(first.items()):
                 if self.clock() - begin > self.limits.max_seconds:
                     log.warning("%d of %d different units are left out: the time limit", len(first) - done, len(first))
                     break
-                models[signature] = {DENSE: dense, **self.export_unit(name, folder / signature)}
+                files = self.graphs.unit(name, folder / signature, names[done + 1 :])
+                models[signature] = {DENSE: dense, **files}
                 began = self.clock()
                 share_s = (share * repeat_s - timing_s) / (len(first) - done)
                 results[signature] = self.settler.settle(models[signature], share_s)
@@ -295,7 +298,7 @@ class Profiler:
         if self.clock() - begin > self.limits.max_seconds or not self.whole_widths:
             return None
         with progress.step("time smaller whole models"):
-            models = {DENSE: dense, **self.export_wholes(folder)}
+            models = {DENSE: dense, **self.graphs.wholes(folder)}
             return self.timer(models, 0.0) if self.whole_timer is None else self.whole_timer(models, usual_ms)
 
     def _cells(self, results: Mapping[str, BenchResult], dense_ms: float) -> dict[str, UnitCells]:
@@ -311,77 +314,6 @@ class Profiler:
             if isinstance(holder, Holder) and holder.signature in results
         }
 
-    def export_dense(self, folder: Path, progress: Progress) -> Path:
-        """Write the dense model."""
-        with progress.step("export the dense model"):
-            dense = folder / "dense.onnx"
-            self._write(self._exported(self.model, self.input_size), self.input_size, dense)
-        return dense
-
-    def export_unit(self, name: str, folder: Path) -> dict[str, Path]:
-        """Write one unit's micro-models; returns width -> file."""
-        holder = self.holders[name]
-        assert isinstance(holder, Holder)  # noqa: S101 - only those are timed
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {}
-        for width, proto in self._protos(name, holder):
-            files[str(width)] = folder / f"{width}.onnx"
-            self._write(proto, holder.reads, files[str(width)])
-        return files
-
-    def export_wholes(self, folder: Path) -> dict[str, Path]:
-        """Write whole models with all units narrower, or blocks left out; returns name -> file."""
-        files = {}
-        for name, widths in self.whole_widths.items():
-            smaller = cut_whole(self.model, self.found.units, widths)
-            files[name] = folder / f"{name}.onnx"
-            self._write(self._exported(smaller, self.input_size), self.input_size, files[name])
-        return files
-
-    def _protos(self, name: str, holder: Holder) -> Iterator[tuple[int, onnx.ModelProto]]:
-        """Yield the graph at every width: exported at two, cut to size where the graphs are alike."""
-        unit = next(u for u in self.found.unit_by_unit if u.name == name)
-        widths = self.widths[name]
-
-        def exported(width: int) -> Sized:
-            module = holder.at(self.model, unit, width)
-            return Sized(self._exported(module, holder.reads), width)
-
-        wide, narrow = exported(widths[0]), exported(widths[-1])
-        for width in widths:
-            if width in (wide.width, narrow.width):
-                yield width, (wide if width == wide.width else narrow).proto
-                continue
-            try:
-                yield width, resized(wide, narrow, width)
-            except UnlikeError as error:
-                log.debug("%s at %d is exported by itself: %s", name, width, error.what)
-                yield width, exported(width).proto
-
-    def _exported(self, module: nn.Module, reads: tuple[int, ...]) -> onnx.ModelProto:
-        """Export in fp32; TensorRT's exporter takes a file in its own operator set or in the one that torch writes."""
-        return export_proto(Compressed(module, reads), NATIVE if self.target.runtime == "trt" else OPSET)
-
-    def _write(self, proto: onnx.ModelProto, reads: tuple[int, ...], path: Path) -> None:
-        """Write a graph in the target's precision; the ranges of INT8 come from noise, because only time matters."""
-        if self.target.precision == "fp32" and self.target.runtime != "trt":
-            write_proto(proto, path)
-            return
-        plain = path.with_suffix(".fp32.onnx")
-        write_proto(proto, plain)
-        noise = np.random.default_rng(0).standard_normal((_NOISE, 1, *reads)).astype(np.float32)
-        model = Compressed(nn.Identity(), reads, Calibration(lambda: iter(noise)), plain)
-        self.exporter.export(model, self.target, path)
-
 
 def _signature(holder: Holder | Unheld) -> str:
     return holder.signature if isinstance(holder, Holder) else f"not timed: {holder.reason}"
-
-
-def export_zeros(dense: Path, folder: Path) -> dict[str, Path]:
-    """Write the dense model with zeros in its weights; returns pattern -> file."""
-    proto, files = onnx.load(dense), dict[str, Path]()
-    for number, pattern in enumerate(ZEROS):
-        files[pattern] = folder / f"zeros-{number}.onnx"
-        write_proto(zeroed(proto, pattern), files[pattern])
-    return files
