@@ -2,7 +2,7 @@
 
 A profile exports dozens of small parts of a model, which take a second each by themselves. Here they go through torch
 side by side, each with an input and an output of its own, and the graph is taken apart again: EfficientNet-Lite0's 22
-in 8 instead of 23 s. Whole models gain nothing, for what torch does with their many nodes is most of their time.
+in 8 instead of 21 s. Whole models gain nothing, for what torch does with their many nodes is most of their time.
 """
 
 from __future__ import annotations

@@ -146,16 +146,17 @@ class MicroGraphs:
                 log.debug("%s at %d is exported by itself: %s", name, width, error.what)
                 yield width, export_proto(self._at(name, width), self.writer.opset)
 
+    def ends(self, name: str) -> tuple[Compressed, Compressed]:
+        """Return what is timed for a unit at its widest and at its narrowest; all other widths are made of these."""
+        own = self.widths.units[name]
+        return self._at(name, own[0]), self._at(name, own[-1])
+
     def _export_ends(self, names: Sequence[str]) -> None:
         """Export units at their widest and their narrowest."""
-        ends = [(name, width) for name in names for width in self._end_widths(name)]
-        protos = export_protos([self._at(name, width) for name, width in ends], self.writer.opset)
-        sized = [Sized(proto, width) for proto, (_, width) in zip(protos, ends, strict=True)]
-        self._ends.update(zip(names, zip(sized[::2], sized[1::2], strict=True), strict=True))
-
-    def _end_widths(self, name: str) -> tuple[int, int]:
-        own = self.widths.units[name]
-        return own[0], own[-1]
+        protos = export_protos([end for name in names for end in self.ends(name)], self.writer.opset)
+        for number, name in enumerate(names):
+            own, (wide, narrow) = self.widths.units[name], protos[2 * number : 2 * number + 2]
+            self._ends[name] = Sized(wide, own[0]), Sized(narrow, own[-1])
 
     def _at(self, name: str, width: int) -> Compressed:
         holder = self.holders[name]
