@@ -98,9 +98,10 @@ def _taken(whole: onnx.ModelProto, given: str, made: str) -> onnx.ModelProto:
     values = [name for node in nodes for name in node.output if name and name not in names]
     names |= {name: f"v{number}" for number, name in enumerate(dict.fromkeys(values))}
 
-    found = onnx.ModelProto()
-    found.CopyFrom(whole)
-    found.graph.Clear()
+    found = onnx.ModelProto(
+        ir_version=whole.ir_version, producer_name=whole.producer_name, producer_version=whole.producer_version,
+        opset_import=whole.opset_import, functions=whole.functions, metadata_props=whole.metadata_props,
+    )  # fmt: skip
     found.graph.name = graph.name
     for number, node in enumerate(nodes):
         copied = found.graph.node.add()
