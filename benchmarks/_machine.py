@@ -25,4 +25,5 @@ def machine(beside: str = "") -> dict[str, str]:
 
 def processor(cell: Mapping[str, Any]) -> str:
     """Return which of `PROCESSORS` a cell was made on; figures of one kind are not averaged with the other's."""
-    return PROCESSORS["vnni" not in cell.get("machine", "")]
+    with_vnni, without = PROCESSORS
+    return with_vnni if "vnni" in cell.get("machine", "") else without

@@ -54,7 +54,7 @@ def export_proto(model: Compressed, opset: int = OPSET) -> onnx.ModelProto:
     if model.fp32 is not None:
         return onnx.load(model.fp32)
     examples = (torch.zeros(1, *model.input_size),)
-    proto = tidied(program_proto(model.module, examples, (["input"], ["logits"]), opset))
+    proto = tidied(program_proto(plain(model.module), examples, (["input"], ["logits"]), opset))
     check_graph(proto, model, opset)
     return proto
 
@@ -80,7 +80,7 @@ def program_proto(
     """Return what torch makes of a module, as it is.
 
     Args:
-        module: Not modified.
+        module: From `plain`.
         examples: Its arguments.
         names: Of the graph's inputs, and of its outputs.
         opset: To ask for.
@@ -92,7 +92,7 @@ def program_proto(
     try:
         with _quiet(), remembered_operators():
             program = torch.onnx.export(
-                _plain(module),
+                module,
                 examples,
                 dynamo=True,
                 external_data=False,
@@ -117,7 +117,7 @@ def tidied(proto: onnx.ModelProto) -> onnx.ModelProto:
     return clean
 
 
-def _plain(module: torch.nn.Module) -> torch.nn.Module:
+def plain(module: torch.nn.Module) -> torch.nn.Module:
     """Return a contiguous float32 copy in eval mode."""
     return copy.deepcopy(module).float().to(memory_format=torch.contiguous_format).eval()
 

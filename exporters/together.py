@@ -7,7 +7,6 @@ in 8 instead of 21 s. Whole models gain nothing, for what torch does with their 
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -16,13 +15,15 @@ import torch
 from torch import nn
 
 from taco.errors import GateError
-from taco.exporters.graph import OPSET, check_graph, export_proto, program_proto, tidied
+from taco.exporters.graph import OPSET, check_graph, export_proto, plain, program_proto, tidied
 from taco.exporters.protocol import Compressed
 
 log = logging.getLogger(__name__)
 
-#: Modules of an export, and bytes of their parameters: a graph has at most 2 GiB.
-_MOST, _MOST_BYTES = 24, 2**29
+#: Modules that go through torch at once.
+MOST = 24
+#: And bytes of their parameters: a graph has at most 2 GiB.
+_MOST_BYTES = 2**29
 
 
 def export_protos(models: Sequence[Compressed], opset: int = OPSET) -> list[onnx.ModelProto]:
@@ -43,7 +44,7 @@ def _parts(models: Sequence[Compressed]) -> Iterator[list[Compressed]]:
     part, held = list[Compressed](), 0
     for model in models:
         size = sum(p.numel() * p.element_size() for p in model.module.parameters())
-        if part and (len(part) == _MOST or held + size > _MOST_BYTES):
+        if part and (len(part) == MOST or held + size > _MOST_BYTES):
             yield part
             part, held = [], 0
         part.append(model)
@@ -57,7 +58,7 @@ def _exported(models: Sequence[Compressed], opset: int) -> list[onnx.ModelProto]
         try:
             names = [[f"{name}_{i}" for i in range(len(models))] for name in ("input", "logits")]
             examples = tuple(torch.zeros(1, *model.input_size) for model in models)
-            whole = tidied(program_proto(_Together([m.module for m in models]), (examples,), names, opset))
+            whole = tidied(program_proto(_Together([m.module for m in models]).eval(), (examples,), names, opset))
             found = [_taken(whole, *ends) for ends in zip(*names, strict=True)]
             for proto, model in zip(found, models, strict=True):
                 check_graph(proto, model, opset)
@@ -73,7 +74,7 @@ class _Together(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.each = nn.ModuleList([copy.deepcopy(module) for module in modules])
+        self.each = nn.ModuleList([plain(module) for module in modules])
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Map one input for each to one output of each."""

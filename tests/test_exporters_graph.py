@@ -54,7 +54,7 @@ def copy_of(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def raw_export(module: nn.Module) -> onnx.ModelProto:
-    return graph.program_proto(module, (torch.zeros(1, *SIZE),), (["input"], ["logits"]), OPSET)
+    return graph.program_proto(graph.plain(module), (torch.zeros(1, *SIZE),), (["input"], ["logits"]), OPSET)
 
 
 def gate(proto: onnx.ModelProto, module: nn.Module, opset: int = OPSET) -> None:

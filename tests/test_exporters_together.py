@@ -108,7 +108,7 @@ def test_two_widths_exported_at_once_are_cut_to_size_in_between() -> None:
     assert answers(between, PICTURE).shape == (1, 4, 8, 8)
 
 
-def test_a_module_that_torch_cannot_export_is_named_and_does_no_harm_to_none_beside_it(calls: list[int]) -> None:
+def test_a_module_that_torch_cannot_export_is_named(calls: list[int]) -> None:
     with pytest.raises(GateError, match="torch cannot export Undecided"):
         export_protos([convolutions(), Compressed(Undecided(), PICTURE)])
     assert calls == [2]
@@ -125,7 +125,7 @@ def test_a_module_that_changes_nothing_is_exported_too(make: Callable[[], nn.Mod
 def test_a_call_has_so_many_modules_and_so_large_ones_at_most(
     calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "_MOST", 2)
+    monkeypatch.setattr(together, "MOST", 2)
     assert len(export_protos([convolutions(n) for n in (2, 3, 4)])) == 3
     assert calls == [2], "the last one is alone, and goes the usual way"
     calls.clear()

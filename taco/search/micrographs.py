@@ -15,7 +15,7 @@ from taco.exporters.graph import OPSET, export_proto, write_proto
 from taco.exporters.opsets import NATIVE
 from taco.exporters.protocol import Calibration, Compressed, Exporter
 from taco.exporters.resize import Sized, UnlikeError, resized
-from taco.exporters.together import export_protos
+from taco.exporters.together import MOST, export_protos
 from taco.exporters.zeroed import ZEROS, zeroed
 from taco.progress import Progress
 from taco.search.micromodels import Holder, cut_whole
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _NOISE = 2
 #: Units that torch exports at once, at two widths each.
-_AT_ONCE = 12
+_AT_ONCE = MOST // 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
