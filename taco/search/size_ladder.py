@@ -31,8 +31,8 @@ _RUNGS = 32
 #: Times at which sizes are compared before the first candidate, evenly along the ladder.
 _MARKS = 5
 _LEAST_HARM = 1e-9
-#: Points that are lost for each nat by which widths change the answers of whole models before recovery: 80 and 200 at
-#: one and four points in two runs of one model, 29 at eleven (docs/adr/0019). Where others lose otherwise, the first
+#: Points that are lost for each nat by which widths change the answers of whole models before recovery: 50 and 200 at
+#: one and four points in two runs of one model, 28 at eleven (docs/adr/0019). Where others lose otherwise, the first
 #: step that is asked about lies further off.
 _POINTS_A_NAT = 100.0
 #: A size that was not profiled is not asked about where, for as little harm, it would take so many times as long as the
