@@ -129,7 +129,7 @@ TABLES = (
 #: Benchmarks that print a table within minutes and keep no cells; their parts are written by hand or by --save.
 WITHOUT_CELLS = (
     "calibration", "candidates", "channel_order", "database", "listing", "micro_exports", "peak", "predict_speed",
-    "recovery_speed", "solvers", "structured", "two_runtimes",
+    "recovery_speed", "solvers", "starts", "structured", "two_runtimes",
 )  # fmt: skip
 
 

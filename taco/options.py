@@ -65,8 +65,8 @@ class ExportOptions(BaseModel):
         include: Only layers that fit one of these globs become sparse.
         exclude: Layers that fit one of these globs stay dense.
         solver: Of sparse layers; auto takes the best that the layer's size allows.
-        sequential: Solve sparse layers, and those that read cut channels, once more, each for the inputs that those
-            before it have left.
+        sequential: Solve sparse layers, and without recovery those that read cut channels, once more, each for the
+            inputs that those before it have left.
         damping: Multiple of mean(diag H); None chooses it per layer on held-out pictures.
         calibration: On the task's own pictures, or on others (the control).
         agnostic_images: Pictures of anything, for the control.

@@ -1,9 +1,10 @@
-"""What recovery starts from: the better of two refits, as the select pictures say, stored, and told."""
+"""What stands in for recovery: the better of two refits, as the select pictures say, stored, and told."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from conftest import draw_task
 from tiny_recovery import begun, make_material, make_specialist, recovery
 from torch import nn
 
+from taco.allocate import Allocation
 from taco.compress import UnitSolution, calibrate_units, kept_rows, solve_units, stitch
 from taco.errors import SolverError
 from taco.material import Material
 from taco.model import state_sha256
 from taco.steps import refit
+from taco.steps.cutting import Cutter
+from taco.steps.recovering import Recovery
 from taco.steps.refit import Starter
 from taco.surgery.inorder import InOrder
 from taco.units import find_units
@@ -26,6 +30,7 @@ from taco.units import find_units
 class Case:
     """A cut specialist."""
 
+    solutions: dict[str, UnitSolution]
     stitched: nn.Module
     widths: dict[str, int]
     rows: dict[str, torch.Tensor]
@@ -47,7 +52,7 @@ def case(specialist: nn.Module, material: Material) -> Case:
     batches = material.batches(material.task.fit)
     solutions: dict[str, UnitSolution] = solve_units(specialist, units, calibrate_units(specialist, units, batches))
     widths = {u.name: u.width // 4 for u in units}
-    return Case(stitch(specialist, solutions, widths), widths, kept_rows(specialist, solutions, widths))
+    return Case(solutions, stitch(specialist, solutions, widths), widths, kept_rows(specialist, solutions, widths))
 
 
 def starter(folder: Path, specialist: nn.Module, material: Material, *, in_order: bool = True) -> Starter:
@@ -119,3 +124,28 @@ def test_a_failure_is_told_and_the_stitched_model_stays(
     assert (found.kept, found.in_order) == ("one by one", None)
     assert found.failed == "conv: inputs cannot be told apart at damping 0.01. Raise the damping to 0.1"
     assert distance(one, model) == pytest.approx(found.one_by_one)
+
+
+@pytest.mark.parametrize(("minutes", "steps", "tried"), [(0.0, 0, True), (0.1, 0, True), (0.1, 3, False)])
+def test_only_what_is_not_recovered_is_refitted_in_order(
+    minutes: float,
+    steps: int,
+    tried: bool,
+    tmp_path: Path,
+    specialist: nn.Module,
+    material: Material,
+    case: Case,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Recovery, "steps", lambda *_: steps)
+    one = starter(tmp_path / "a", specialist, material)
+    one = dataclasses.replace(one, recovery=dataclasses.replace(one.recovery, minutes=minutes))
+    unchanged: Any = SimpleNamespace(best=lambda module: (module, None))
+    made = Cutter(case.solutions, one, unchanged).cut(Allocation(0.25, case.widths))
+    assert (made.refit is not None) is tried
+    assert (made.recovered is not None) is (minutes > 0)
+    assert made.recovered is None or made.recovered.steps == steps
+    ready = Starter(one.recovery, one.batches, False).plain(case.stitched)
+    if steps:
+        assert made.recovered is not None
+        assert made.recovered.loss_before == pytest.approx(distance(one, ready))

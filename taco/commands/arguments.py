@@ -279,7 +279,7 @@ Sequential = Annotated[
     typer.Option(
         "--sequential/--no-sequential",
         help="Solve layers once more in the model's order, each for the inputs that those before it have left: sparse "
-        "layers, and those that read cut channels. Kept where the select pictures say that it helps.",
+        "layers and, without recovery, those that read cut channels. Kept where the select pictures say that it helps.",
         rich_help_panel=EXPERT,
     ),
 ]

@@ -354,7 +354,9 @@ class Report(Frozen):
         default=None, description="what TensorRT did on the device; null until it has run there"
     )
     layers: list[LayerWidth]
-    refit: RefitSection | None = Field(default=None, description="null where nothing was cut, or with --no-sequential")
+    refit: RefitSection | None = Field(
+        default=None, description="null where nothing was cut, where it was recovered, or with --no-sequential"
+    )
     cut_heads: list[HeadCandidate] = Field(
         default=[], description="heads that were compared on what the cut left of the features; empty without a choice"
     )

@@ -51,6 +51,7 @@ def _side(ground: Groundwork, share: float) -> Side:
     """Return a division; what solves its channels belongs to a copy that is dropped with every candidate."""
     options, recovery = ground.options, ground.recovery(keep_zeros=False)
     frames = {"frames": content_key(ground.unlabelled.to_json())} if ground.unlabelled.views else {}
-    key = {**frames, "minutes": share * options.recover_minutes, "seed": options.seed, "in_order": options.sequential}
+    minutes = share * options.recover_minutes
+    key = {**frames, "minutes": minutes, "seed": options.seed, "in_order": options.sequential and not minutes}
     depends_on = {**recovery.depends_on, **key, "looks": ground.looks.each}
     return Side(lambda: copy.copy(ground).cutter(), ground.looks, ground.held_out, share, depends_on)

@@ -1,9 +1,13 @@
-"""One cut: stitch, refit in order where that helps, recover; long parts are stored, so that a killed run goes on."""
+"""One cut: stitch, and recover; or, without recovery, refit in order where that helps.
+
+Long parts are stored, so that a killed run goes on.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -28,7 +32,7 @@ class Cut:
         stitched: The model before anything was repaired.
         recovered: What recovery did; None when there was none.
         sparsity: How weights became zero; None when none did.
-        refit: How readers of cut channels were refitted; None where there was no choice.
+        refit: How readers of cut channels were refitted; None where there was no choice, or a recovery.
         head: What the module ends in, with what was compared; None where it is the specialist's without a choice.
     """
 
@@ -80,17 +84,21 @@ class Cutter:
         less = {name: width for name, width in told.items() if width < dense[name]}
         with recovery.progress.step("stitch the smaller model"):
             stitched = stitch(specialist, solutions, widths)
-        start, refit = self.starter.start(stitched, less, kept_rows(specialist, solutions, widths), readers)
-        minutes = share * recovery.minutes
-        if minutes == 0:
-            module, head = self.heads.best(start)
-            return Cut(module, allocation.ratio, told, stitched, None, refit=refit, head=head)
-        key = {"minutes": minutes, "widths": less}
+        minutes, steps, refit = share * recovery.minutes, 0, None
+        key: dict[str, Any] = {"minutes": minutes, "widths": less}
+        start = stitched
+        if minutes > 0:
+            start = self.starter.plain(stitched)
+            steps = recovery.steps(start, key, share)
+        if not steps:
+            rows = kept_rows(specialist, solutions, widths)
+            start, refit = self.starter.start(stitched, less, rows, readers)
         if refit is not None:
             key["readers"] = refit.kept
-        steps = recovery.steps(start, key, share)
-        recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
-        with recovery.progress.step("re-estimate BatchNorm"):
-            module = recovery.renormalise(recovered.module)
+        module, recovered = start, None
+        if minutes > 0:
+            recovered = recovery.recover(start, key, steps, f"recover by distillation ({minutes:g} min)")
+            with recovery.progress.step("re-estimate BatchNorm"):
+                module = recovery.renormalise(recovered.module)
         module, head = self.heads.best(module)
         return Cut(module, allocation.ratio, told, stitched, recovered, refit=refit, head=head)

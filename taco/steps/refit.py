@@ -1,7 +1,9 @@
-"""How a stitched model starts into recovery: its readers refitted one by one, or once more in the model's order.
+"""What is made of a stitched model before recovery, and instead of it.
 
-Refitting in order (`taco.surgery.inorder`) helps where much was cut and harms where little was, so both are tried and
-the select pictures decide.
+Readers are refitted one by one when it is stitched, and recovery starts from that. Where there is none they may be
+refitted once more in the model's order (`taco.surgery.inorder`), which helps where much was cut and harms where little
+was, so both are tried and the select pictures decide. Recovery gains little from there: the same steps end nearer to
+the dense model without it, though they start farther away (docs/adr/0020).
 """
 
 from __future__ import annotations
@@ -43,17 +45,22 @@ class Refit:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Starter:
-    """Makes the model that recovery starts from.
+    """Makes the model that recovery starts from, or the best one without any.
 
     Attributes:
         recovery: Compares on the select pictures, and stores.
         batches: The pictures that layers are refitted on, each time the same.
-        in_order: Whether to try refitting in order too.
+        in_order: Whether to try refitting in order too, where there is no recovery.
     """
 
     recovery: Recovery
     batches: Batches
     in_order: bool
+
+    def plain(self, stitched: nn.Module) -> nn.Module:
+        """Return a stitched model with BatchNorm re-estimated where that helps."""
+        with self.recovery.progress.step("re-estimate BatchNorm of the smaller model"):
+            return self.recovery.renormalise(stitched)
 
     def start(
         self,
@@ -62,7 +69,9 @@ class Starter:
         rows: Mapping[str, torch.Tensor],
         known: How | None = None,
     ) -> tuple[nn.Module, Refit | None]:
-        """Return the better model, BatchNorm re-estimated where that helps, and how it was made; the result is stored.
+        """Return the better model without recovery, BatchNorm re-estimated where that helps, and how it was made.
+
+        The result is stored.
 
         Args:
             stitched: From `taco.compress.stitch`; not modified.
@@ -72,8 +81,7 @@ class Starter:
         """
         recovery = self.recovery
         if not self.in_order:
-            with recovery.progress.step("re-estimate BatchNorm of the smaller model"):
-                return recovery.renormalise(stitched), None
+            return self.plain(stitched), None
         how = InOrder(recovery.specialist, self.batches, SequentialOptions(), rows)
         layers = how.layers(stitched)
         ready = with_biases(stitched, layers)
