@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +97,7 @@ def plan_steps(student: nn.Module, bank: TeacherBank, seconds: float, options: R
         begin = time.perf_counter()
         trial.step(i + 1)
         taken.append(time.perf_counter() - begin)
-    each = sorted(taken)[1]  # one busy moment must not decide how long recovery lasts
+    each = statistics.median(taken)  # a busy moment must not decide how long recovery lasts
     steps = int(seconds / (each * 1.08))  # the checks take about 8 %
     return steps if steps >= MIN_STEPS else 0
 
