@@ -159,3 +159,30 @@ def test_what_is_expected_of_later_steps_rises_with_what_they_harm_beyond_one_th
     found = next(holding_steps(harms, lose, 1.0, 2, begun=8))
     assert len(asked) > 1
     assert found > 8
+
+
+def test_where_a_limit_is_expected_one_answer_near_it_is_not_followed_to_the_smallest_model() -> None:
+    """EfficientNet-Lite0, 2026-11-30: after 0.78 points at 54 % of the widths 6 % was asked, and lost 40."""
+    first, asked = 24, list[int]()
+
+    def lose(index: int) -> Answer:
+        asked.append(index)
+        return Answer(0.78, 0.94) if index == first else Answer(LADDER[index] / LADDER[first], 0.94)
+
+    next(holding_steps(LADDER, lose, 1.0, 3, first))
+    assert asked[0] == first
+    assert max(asked) < 35
+    crossing = Crossing(LADDER, 1.0, first)
+    assert 0.4 < crossing.holds({})[first] < 0.6
+    assert crossing.holds({})[40] < 0.05 < Crossing(LADDER, 1.0).holds({})[40]
+
+
+@pytest.mark.parametrize("turn", [8, 24, 40])
+def test_a_wrong_expectation_gives_way_to_answers(turn: int) -> None:
+    """Steps 8 and 40 are twelve times less and more harmful than what was expected."""
+
+    def lose(index: int) -> Answer:
+        return Answer(LADDER[index] / LADDER[turn], 0.3)
+
+    found = next(holding_steps(LADDER, lose, 1.0, 3, 24))
+    assert turn - 6 <= found <= turn

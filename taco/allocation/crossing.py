@@ -19,6 +19,9 @@ _BEYOND = 4.0
 _CROSSINGS, _POWERS = 192, np.linspace(0.4, 2.2, 13)
 #: Standard deviation of the power about 1, before anything was asked (judgement).
 _POWER_SPREAD = 0.3
+#: Standard deviation of the logarithm of where the limit is expected, before anything was asked (judgement: other
+#: models' losses for a harm differ by factors of two to three).
+_EXPECTED_SPREAD = 1.0
 #: A loss may differ by such a share from the curve, beside its own error (judgement).
 _MISFIT = 0.3
 #: No loss is expected above so many times the limit.
@@ -49,9 +52,10 @@ class Crossing:
     Args:
         harms: (n,) of every step, rising; the first step's is 0. Where they fall, the larger one before counts.
         limit: Most that may be lost.
+        expected: The step near which the limit is expected from what other models lost; None expects nothing.
     """
 
-    def __init__(self, harms: Sequence[float], limit: float) -> None:
+    def __init__(self, harms: Sequence[float], limit: float, expected: int | None = None) -> None:
         given = np.asarray(harms, np.float64)
         most = max(given[np.isfinite(given)], default=0.0)
         if most > 0:
@@ -62,6 +66,8 @@ class Crossing:
         self._limit = limit
         first = share[min(1, len(share) - 1)]
         self._crossings = np.geomspace(first / _BEYOND, _BEYOND * share[-1], _CROSSINGS)
+        away = np.zeros(_CROSSINGS) if expected is None else np.log(self._crossings / share[expected])
+        self._prior = -0.5 * ((_POWERS - 1) / _POWER_SPREAD) ** 2 - 0.5 * (away[:, None] / _EXPECTED_SPREAD) ** 2
 
     def holds(self, answers: Mapping[int, Answer]) -> npt.NDArray[np.float64]:
         """Return with which probability each step loses no more than the limit, (n,), falling.
@@ -69,7 +75,7 @@ class Crossing:
         Args:
             answers: Step -> what it was found to lose.
         """
-        log_p = np.broadcast_to(-0.5 * ((_POWERS - 1) / _POWER_SPREAD) ** 2, (_CROSSINGS, len(_POWERS)))
+        log_p = self._prior
         scale = max(self._limit, max((answer.error for answer in answers.values()), default=0.0), _TINY)
         for index, answer in answers.items():
             ratio = (self._harms[index] / self._crossings[:, None]) ** _POWERS

@@ -47,8 +47,8 @@ def holding_steps(
     if begun:
         held.append(begun)
         harms = [max(0.0, harm - harms[begun]) for harm in harms]
-    crossing = Crossing(harms, limit)
     unasked = first if first is not None and first > held[-1] else None
+    crossing = Crossing(harms, limit, unasked)
     guided = unasked is not None
     while True:
         low = held[-1]
