@@ -39,7 +39,7 @@ def holding_steps(
         apart: So many steps are worth asking for: where none promises as many more in the mean, the search ends, later
             after few answers and sooner after many; after one that was refused, so many before it are not asked.
         first: The step that is asked first, near which a loss is known to reach the limit; None is the middle, and
-            then no step is yielded before one was seen to lose too much.
+            then no step is yielded before one was seen to lose too much. Beyond the ladder it is the last one.
         begun: A step that is known to hold for a reason of its own: only later ones are asked, unless it is refused.
             What those are expected to lose rises with their harm beyond that one's.
     """
@@ -47,7 +47,9 @@ def holding_steps(
     if begun:
         held.append(begun)
         harms = [max(0.0, harm - harms[begun]) for harm in harms]
-    unasked = first if first is not None and first > held[-1] else None
+    unasked = None if first is None else min(first, high - 1)
+    if unasked is not None and unasked <= held[-1]:
+        unasked = None
     crossing = Crossing(harms, limit, unasked)
     guided = unasked is not None
     while True:
