@@ -229,12 +229,14 @@ def test_another_machine_or_runtime_makes_another_run_of_a_target_on_this_machin
 @pytest.mark.slow
 def test_changed_arguments_or_pictures_run_again(pi_site: Path, pi_copy: Path, tmp_path: Path) -> None:
     assert api.export(options(pi_site, pi_copy)).already_done
-    again = api.export(options(pi_site, pi_copy, macs=0.55))
+    again = api.export(options(pi_site, pi_copy, macs=0.55, sequential=True))
     assert not again.already_done
+    assert again.report.refit is not None
+    assert again.report.refit.in_order is not None
     picture = pi_site / "ash" / "00.png"
     picture.rename(tmp_path / "00.png")
     try:
-        assert not api.export(options(pi_site, pi_copy, macs=0.55)).already_done
+        assert not api.export(options(pi_site, pi_copy, macs=0.55, sequential=True)).already_done
     finally:
         (tmp_path / "00.png").rename(picture)
 

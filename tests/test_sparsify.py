@@ -111,7 +111,7 @@ def test_globs_choose_layers(pi_site: Path, run: api.ExportResult, tmp_path: Pat
 
 
 def test_two_of_four(pi_site: Path, run: api.ExportResult, tmp_path: Path) -> None:
-    asked = {"recover_minutes": 0.0, "sparsity": None, "pattern": "2:4"}
+    asked = {"recover_minutes": 0.0, "sparsity": None, "pattern": "2:4", "sequential": True}
     found = api.export(options(pi_site, tmp_path / "out", from_run=run.folder, **asked)).report.sparsity
     assert found is not None
     assert found.pattern == "2:4"
