@@ -93,6 +93,15 @@ def test_fewer_weights_hold_where_every_interval_is_within_the_limit(drops: tupl
     assert claim.claim.startswith("10 times fewer")
 
 
+def test_fewer_weights_are_told_by_the_cells_that_were_recovered_longest() -> None:
+    short = [pruned("task", 0.9, 9.0, seed, steps=64) for seed in (0, 1)]
+    longer = [{**pruned("task", 0.9, -2.0, seed, steps=960), "batch": 8} for seed in (0, 1)]
+    claim = _claims.fewer_weights("b", [*short, *longer], 0.9, 2.0)
+    assert claim.verdict == "holds"
+    assert "960 steps of gradual recovery, 8 views each" in claim.found
+    assert "64 steps of gradual recovery, 32 views each" in _claims.fewer_weights("b", short, 0.9, 2.0).found
+
+
 def test_over_fitting_is_told_by_the_fewest_pictures() -> None:
     seeds = [
         cell
