@@ -1,8 +1,9 @@
 """Few-shot recovery: distil the dense specialist into its compressed version, widths, masks and head fixed.
 
-Normalisation statistics stay frozen, steps are small, the state that is best on the select pictures wins, and the state
-before recovery is one of the candidates: recovery can only help, by construction. It ends early when the select
-pictures no longer gain, when the loss is no longer finite, and on Ctrl-C; the best state so far is kept each time.
+Normalisation statistics stay frozen and steps are small. The last state is kept that is nearer to the teacher on the
+select pictures than the state before recovery, and that these cannot tell from the nearest of all: one of few pictures
+often moves away while unseen ones come nearer (docs/adr/0013). Recovery ends early when no more states are kept, when
+the loss is no longer finite, and on Ctrl-C; what was kept so far is the result each time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from taco.compute import CPU, moved, name_of
 from taco.heap import kept_heap
 from taco.recovery.checkpoint import Checkpoint
-from taco.recovery.distillation import Maps, fit_maps, objective
+from taco.recovery.distillation import Maps, fit_maps, objectives
 from taco.recovery.teacher_bank import TeacherBank
 from taco.recovery.trainer import RecoveryOptions, Trainer
 
@@ -39,6 +42,8 @@ _TIMED_STEPS = 5
 _PASSES = 3
 #: Checks take at most about this share of the time of the steps.
 _CHECKED = 0.1
+#: A state is surely farther from the teacher where it is so by this many standard errors of the difference over views.
+_SURE = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,11 +51,11 @@ class Recovered:
     """What recovery gave.
 
     Attributes:
-        module: The best state, eval mode.
+        module: The state that was kept, eval mode.
         steps: Steps taken; fewer than asked where it ended early.
         kept_step: The step whose state was kept; 0 is the state before recovery.
         loss_before: Objective on the select pictures before.
-        loss_after: The same of the kept state; never larger.
+        loss_after: The same of the kept state: smaller, or that state is the one before.
         history: (step, objective on the select pictures) of every check.
         ended: Why it ended early, in words; empty where all steps were taken.
         views: Views in the bank.
@@ -75,7 +80,7 @@ class Watch:
     """Who follows a recovery.
 
     Attributes:
-        progress: Called with (step, best objective so far) after every step.
+        progress: Called with (step, smallest objective so far) after every step.
         checkpoint: Where its state is kept until it is finished; None keeps it nowhere.
     """
 
@@ -111,9 +116,9 @@ def recover(
     options: RecoveryOptions,
     watch: Watch | None = None,
 ) -> Recovered:
-    """Distil for at most `steps` steps and return the state that is best on the select pictures.
+    """Distil for at most `steps` steps and return the last state that is as good as any on the select pictures.
 
-    Ctrl-C ends it with the best state so far, which is logged; a second one interrupts what comes next as usual.
+    Ctrl-C ends it with what was kept so far, which is logged; a second one interrupts what comes next as usual.
 
     Args:
         student: The compressed specialist; not modified.
@@ -142,13 +147,13 @@ def recover(
             "(Ctrl-C again to stop it)",
             run.taken,
             steps,
-            f"that of step {run.best.step}" if run.best.step else "that before recovery",
+            f"that of step {run.kept.step}" if run.kept.step else "that before recovery",
         )
     return run.result(bank)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Best:
+class _Kept:
     """The state to return."""
 
     step: int
@@ -156,10 +161,30 @@ class _Best:
     module: nn.Module
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """How far a state lies from the teacher on every select view, (n,); the mean is infinite where one is no number."""
+
+    each: npt.NDArray[np.float32]
+
+    @property
+    def value(self) -> float:
+        found = float(self.each.mean(dtype=np.float64))
+        return found if math.isfinite(found) else math.inf
+
+    def surely_farther(self, other: _Judged) -> bool:
+        """Tell whether this state lies farther away than another one by more than chance."""
+        if not math.isfinite(self.value) or not math.isfinite(other.value):
+            return not self.value < other.value
+        more = self.each.astype(np.float64) - other.each
+        return bool(more.mean() > _SURE * more.std() / math.sqrt(len(more)))
+
+
 class _Run:
     """One recovery under way."""
 
-    best: _Best
+    kept: _Kept
+    _nearest: _Judged
 
     def __init__(self, trainer: Trainer, select: TeacherBank, options: RecoveryOptions, steps: int, maps: Maps) -> None:
         self._trainer, self._select, self._options, self._steps = trainer, select, options, steps
@@ -169,17 +194,18 @@ class _Run:
 
     def begin(self, student: nn.Module) -> None:
         """Start with the state before recovery."""
-        value = self._judge(student)
-        self.best = _Best(0, value, copy.deepcopy(student))
-        self._history = [(0, value)]
+        self._nearest = self._judge(student)
+        self.kept = _Kept(0, self._nearest.value, copy.deepcopy(student))
+        self._history = [(0, self._nearest.value)]
 
     def resume(self, student: nn.Module, tensors: dict[str, torch.Tensor], facts: Any) -> None:
         """Go on where a checkpoint was made."""
         self._trainer.load(tensors)
         module = copy.deepcopy(student)
-        module.load_state_dict({n.removeprefix("best|"): t for n, t in tensors.items() if n.startswith("best|")})
-        self.best = _Best(facts["kept"], facts["lowest"], module)
+        module.load_state_dict({n.removeprefix("kept|"): t for n, t in tensors.items() if n.startswith("kept|")})
         self._history = [(step, value) for step, value in facts["history"]]
+        self.kept = _Kept(facts["kept"], dict(self._history)[facts["kept"]], module)
+        self._nearest = _Judged(tensors["nearest"].numpy())
         self.taken = facts["step"]
 
     def train(self, watch: Watch) -> None:
@@ -196,7 +222,7 @@ class _Run:
             if self.taken % every == 0 or self.taken == self._steps:
                 self._check()
             if watch.progress is not None:
-                watch.progress(self.taken, self.best.value)
+                watch.progress(self.taken, self._nearest.value)
             if watch.checkpoint is not None and watch.checkpoint.due():
                 self._save(watch.checkpoint)
 
@@ -207,14 +233,14 @@ class _Run:
         return max(1, math.ceil(asked / _CHECKED))
 
     def result(self, bank: TeacherBank) -> Recovered:
-        """Return the best state and how it came about."""
-        module = self.best.module.to(CPU).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+        """Return what was kept and how it came about."""
+        module = self.kept.module.to(CPU).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
         return Recovered(
             module=module,
             steps=self.taken,
-            kept_step=self.best.step,
+            kept_step=self.kept.step,
             loss_before=self._history[0][1],
-            loss_after=self.best.value,
+            loss_after=self.kept.value,
             history=tuple(self._history),
             ended=self.ended,
             views=len(bank),
@@ -223,23 +249,25 @@ class _Run:
         )
 
     def _check(self) -> None:
-        value = self._judge(self._trainer.student)
-        if value < self.best.value:
-            self.best = _Best(self.taken, value, copy.deepcopy(self._trainer.student))
-        self._history.append((self.taken, value))
+        found = self._judge(self._trainer.student)
+        if found.value < self._nearest.value:
+            self._nearest = found
+        if found.value < self._history[0][1] and not found.surely_farther(self._nearest):
+            self.kept = _Kept(self.taken, found.value, copy.deepcopy(self._trainer.student))
+        self._history.append((self.taken, found.value))
 
     def _stale(self) -> bool:
-        since = [step for step, _ in self._history if step > self.best.step]
+        since = [step for step, _ in self._history if step > self.kept.step]
         if len(since) >= self._options.patience and self.taken < self._steps:
             self.ended = f"{len(since)} checks in a row found no gain on the select pictures"
             return True
         return False
 
-    def _judge(self, student: nn.Module) -> float:
-        value = objective(student, self._select, self._options.losses, self._maps)
-        return value if math.isfinite(value) else math.inf
+    def _judge(self, student: nn.Module) -> _Judged:
+        return _Judged(objectives(student, self._select, self._options.losses, self._maps))
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        best = {f"best|{name}": tensor.cpu() for name, tensor in self.best.module.state_dict().items()}
-        facts = {"step": self.taken, "kept": self.best.step, "lowest": self.best.value, "history": self._history}
-        checkpoint.save({**self._trainer.state(), **best}, facts)
+        kept = {f"kept|{name}": tensor.cpu() for name, tensor in self.kept.module.state_dict().items()}
+        nearest = {"nearest": torch.from_numpy(self._nearest.each)}
+        facts = {"step": self.taken, "kept": self.kept.step, "history": self._history}
+        checkpoint.save({**self._trainer.state(), **kept, **nearest}, facts)

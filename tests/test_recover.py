@@ -79,6 +79,34 @@ def test_every_check_is_recorded_and_the_best_is_kept() -> None:
     assert result.history[0] == (0, result.loss_before)
 
 
+def judged(monkeypatch: pytest.MonkeyPatch, *states: list[float]) -> Recovered:
+    """Recover with four checks that find the states so far from the teacher, a figure a select view."""
+    left = iter([np.array(each, np.float32) for each in states])
+    monkeypatch.setattr("taco.recover.objectives", lambda *_: next(left))
+    return run()
+
+
+def test_one_picture_that_moves_away_does_not_decide_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, later = [1.0] * 8, [0.5] * 7
+    result = judged(monkeypatch, start, [0.6] * 8, [*later, 0.7], [*later, 1.5], [*later, 2.0])
+    assert result.history[-1][1] > result.history[-3][1]
+    assert (result.kept_step, result.loss_after) == (24, pytest.approx(0.6875))
+
+
+def test_a_state_that_is_surely_farther_than_the_nearest_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, near = [1.0] * 8, [0.5, 0.51] * 4
+    result = judged(monkeypatch, start, [0.8] * 8, near, [0.6, 0.62] * 4, [0.55, 0.56, 0.54, 0.55] * 2)
+    assert result.kept_step == 12
+    assert result.loss_after == pytest.approx(0.505)
+
+
+def test_what_is_not_nearer_than_before_recovery_is_not_kept_whatever_chance_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = judged(monkeypatch, [1.0] * 8, *[[0.9] * 7 + [1.9]] * 4)
+    assert result.kept_step == 0
+
+
 def test_one_seed_repeats_and_another_differs() -> None:
     one, two, other = run(), run(), run(options=dataclasses.replace(FAST, seed=1))
     assert state_sha256(one.module) == state_sha256(two.module)

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -63,46 +64,58 @@ class ChannelMap:
 Maps = Mapping[str, ChannelMap]
 
 
-def distillation_loss(
+def distances(
     model: nn.Module, bank: TeacherBank, index: Index, losses: Losses, maps: Maps | None = None
 ) -> torch.Tensor:
-    """Return the loss on the views `index`, a scalar.
+    """Return the loss on each of the views `index`, (n,) float32.
 
     Args:
         model: The student; where it lies, the loss is computed.
         bank: Views and answers.
         index: (n,) int64.
-        losses: Weights of the parts.
+        losses: Weights of the parts. That of labels is spread over the views that have one, so that the mean over all
+            views is the mean over those.
         maps: From `fit_maps`; a block of another width without a map does not count.
     """
     named = [name for name in bank.features if name != LAST] if losses.blocks else []
     found = answer(model, bank.inputs(index, device_of(model)), named)
     errors = {
-        name: _error(features.float(), bank.features[name], index, (maps or {}).get(name))
+        name: _errors(features.float(), bank.features[name], index, (maps or {}).get(name))
         for name, features in found.features.items()
         if name != LAST or losses.last
     }
     last = errors.pop(LAST, None)
     blocks = [error for error in errors.values() if error is not None]
     logits = found.logits.float()
-    total = logits.new_zeros(())
+    total = logits.new_zeros(len(index))
     if blocks:
-        total = total + losses.blocks * torch.stack(blocks).mean()
+        total = total + losses.blocks * torch.stack(blocks).mean(0)
     if last is not None:
         total = total + losses.last * last
     if losses.logits:
         target = torch.from_numpy(bank.logits[index]).to(logits.device).log_softmax(1)
-        total = total + losses.logits * F.kl_div(logits.log_softmax(1), target, log_target=True, reduction="batchmean")
+        total = total + losses.logits * F.kl_div(logits.log_softmax(1), target, log_target=True, reduction="none").sum(
+            1
+        )
     labels = torch.from_numpy(bank.labels[index])
-    if losses.labels and bool((labels != UNLABELLED).any()):
-        total = total + losses.labels * F.cross_entropy(logits, labels.to(logits.device), ignore_index=UNLABELLED)
+    labelled = int((labels != UNLABELLED).sum())
+    if losses.labels and labelled:
+        right = F.cross_entropy(logits, labels.to(logits.device), ignore_index=UNLABELLED, reduction="none")
+        total = total + losses.labels * right * (len(index) / labelled)
     return total
 
 
-def objective(
+def distillation_loss(
+    model: nn.Module, bank: TeacherBank, index: Index, losses: Losses, maps: Maps | None = None
+) -> torch.Tensor:
+    """Return the mean of `distances`, a scalar."""
+    return distances(model, bank, index, losses, maps).mean()
+
+
+def objectives(
     student: nn.Module, bank: TeacherBank, losses: Losses | None = None, maps: Maps | None = None, batch: int = _BATCH
-) -> float:
-    """Return the loss over a whole bank, float32, eval mode.
+) -> npt.NDArray[np.float32]:
+    """Return the loss on every view of a bank, (n,), in eval mode.
 
     Args:
         student: Not modified; computes where it lies.
@@ -111,14 +124,22 @@ def objective(
         maps: From `fit_maps`.
         batch: Views at a time.
     """
-    total, weights = 0.0, losses or Losses()
+    weights = losses or Losses()
     model = copy.deepcopy(student).to(memory_format=torch.channels_last).eval()
     model = faster_form(model, bank.preprocessing.input_size)
+    found = []
     with torch.no_grad():
         for start in range(0, len(bank), batch):
             index = np.arange(start, min(start + batch, len(bank)))
-            total += float(distillation_loss(model, bank, index, weights, maps)) * len(index)
-    return total / len(bank)
+            found.append(distances(model, bank, index, weights, maps).cpu().numpy())
+    return np.concatenate(found)
+
+
+def objective(
+    student: nn.Module, bank: TeacherBank, losses: Losses | None = None, maps: Maps | None = None, batch: int = _BATCH
+) -> float:
+    """Return the loss over a whole bank: the mean of `objectives`."""
+    return float(objectives(student, bank, losses, maps, batch).mean(dtype=np.float64))
 
 
 def fit_maps(student: nn.Module, bank: TeacherBank) -> dict[str, ChannelMap]:
@@ -194,10 +215,10 @@ def _scale(targets: Targets, index: Index, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(targets.scale[index]).to(like.device).view(-1, *[1] * (like.ndim - 1))
 
 
-def _error(features: torch.Tensor, targets: Targets, index: Index, through: ChannelMap | None) -> torch.Tensor | None:
-    """Return the mean relative error, or None where the shapes differ and no map is known."""
+def _errors(features: torch.Tensor, targets: Targets, index: Index, through: ChannelMap | None) -> torch.Tensor | None:
+    """Return the relative error of every view, (n,), or None where the shapes differ and no map is known."""
     mapped = features if through is None else through(features)
     if mapped.shape[1:] != targets.values.shape[1:]:
         return None
     target = torch.from_numpy(targets.values[index]).to(mapped.device).float()
-    return (mapped / _scale(targets, index, mapped) - target).square().mean()
+    return (mapped / _scale(targets, index, mapped) - target).square().flatten(1).mean(1)

@@ -53,5 +53,5 @@ def _side(ground: Groundwork, share: float) -> Side:
     frames = {"frames": content_key(ground.unlabelled.to_json())} if ground.unlabelled.views else {}
     minutes = share * options.recover_minutes
     key = {**frames, "minutes": minutes, "seed": options.seed, "in_order": options.sequential and not minutes}
-    depends_on = {**recovery.depends_on, **key, "looks": ground.looks.each}
+    depends_on = {**recovery.depends_on, **recovery.training_key, **key, "looks": ground.looks.each}
     return Side(lambda: copy.copy(ground).cutter(), ground.looks, ground.held_out, share, depends_on)

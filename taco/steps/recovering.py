@@ -98,6 +98,11 @@ class Recovery:
     def _batch_key(self) -> dict[str, int]:
         return {"batch": self.options.batch}
 
+    @property
+    def training_key(self) -> dict[str, Any]:
+        """What recovered weights depend on beside their start, pictures and number of steps, as JSON values."""
+        return {**self._batch_key, "learning_rate": self.options.learning_rate, "kept": "as good as the nearest"}
+
     @functools.cached_property
     def _bank_key(self) -> dict[str, Any]:
         return {
@@ -159,7 +164,7 @@ class Recovery:
 
     def recover(self, start: nn.Module, key: Mapping[str, Any], steps: int, name: str) -> Recovered:
         """Recover, go on with an unfinished recovery, or take the stored weights of the same one."""
-        whole = {**self.depends_on, **key, **self._batch_key, "steps": steps, "bank": content_key(self._bank_key)}
+        whole = {**self.depends_on, **key, **self.training_key, "steps": steps, "bank": content_key(self._bank_key)}
         checkpoint = Checkpoint(self.store.rundir.unfinished(f"recovery-{content_key(whole)}.safetensors"))
 
         def train() -> Recovered:
