@@ -31,7 +31,7 @@ from taco import api
 from taco.files import write_atomically
 from taco.front.entries import Maker
 from taco.front.rivals import rivals
-from taco.options import ExportOptions
+from taco.options import RECOVER_MINUTES, ExportOptions
 from taco.progress import PlainProgress
 from taco.rundir import RunDir
 from taco.steps.groundwork import Groundwork
@@ -81,7 +81,11 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
             _write(results / f"{cell.name}.json", {**_named(cell), **_run(options)})
         if fronts and not (results / f"{cell.name}.front.json").exists():
             how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
-            asked = options.model_copy(update={"out": runs / f"{cell.name}-front", "from_run": options.out})
+            asked = options.model_copy(
+                update={
+                    "out": runs / f"{cell.name}-front", "from_run": options.out, "recover_minutes": RECOVER_MINUTES
+                }  # as `taco front` does
+            )
             found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
             _write(results / f"{cell.name}.front.json", {**_named(cell), "front": found.model_dump(mode="json")})
 

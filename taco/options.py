@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from taco.address import parse_address
 from taco.errors import InputError
@@ -21,6 +21,10 @@ Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
 Allocate = Literal["auto", "latency", "uniform"]
 Search = Literal["dp", "spdy", "evopress"]
+
+#: Minutes of recovery where none are asked: for what may be cut heavily, and for what loses little, which longer
+#: recovery does not bring nearer (docs/adr/0013).
+RECOVER_MINUTES, WITHIN_MINUTES = 5.0, 2.0
 
 
 class ExportOptions(BaseModel):
@@ -72,7 +76,7 @@ class ExportOptions(BaseModel):
         agnostic_images: Pictures of anything, for the control.
         executor: Where the layers' problems are solved: local, local:N, dask://host:port or ray.
         compute: Where torch trains and asks the teacher: auto, cpu, cuda or cuda:N.
-        recover_minutes: Time for distillation; 0 is none.
+        recover_minutes: Time for distillation; 0 is none. Where none is given, `WITHIN_MINUTES` with a max_drop.
         unlabelled: Folder of the site's frames without labels, which distillation learns from too.
         threads: Threads of the timed model; None is the target's own choice.
         seed: Draws shots, folds and views.
@@ -133,7 +137,7 @@ class ExportOptions(BaseModel):
     agnostic_images: Path | None = None
     executor: str = "local"
     compute: str = "auto"
-    recover_minutes: float = 5.0
+    recover_minutes: float = RECOVER_MINUTES
     unlabelled: Path | None = None
     threads: int | None = None
     seed: int = 0
@@ -152,6 +156,14 @@ class ExportOptions(BaseModel):
     @classmethod
     def _one_device(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_minutes(cls, values: object) -> object:
+        if not isinstance(values, dict) or values.get("recover_minutes") is not None:
+            return values
+        usual = RECOVER_MINUTES if values.get("max_drop") is None else WITHIN_MINUTES
+        return {**values, "recover_minutes": usual}
 
     @property
     def sparse(self) -> bool:

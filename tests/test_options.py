@@ -24,6 +24,13 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert not options.random_weights
 
 
+def test_what_may_lose_little_is_recovered_for_less_time_unless_minutes_are_given() -> None:
+    assert make_options({**LEAST, "max_drop": 1.0}).recover_minutes == 2.0
+    assert make_options({**LEAST, "max_drop": 1.0, "recover_minutes": 5.0}).recover_minutes == 5.0
+    assert make_options({**LEAST, "max_drop": 1.0, "recover_minutes": 0.0}).recover_minutes == 0.0
+    assert make_options({**LEAST, "max_drop": None, "recover_minutes": None}).recover_minutes == 5.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Refused:
     values: dict[str, object]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from taco.options import Calibration, Pattern, SplitBy
+from taco.options import WITHIN_MINUTES, Calibration, Pattern, SplitBy
 
 TASK, MODEL, SIZE, RUN, EXPERT = "The task", "The model", "How small, how fast", "The run", "For experts"
 
@@ -316,7 +316,12 @@ Executor = Annotated[
     ),
 ]
 RecoverMinutes = Annotated[
-    float, typer.Option(help="Minutes of distillation after cutting; 0 is none.", rich_help_panel=SIZE)
+    float,
+    typer.Option(
+        help="Minutes of distillation after cutting; 0 is none. Where none are given, taco-export takes "
+        f"{WITHIN_MINUTES:g} with --max-drop.",
+        rich_help_panel=SIZE,
+    ),
 ]
 Compute = Annotated[
     str,

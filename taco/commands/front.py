@@ -15,7 +15,7 @@ from taco.commands.config import DEFAULT_TARGET, default_out, split_names
 from taco.commands.flags import typed
 from taco.commands.request import Request, make_request
 from taco.errors import InputError
-from taco.options import ExportOptions, make_options
+from taco.options import RECOVER_MINUTES, ExportOptions, make_options
 
 if TYPE_CHECKING:
     from taco.front.schema import Front
@@ -132,6 +132,7 @@ def _options(request: Request, given: dict[str, object], max_drop: float) -> tup
     left_out = [field for field in _NOT_USED if field in request.values]
     values = {field: value for field, value in request.values.items() if field not in _NOT_USED}
     values |= {"allocation": "latency", "max_drop": max_drop}
+    values.setdefault("recover_minutes", RECOVER_MINUTES)  # a front has small models too
     target = str(values["target"])
     if "out" not in given and values["out"] == default_out(target):
         values["out"] = Path("runs") / f"front-{target}"
