@@ -83,7 +83,9 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
             how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
             asked = options.model_copy(
                 update={
-                    "out": runs / f"{cell.name}-front", "from_run": options.out, "recover_minutes": RECOVER_MINUTES
+                    "out": runs / f"{cell.name}-front",
+                    "from_run": options.out,
+                    "recover_minutes": RECOVER_MINUTES,
                 }  # as `taco front` does
             )
             found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
