@@ -32,7 +32,7 @@ from taco.allocate import by_macs, candidates
 from taco.allocation.distribute import distribute
 from taco.compress import UnitSolution, calibrate_units, solve_units, stitch
 from taco.latency.losses import UnitLoss, choose_currency
-from taco.recover import objective
+from taco.recovery.distillation import objective
 from taco.recovery.repair import renormalise
 from taco.search.probes import Prober
 from taco.sparse.sequential import SequentialOptions

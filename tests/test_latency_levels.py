@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_latency import make_unit
 
@@ -103,7 +103,12 @@ blocks = st.tuples(
 )
 
 
+#: Of the budget of 1 ms, 0.45 - 0.45 - ... leave a little less than nothing.
+FULL = [([[(0.0, 1.0)]], None), ([[(0.0, 0.4512879732262007)]], (0.0, 0.0))]
+
+
 @settings(max_examples=120)
+@example(FULL, 1.0, 20)
 @given(st.lists(blocks, min_size=1, max_size=3), st.floats(0.5, 60), st.integers(20, 400))
 def test_with_blocks_that_may_be_left_out_it_is_still_the_best_of_every_combination(
     drawn: list[tuple[list[list[tuple[float, float]]], tuple[float, float] | None]], budget: float, buckets: int

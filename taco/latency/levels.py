@@ -20,6 +20,8 @@ MOST_LEVELS = 32
 _LEAST_GAIN = 0.005
 #: Fastest runs of interleaved models repeat within 1 % (RUNTIMES.md, Measuring).
 _LEAST_GAIN_OF_FASTEST = 0.02
+#: Of a time, what sums and differences of its parts may be off by.
+_ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ def choose(
     joined = Joined.of({name: [(x.loss, x.ms) for x in own] for name, own in options.items()}, together)
     drops = drops or {}
     problem = joined.problem(table_ms, buckets)
-    costs, budget, instead = dict(problem.costs), problem.budget, {}
+    # what is left of a time after differences of others is uncertain by their rounding
+    costs, budget, instead = dict(problem.costs), problem.budget + _ROUNDING * table_ms, {}
     for name, drop in drops.items():
         items = joined.items_of(drop.units)
         saved = math.fsum(joined.least_ms(item) for item in items) - drop.left_ms
