@@ -81,13 +81,8 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
             _write(results / f"{cell.name}.json", {**_named(cell), **_run(options)})
         if fronts and not (results / f"{cell.name}.front.json").exists():
             how = api.FrontOptions(SPEEDUPS, BESIDE[cell.model], LIMIT)
-            asked = options.model_copy(
-                update={
-                    "out": runs / f"{cell.name}-front",
-                    "from_run": options.out,
-                    "recover_minutes": RECOVER_MINUTES,
-                }  # as `taco front` does
-            )
+            usual = {"recover_minutes": RECOVER_MINUTES}  # as `taco front` does
+            asked = options.model_copy(update={"out": runs / f"{cell.name}-front", "from_run": options.out, **usual})
             found = api.front(asked, how, command=["python", "-m", "benchmarks.front", "--fronts"]).front
             _write(results / f"{cell.name}.front.json", {**_named(cell), "front": found.model_dump(mode="json")})
 

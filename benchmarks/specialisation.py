@@ -128,16 +128,15 @@ def table(results: Path) -> str:
     kinds = sorted({(views_seen(cell), cell["steps"], cell["sparsity"]) for cell in cells})
     seeds = sorted({cell["seed"] for cell in cells})
     lines = ["| recovery | zero | seed | dense | task | drop | agnostic | drop |", "|---|---|---|---|---|---|---|---|"]
-    for kind in kinds:
+    for seen, steps, sparsity in kinds:
+        how = f"{steps} steps of {seen // steps}" if steps else "one shot"
         for seed in seeds:
             row = {
                 c["calibration"]: c
                 for c in cells
-                if (views_seen(c), c["steps"], c["sparsity"]) == kind and c["seed"] == seed
+                if (views_seen(c), c["steps"], c["sparsity"], c["seed"]) == (seen, steps, sparsity, seed)
             }
-            seen, steps, sparsity = kind
             dense = next((f"{c['dense']:.1f}" for c in row.values()), "-")
-            how = f"{steps} steps of {seen // steps}" if steps else "one shot"
             shown = " | ".join(_shown(row.get(name)) for name in CALIBRATIONS)
             lines.append(f"| {how} | {sparsity:.0%} | {seed} | {dense} | {shown} |")
     return "\n".join(lines) + "\n"

@@ -153,7 +153,7 @@ def front(
     """Make a front: several budgets from one latency table, beside everything a person would do instead.
 
     Args:
-        options: From `make_options`; the budget in it is not used.
+        options: From `make_options`; the budget in it is not used. `taco front` gives it `RECOVER_MINUTES`.
         how: Which speeds, which other models.
         progress: Told about every step; None logs.
         command: The command line, for the page.

@@ -103,7 +103,7 @@ blocks = st.tuples(
 )
 
 
-#: Of the budget of 1 ms, 0.45 - 0.45 - ... leave a little less than nothing.
+#: The first unit takes all of 1 ms; rounding leaves a little less than nothing for the second, which may take nothing.
 FULL = [([[(0.0, 1.0)]], None), ([[(0.0, 0.4512879732262007)]], (0.0, 0.0))]
 
 

@@ -282,8 +282,11 @@ def test_an_export_measures_judges_and_deploys_on_the_device(server: Server, run
     assert there.parent == server.home / "taco-export" / "bundles"
     assert (there / "model.onnx").read_bytes() == (run.folder / "model.onnx").read_bytes()
     assert "predict" in (report.next_step or "")
-    beside = {path.name for path in there.parent.iterdir() if not path.name.startswith("site-")}
-    assert beside == {"current", "history", "taco-watch.service"}, "and bundles of other tests, if those ran before"
+    names = {path.name for path in there.parent.iterdir()}
+    bundles = {name for name in names if re.fullmatch("site-[0-9a-f]{12}", name)}
+    assert all((there.parent / name / "manifest.json").is_file() for name in bundles)
+    assert names - bundles == {"current", "history", "taco-watch.service"}, "and other tests' whole bundles"
+    assert there.name in bundles
     assert (there.parent / "current").resolve() == there
     left = {path.name.partition("-")[0] for path in (server.home / "taco-export").iterdir()}
     assert left == {"bundles", "agent", lease._LOCK.partition("-")[0]}

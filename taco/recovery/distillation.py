@@ -94,9 +94,8 @@ def distances(
         total = total + losses.last * last
     if losses.logits:
         target = torch.from_numpy(bank.logits[index]).to(logits.device).log_softmax(1)
-        total = total + losses.logits * F.kl_div(logits.log_softmax(1), target, log_target=True, reduction="none").sum(
-            1
-        )
+        divergence = F.kl_div(logits.log_softmax(1), target, log_target=True, reduction="none").sum(1)
+        total = total + losses.logits * divergence
     labels = torch.from_numpy(bank.labels[index])
     labelled = int((labels != UNLABELLED).sum())
     if losses.labels and labelled:
