@@ -8,12 +8,11 @@ answers falls when that layer alone goes back.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ import onnx
 from taco.exporters.layers import Graph
 from taco.exporters.protocol import Calibration, FloatArray, PutBack, Quantisation, Reference
 from taco.exporters.qdq import RoundedWeights, insert_qdq
-from taco.exporters.ranges import METHODS, Method, Observed, observe, shifts_of
+from taco.exporters.ranges import METHODS, Method, Observed, extremes, looked_at_again
 from taco.exporters.rounding import rounded_for_outputs
 from taco.exporters.scheme import Scheme
 
@@ -60,7 +59,6 @@ class _Choice:
     quantised: frozenset[str]
     method: Method
     corrected: bool
-    rounding: Literal["nearest", "output error"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,14 +91,13 @@ class _Search:
         self.graph, self.scheme, self.backend = graph, scheme, backend
         self.calibration, self.reference = calibration, calibration.reference
         self.file = folder / "candidate.onnx"
-        self.rounded = RoundedWeights(graph, scheme)
-        self.observed: Observed = observe(graph, scheme, calibration.fit, self.rounded)
+        self.rounded, self.observed = self._prepared()
         self.evaluations = 0
         self.put_back: list[PutBack] = []
 
     def run(self) -> tuple[onnx.ModelProto, Quantisation]:
         every = frozenset(layer.name for layer in self.graph.layers)
-        choice = _Choice(every, "minmax", True, "nearest" if self.reference is None else "output error")
+        choice = _Choice(every, "minmax", self.reference is not None)
         saved, unit = self._saved(choice)
         choice = dataclasses.replace(choice, quantised=every - {item.layer for item in self.put_back})
         judged = None
@@ -114,7 +111,7 @@ class _Search:
             put_back=tuple(self.put_back),
             ranges=choice.method,
             bias_corrected=choice.corrected,
-            rounding=choice.rounding,
+            rounding="nearest" if self.reference is None else "output error",
             pictures=self.observed.pictures,
             divergence=judged.divergence if judged else None,
             drop_points=judged.drop_points if judged else None,
@@ -126,16 +123,17 @@ class _Search:
     def _realise(self, choice: _Choice) -> onnx.ModelProto:
         if not choice.quantised:
             return self.graph.proto
-        observed, rounded = (self.observed, self.rounded) if choice.rounding == "nearest" else self._settled
-        seen = observed.activations(choice.method, corrected=choice.corrected)
-        return insert_qdq(self.graph, choice.quantised, self.scheme, seen, rounded)
+        seen = self.observed.activations(choice.method, corrected=choice.corrected)
+        return insert_qdq(self.graph, choice.quantised, self.scheme, seen, self.rounded)
 
-    @functools.cached_property
-    def _settled(self) -> tuple[Observed, RoundedWeights]:
-        """Weights that are rounded for the least error of outputs, and what that shifts."""
+    def _prepared(self) -> tuple[RoundedWeights, Observed]:
+        """Round the weights and look at the pictures; where only time matters, no further than it takes to run."""
         pictures = self.calibration.fit
-        rounded = rounded_for_outputs(self.graph, self.scheme, self.rounded, pictures, self.observed.pictures)
-        return dataclasses.replace(self.observed, shifts=shifts_of(self.graph, rounded, pictures)), rounded
+        nearest, seen = RoundedWeights(self.graph, self.scheme), extremes(self.graph, self.scheme, pictures)
+        if self.reference is None:
+            return nearest, seen
+        rounded = rounded_for_outputs(self.graph, self.scheme, nearest, pictures, seen.pictures)
+        return rounded, looked_at_again(seen, self.graph, rounded, pictures)
 
     def _saved(self, choice: _Choice) -> tuple[dict[str, float], str]:
         """Return what INT8 of each layer saves, and put back those that the runtime does not compute in INT8."""

@@ -39,8 +39,8 @@ class Observed:
 
     Attributes:
         limits: Tensor -> smallest and largest value.
-        counts: Tensor -> histogram over its limits, (4096,) int64.
-        shifts: Layer -> mean shift of its output by rounded weights, (rows,).
+        counts: Tensor -> histogram over its limits, (4096,) int64; none until it is looked at again.
+        shifts: Layer -> mean shift of its output by rounded weights, (rows,); none until then.
         pictures: How many were looked at.
     """
 
@@ -65,19 +65,13 @@ class Observed:
         return low + first * width, low + (last + 1) * width
 
 
-def observe(
-    graph: Graph,
-    scheme: Scheme,
-    pictures: Callable[[], Iterable[Floats]],
-    rounded: RoundedWeights | None = None,
-) -> Observed:
-    """Run the fp32 graph over pictures, twice: for limits, then for histograms and shifts.
+def extremes(graph: Graph, scheme: Scheme, pictures: Callable[[], Iterable[Floats]]) -> Observed:
+    """Run the fp32 graph over pictures: limits, and nothing else yet.
 
     Args:
         graph: fp32.
-        scheme: Decides which tensors matter and how weights are rounded.
+        scheme: Decides which tensors matter.
         pictures: Gives preprocessed pictures, (1, C, H, W) float32 each, the same every time.
-        rounded: The weights of `graph` by `scheme`, where they are needed more than once.
 
     Raises:
         GateError: There is no picture, or the graph does not run or gives what is no number.
@@ -96,39 +90,39 @@ def observe(
             limits[name] = (min(low, before[0]), max(high, before[1]))
     if not seen:
         raise GateError("INT8 needs pictures to find the ranges of activations, and none are left", "Give more --shots")
-    return Observed(limits, *_second_pass(graph, rounded or RoundedWeights(graph, scheme), limits, pictures), seen)
+    return Observed(limits, {}, {}, seen)
 
 
-def shifts_of(graph: Graph, rounded: RoundedWeights, pictures: Callable[[], Iterable[Floats]]) -> Mapping[str, Floats]:
-    """Return by layer what rounding its weights adds to its output, the mean over pictures and places, (rows,)."""
-    return _second_pass(graph, rounded, {}, pictures)[1]
+def looked_at_again(
+    seen: Observed, graph: Graph, rounded: RoundedWeights, pictures: Callable[[], Iterable[Floats]]
+) -> Observed:
+    """Run the fp32 graph over pictures once more: histograms within their limits, and shifts.
 
-
-def _second_pass(
-    graph: Graph,
-    rounded: RoundedWeights,
-    limits: Mapping[str, tuple[float, float]],
-    pictures: Callable[[], Iterable[Floats]],
-) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, Floats]]:
-    counts = {name: np.zeros(_BINS, np.int64) for name in limits}
+    Args:
+        seen: From `extremes`.
+        graph: fp32.
+        rounded: Its weights as they will be shipped.
+        pictures: As there.
+    """
+    counts = {name: np.zeros(_BINS, np.int64) for name in seen.limits}
     sums: dict[str, Floats] = {}
-    run = Runner(_with_shifts(graph, rounded), [*limits, *(_SHIFT + layer.name for layer in graph.layers)])
-    seen = 0
+    run = Runner(_with_shifts(graph, rounded), [*counts, *(_SHIFT + layer.name for layer in graph.layers)])
     for picture in pictures():
-        seen += 1
         for name, value in run(picture):
             if name.startswith(_SHIFT):
                 layer = name.removeprefix(_SHIFT)
                 sums[layer] = sums.get(layer, np.float32(0)) + value.reshape(-1)
             else:
-                counts[name] += _histogram(value, *limits[name])
-    return counts, {name: (total / np.float32(seen)).astype(np.float32) for name, total in sums.items()}
+                counts[name] += _histogram(value, *seen.limits[name])
+    shifts = {name: (total / np.float32(seen.pictures)).astype(np.float32) for name, total in sums.items()}
+    return dataclasses.replace(seen, counts=counts, shifts=shifts)
 
 
 def _histogram(values: Floats, low: float, high: float) -> npt.NDArray[np.int64]:
-    width = (high - low) or 1.0
-    bins = ((values.ravel() - np.float32(low)) * np.float32(_BINS / width)).astype(np.int32)
-    return np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS).astype(np.int64)
+    places = values.ravel() - np.float32(low)
+    places *= np.float32(_BINS / ((high - low) or 1.0))
+    np.clip(places, 0, _BINS - 1, out=places)
+    return np.bincount(places.astype(np.intp), minlength=_BINS).astype(np.int64, copy=False)
 
 
 def _with_shifts(graph: Graph, rounded: RoundedWeights) -> onnx.ModelProto:

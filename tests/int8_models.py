@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from taco.exporters.layers import Graph
 from taco.exporters.protocol import Calibration, Reference
+from taco.exporters.qdq import RoundedWeights
+from taco.exporters.ranges import Observed, extremes, looked_at_again
+from taco.exporters.scheme import Scheme
 
 Floats = npt.NDArray[np.float32]
 SIZE = (3, 16, 16)
@@ -59,6 +63,14 @@ def small_net(seed: int = 0) -> onnx.ModelProto:
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def observe(
+    graph: Graph, scheme: Scheme, given: Callable[[], Iterable[Floats]], rounded: RoundedWeights | None = None
+) -> Observed:
+    """Look at pictures twice, with weights that are rounded to the nearest step unless others are given."""
+    seen = extremes(graph, scheme, given)
+    return looked_at_again(seen, graph, rounded or RoundedWeights(graph, scheme), given)
 
 
 def pictures(n: int = 6, seed: int = 1) -> Iterator[Floats]:

@@ -7,13 +7,12 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from int8_models import CLASSES, LAYERS, pictures, run, small_net
+from int8_models import CLASSES, LAYERS, observe, pictures, run, small_net
 from onnx import helper, numpy_helper
 
 from taco.exporters import scheme as scheme_module
 from taco.exporters.layers import Graph
 from taco.exporters.qdq import Activations, RoundedWeights, activation_scale, insert_qdq, round_weight
-from taco.exporters.ranges import observe
 from taco.exporters.scheme import Scheme, here, scheme_for
 
 U8, U7, S8 = Scheme(False, 8, True), Scheme(False, 7, True), Scheme(True, 8, True)

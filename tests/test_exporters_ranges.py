@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from int8_models import LAYERS, pictures, run, small_net
+from int8_models import LAYERS, observe, pictures, run, small_net
 
 from taco.errors import GateError
 from taco.exporters.layers import Graph
-from taco.exporters.ranges import METHODS, observe
+from taco.exporters.ranges import METHODS
 from taco.exporters.scheme import Scheme
 
 U8 = Scheme(False, 8, True)

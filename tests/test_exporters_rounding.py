@@ -9,7 +9,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_models import LAYERS, Floats, calibration, pictures, run, small_net
+from int8_models import LAYERS, Floats, calibration, observe, pictures, run, small_net
 from onnx import TensorProto, helper, numpy_helper
 
 from taco.exporters import mixed, rounding
@@ -18,7 +18,6 @@ from taco.exporters.mixed import quantise
 from taco.exporters.opened import Simulated
 from taco.exporters.protocol import Calibration
 from taco.exporters.qdq import RoundedWeights
-from taco.exporters.ranges import observe
 from taco.exporters.rounding import Window, rounded_for_outputs
 from taco.exporters.scheme import Scheme
 
@@ -177,11 +176,10 @@ def test_biases_make_up_for_what_was_really_rounded(graph: Graph) -> None:
     """The shift is of the weights that are shipped, not of the nearest ones."""
     data = calibration(graph.proto)
     search = mixed._Search(graph, U8, data, Simulated(), Path())
-    observed, rounded = search._settled
-    fresh = observe(graph, U8, data.fit, rounded)
+    found, fresh, nearest = search.observed, observe(graph, U8, data.fit, search.rounded), observe(graph, U8, data.fit)
     for name, shift in fresh.shifts.items():
-        np.testing.assert_allclose(observed.shifts[name], shift, rtol=1e-6, atol=1e-9)
-    assert any(not np.array_equal(observed.shifts[n], search.observed.shifts[n]) for n in observed.shifts)
+        np.testing.assert_allclose(found.shifts[name], shift, rtol=1e-6, atol=1e-9)
+    assert any(not np.array_equal(found.shifts[name], nearest.shifts[name]) for name in LAYERS)
 
 
 def test_the_same_twice_gives_the_same_integers(graph: Graph) -> None:

@@ -70,8 +70,13 @@ def unfold(
         rows = rows if chosen is None else rows[:, chosen]
         return rows if origin is None else rows - origin
     x = x if x.ndim == 4 else x[None]
-    grid = _grid(layer, x.shape[-2], x.shape[-1]).to(x.device)
-    planes = _all(x, grid, origin) if chosen is None else _some(x, _index(grid, x, chosen), origin)
+    if chosen is None:
+        grid = _grid(layer, x, None)
+        planes = _all(x, grid, origin)
+    else:
+        outputs = positions_of(layer, x) // len(x)
+        grid = _grid(layer, x, chosen % outputs)
+        planes = _some(x, _index(grid, x, chosen // outputs), origin)
     return planes.reshape(layer.groups, x.shape[1] // layer.groups * len(grid), -1).transpose(1, 2)
 
 
@@ -87,34 +92,47 @@ def _all(x: torch.Tensor, grid: torch.Tensor, origin: torch.Tensor | None) -> to
     if grid.min() < 0:
         outside = planes.new_zeros(len(planes)) if origin is None else -origin
         planes = torch.cat([planes, outside[:, None]], 1)
-    return planes.index_select(1, _index(grid, x, None))
+    return planes.index_select(1, _index(grid[:, None, :], x, torch.arange(len(x), device=x.device)[:, None]))
 
 
 def _some(x: torch.Tensor, index: torch.Tensor, origin: torch.Tensor | None) -> torch.Tensor:
-    """Return (C, taps * positions): few pixels are read, so the others are not touched."""
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    outside = (index == len(pixels)).nonzero().flatten()
-    rows = pixels.index_select(0, index.clamp(max=len(pixels) - 1)).index_fill_(0, outside, 0.0)
+    """Return (C, taps * positions): few pixels are read, so of one picture the others are not touched."""
+    padding = len(x) * x.shape[-2] * x.shape[-1]
+    outside, inside = (index == padding).nonzero().flatten(), index.clamp(max=padding - 1)
+    if len(x) == 1 and x.stride(1) != 1:
+        planes = x[0].flatten(1).index_select(1, inside).index_fill_(1, outside, 0.0)
+        return planes if origin is None else planes.sub_(origin[:, None])
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # of channels last a view
+    rows = pixels.index_select(0, inside).index_fill_(0, outside, 0.0)
     return (rows if origin is None else rows.sub_(origin)).t().contiguous()
 
 
-def _grid(layer: nn.Conv2d, height: int, width: int) -> torch.Tensor:
-    """Return the pixel of one picture that each (tap, position) reads, int64; -1 in the padding."""
-    down, across = _reads(layer, 0, height), _reads(layer, 1, width)
-    pixels = (down * width)[:, None, :, None] + across[None, :, None, :]
-    inside = ((down >= 0) & (down < height))[:, None, :, None] & ((across >= 0) & (across < width))[None, :, None, :]
-    return pixels.where(inside, -1).flatten(0, 1).flatten(1).t().contiguous()
+def _grid(layer: nn.Conv2d, x: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
+    """Return the pixel of one picture that each (tap, position) reads, int64; -1 in the padding.
+
+    Args:
+        layer: What reads.
+        x: What it reads.
+        chosen: (k,) int64, positions of one picture; None is all of them.
+    """
+    height, width = x.shape[-2:]
+    down, across = (_reads(layer, axis, length).to(x.device) for axis, length in enumerate((height, width)))
+    every = torch.arange(len(down) * len(across), device=x.device) if chosen is None else chosen
+    down, across = down[every // len(across)][:, :, None], across[every % len(across)][:, None, :]
+    inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
+    return (down * width + across).where(inside, -1).flatten(1).t().contiguous()
 
 
-def _index(grid: torch.Tensor, x: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
-    """Return where in the planes of `x` each (tap, position) lies, int64; behind the last pixel in the padding."""
+def _index(grid: torch.Tensor, x: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Return where in the planes of `x` what `grid` names lies, of some pictures, flat; behind the last in the padding.
+
+    Args:
+        grid: From `_grid`, of any shape that `pictures` can be added to.
+        x: What is read.
+        pictures: int64, their numbers.
+    """
     size = x.shape[-2] * x.shape[-1]
-    if chosen is None:
-        starts = size * torch.arange(len(x), device=x.device)
-        found, shift = grid[:, None, :], starts[:, None]
-    else:
-        found, shift = grid[:, chosen % grid.shape[1]], chosen // grid.shape[1] * size
-    return (found + shift).where(found >= 0, len(x) * size).reshape(-1)
+    return (grid + pictures * size).where(grid >= 0, len(x) * size).reshape(-1)
 
 
 def _reads(layer: nn.Conv2d, axis: int, length: int) -> torch.Tensor:
