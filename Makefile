@@ -18,7 +18,7 @@ override export MINUTES := $(value MINUTES)
 UNITS = set -f; set --; for unit in $$DEVICE; do set -- "$$@" --device "$$unit"; done;
 DEVICES := host-cpu host-cpu-int8 host-cpu-openvino host-cpu-openvino-bf16 host-cpu-openvino-int8 jetson-orin jetson-orin-int8 jetson-orin-nano jetson-orin-nx jetson-agx-orin raspberry-pi-5 raspberry-pi-4 intel-nuc
 BENCHES := $(addprefix bench-,$(DEVICES))
-# slow tests that a measurement decides, or that wait long for a quiet machine: they have it for themselves, all its cores too
+# slow tests that a measurement decides, or that wait long for a quiet machine: they have it and all its cores
 TIMED := tests/test_main_job.py::test_a_specialist_is_as_fast_as_asked_and_nearly_as_accurate \
   tests/test_input_size.py::test_sizes_compete_with_widths_by_measured_time_and_loss \
   tests/test_front_job.py::test_sizes_of_pictures_compete_and_any_may_be_picked
@@ -49,7 +49,7 @@ test: setup ## the tests (a few minutes on two cores)
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu" $(addprefix --deselect=,$(TIMED))
-	OMP_NUM_THREADS=$$($(BIN)/python -c 'import os; print(os.cpu_count())') \
+	OMP_NUM_THREADS=$$($(BIN)/python -c 'import joblib; print(joblib.cpu_count())') \
 	    $(BIN)/python -m pytest -m "slow and not gpu" $(TIMED)
 
 lint: setup ## ruff
