@@ -96,15 +96,16 @@ def _all(x: torch.Tensor, grid: torch.Tensor, origin: torch.Tensor | None) -> to
 
 
 def _some(x: torch.Tensor, index: torch.Tensor, origin: torch.Tensor | None) -> torch.Tensor:
-    """Return (C, taps * positions): few pixels are read, so of one picture the others are not touched."""
+    """Return (C, taps * positions): few pixels are read, so the others are not touched where a view can be had."""
     padding = len(x) * x.shape[-2] * x.shape[-1]
     outside, inside = (index == padding).nonzero().flatten(), index.clamp(max=padding - 1)
-    if len(x) == 1 and x.stride(1) != 1:
-        planes = x[0].flatten(1).index_select(1, inside).index_fill_(1, outside, 0.0)
-        return planes if origin is None else planes.sub_(origin[:, None])
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # of channels last a view
-    rows = pixels.index_select(0, inside).index_fill_(0, outside, 0.0)
-    return (rows if origin is None else rows.sub_(origin)).t().contiguous()
+    if x.stride(1) == 1:  # channels last
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        rows = pixels.index_select(0, inside).index_fill_(0, outside, 0.0)
+        return (rows if origin is None else rows.sub_(origin)).t().contiguous()
+    planes = x.transpose(0, 1).reshape(x.shape[1], -1)
+    found = planes.index_select(1, inside).index_fill_(1, outside, 0.0)
+    return found if origin is None else found.sub_(origin[:, None])
 
 
 def _grid(layer: nn.Conv2d, x: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
