@@ -20,7 +20,7 @@ from torch import nn
 from taco.errors import TaskError, UnsupportedModuleError
 from taco.moments.sampling import draw_positions, keys_of
 from taco.moments.sums import LayerMoments, Moments, Sums
-from taco.moments.unfold import known, positions_of, unfold, weight_matrix
+from taco.moments.unfold import channels_last, known, positions_of, unfold, weight_matrix
 
 #: Unfolded inputs, their index and the copied input that are in memory at a time; small enough to
 #: be reused by malloc rather than returned to the system each time.
@@ -218,7 +218,7 @@ class _Pass:
         self.batch, self.calls_left, self.keys = batch, self.calls, []
         self.drawn.clear()
         with suppress(_EnoughError):
-            model(batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch)
+            model(channels_last(batch))
         self.pictures += len(batch)
         if self.options.progress is not None:
             self.options.progress(len(batch))

@@ -210,7 +210,7 @@ class _Run:
 
     def train(self, watch: Watch) -> None:
         """Take the steps that are left."""
-        every = max(math.ceil(self._steps / self._options.checks), self._least_between)
+        every = math.ceil(self._steps / self._checks)
         while self.taken < self._steps and not self._stale():
             if not math.isfinite(self._trainer.step(self.taken)):
                 self.ended = "the loss was no longer finite"
@@ -227,10 +227,10 @@ class _Run:
                 self._save(watch.checkpoint)
 
     @property
-    def _least_between(self) -> int:
-        """Steps between checks, so that those do not take much of a short recovery."""
+    def _checks(self) -> int:
+        """How many, evenly spread and the last one at the end: those do not take much of a short recovery."""
         asked = len(self._select) / (_PASSES * self._trainer.views_a_step)
-        return max(1, math.ceil(asked / _CHECKED))
+        return max(1, min(self._options.checks, int(self._steps * _CHECKED / asked)))
 
     def result(self, bank: TeacherBank) -> Recovered:
         """Return what was kept and how it came about."""

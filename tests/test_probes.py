@@ -98,6 +98,22 @@ def test_a_block_is_left_out_alone_and_the_refit_behind_it_is_part_of_the_harm(n
     assert prober.harm({block.name: 1}) == 0
 
 
+def test_blocks_are_left_out_one_after_the_other_as_each_is_alone() -> None:
+    """What comes before a block is computed once for all of them, and refits have several batches."""
+    family = SMALL[3]
+    model, units = build(family), units_of(family)
+    generator = torch.Generator().manual_seed(2)
+    pictures = [torch.randn(n, *family.input_size, generator=generator) for n in (4, 3)]
+    blocks = {u.name: droppable(u) for u in units.of("block")}
+    assert len(blocks) > 1
+
+    def answers(module: nn.Module) -> FloatArray:
+        return predict_logits(module, pictures)
+
+    prober = Prober(model, blocks, answers, answers(model).argmax(1), 8, {}, lambda: pictures)
+    assert prober.probe(lambda _: None).dropped == {name: prober.harm({name: 0}) for name in blocks}
+
+
 def test_probes_tell_which_models_are_worse(prober: Prober, probed: Probed) -> None:
     units = {
         name: UnitLoss(s.order.loss.numpy(), len(s.unit.consumers), probed.alone[name])

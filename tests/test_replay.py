@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -133,6 +134,20 @@ def test_a_model_that_answers_the_same_whatever_it_sees_is_not_begun_too_late() 
         expected, _ = watched(model, Replay(model, budget_bytes=0), group)
         found, _ = watched(model, replay, group)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_model_that_differs_later_begins_where_the_one_before_was_reached(model: nn.Module) -> None:
+    layers, replay = layers_of(model), Replay(model)
+    for name in (layers[len(layers) // 2], layers[-2]):
+        replay.reach(name, batches())
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.get_submodule(name).weight.mul_(1.5)  # type: ignore[operator, union-attr]
+        expected, whole = watched(other, Replay(other, budget_bytes=0), [name])
+        found, own = watched(other, replay.fork(other), [name])
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert own < whole
+    assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in model.modules())
 
 
 def test_going_back_is_a_whole_run(model: nn.Module) -> None:

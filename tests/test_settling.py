@@ -99,6 +99,16 @@ def test_each_comes_once_before_any_comes_twice_the_widest_first() -> None:
     assert not machine.settler.settled(found)
 
 
+def test_what_is_nothing_of_the_whole_model_is_not_timed_again_however_wide_its_interval() -> None:
+    tiny: list[Round] = [(10.0, 0.02), (10.0, 0.08)] * 6  # 0.6 % of the dense model's time
+    machine = Machine(lambda name, _: tiny if name == "a" else [QUIET] * 12)
+    first = {name: machine.settler.settle(models, 0.0) for name, models in GROUPS.items()}
+    machine.asked.clear()
+    assert machine.settler.again(first, GROUPS, 1000.0) == first
+    assert not machine.asked
+    assert not machine.settler.settled(first), "the table says that it is not sure"
+
+
 def test_nothing_is_timed_again_beyond_the_time() -> None:
     machine = Machine(lambda name, _: [SHARED if name == "a" else QUIET] * 11)
     first = {name: machine.settler.settle(models, 0.0) for name, models in GROUPS.items()}

@@ -21,7 +21,7 @@ from taco.errors import TaskError, UnsupportedModuleError
 from taco.moments.replay import Replay, Run
 from taco.moments.sampling import draw_positions, keys_of
 from taco.moments.sums import Moments, Sums
-from taco.moments.unfold import known, positions_of, unfold, weight_matrix
+from taco.moments.unfold import channels_last, known, positions_of, unfold, weight_matrix
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,12 +73,14 @@ class PairedModels:
     Args:
         dense: Gives the targets; eval mode, not modified.
         compressed: Gives the inputs; eval mode. After a pass over some layers these may be changed, and any later ones.
+        begun: Of the dense model on the same pictures, as far as both are the same; None begins with the pictures.
     """
 
-    def __init__(self, dense: nn.Module, compressed: nn.Module) -> None:
+    def __init__(self, dense: nn.Module, compressed: nn.Module, begun: Replay | None = None) -> None:
         self.dense = dense
         self.compressed = copy.deepcopy(compressed) if compressed is dense else compressed  # each has its own hooks
-        self._replays = Replay(self.dense), Replay(self.compressed)
+        own = Replay(dense) if begun is None else begun
+        self._replays = own, own.fork(self.compressed)
 
     def calibrate(
         self, layers: Sequence[str], batches: Iterable[torch.Tensor], options: CalibrationOptions,
@@ -103,7 +105,7 @@ class PairedModels:
             passes: list[Run] = []
             for number, batch in enumerate(batches):
                 if not passes:
-                    picture = _channels_last(batch[:1])
+                    picture = channels_last(batch[:1])
                     passes = [stack.enter_context(r.before(layers, picture, last=last)) for r in self._replays]
                     if all(r.runs_once(layers, picture) for r in self._replays):
                         run.calls_a_pass = len(layers)
@@ -146,7 +148,7 @@ class _Pair:
         self.batch, self.keys = batch, [] if self.options.positions is None else keys_of(batch)
         self.drawn.clear()
         self.targets.clear()
-        x = _channels_last(batch)
+        x = channels_last(batch)
         for run in passes:
             self.calls = 0
             with suppress(_EnoughError):
@@ -223,10 +225,6 @@ class _Pair:
             own = draw_positions(each, count, self.keys, self.options.seed)
             self.drawn[each, count] = (own + each * torch.arange(len(own))[:, None]).flatten()
         return self.drawn[each, count]
-
-
-def _channels_last(batch: torch.Tensor) -> torch.Tensor:
-    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
 
 def _pictures(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

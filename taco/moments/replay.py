@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -46,6 +47,10 @@ class _Kept:
     outputs: dict[int, torch.Tensor]
 
 
+class _ReachedError(Exception):
+    """A layer was reached: the rest of the forward pass is not needed."""
+
+
 class Replay:
     """Runs one model on the same batches again and again.
 
@@ -77,7 +82,7 @@ class Replay:
         """
         cut = None if last else self._latest(layers, picture)
         ran, kept = self._traced(picture), self._kept
-        if kept is not None and any(name not in ran or ran[name].began < ran[kept.name].ended for name in layers):
+        if kept is not None and not self._follow(layers, kept, ran):
             kept = self._kept = None
         later = cut is not None and (kept is None or ran[cut].ended > ran[kept.name].ended)
         found = _Kept("" if cut is None else cut, {})
@@ -96,6 +101,37 @@ class Replay:
             yield run
         if found.outputs and (kept is None or len(found.outputs) >= len(kept.outputs)):  # or there was no room for all
             self._kept = found
+
+    def reach(self, layer: str, batches: Iterable[torch.Tensor]) -> None:
+        """Run as far as a layer: the next pass begins before it, also one of a `fork`.
+
+        Args:
+            layer: Or any other module.
+            batches: Inputs of the model, the same as in every pass.
+        """
+
+        def stop(_module: nn.Module, _args: object) -> None:
+            raise _ReachedError
+
+        with ExitStack() as stack, torch.no_grad():
+            run: Run | None = None
+            for number, batch in enumerate(batches):
+                if run is None:
+                    run = stack.enter_context(self.before([layer], batch[:1]))
+                    stack.callback(self.model.get_submodule(layer).register_forward_pre_hook(stop).remove)
+                with suppress(_ReachedError):
+                    run(number, batch)
+
+    def fork(self, model: nn.Module) -> Replay:
+        """Return one of a model that differs only in what follows the last pass: it begins where this one would."""
+        other = Replay(model, self.budget_bytes)
+        other._kept = self._kept
+        return other
+
+    def _follow(self, layers: Sequence[str], kept: _Kept, ran: dict[str, _Ran]) -> bool:
+        """Whether all of some layers run after a module has given what was kept of it."""
+        end = ran[kept.name].ended if kept.name in ran else math.inf
+        return all(name in ran and ran[name].began > end for name in layers)
 
     def runs_once(self, layers: Sequence[str], picture: torch.Tensor) -> bool:
         """Whether the model runs each of some layers exactly once."""

@@ -23,6 +23,8 @@ from taco.compress import UnitSolution, kept_rows, stitch
 from taco.exporters.mixed import divergence
 from taco.exporters.protocol import FloatArray
 from taco.latency.losses import Joint, Probe
+from taco.moments.replay import Replay
+from taco.moments.unfold import channels_last
 from taco.progress import Advance
 from taco.surgery.inorder import InOrder
 from taco.units import steps_of
@@ -102,9 +104,10 @@ class Prober:
             widths = {name: self._near(name, share) for name, share in zip(self._units, shares, strict=True)}
             joint.append(Joint(widths, self.harm(widths)))
             advance(1)
-        dropped = {}
+        dropped, begun = {}, Replay(self.model)
         for name in self.blocks:
-            dropped[name] = self.harm({name: 0})
+            begun.reach(name, map(channels_last, self.batches()))
+            dropped[name] = divergence(self._dense, self.answer(self.cut({name: 0}, begun)))
             advance(1)
         return Probed(alone, tuple(joint), dropped)
 
@@ -126,13 +129,18 @@ class Prober:
     def _dense(self) -> FloatArray:
         return self.answer(self.model)
 
-    def cut(self, widths: Mapping[str, int]) -> nn.Module:
-        """Return the dense specialist cut to some widths, before any recovery but the refit behind lost blocks."""
+    def cut(self, widths: Mapping[str, int], begun: Replay | None = None) -> nn.Module:
+        """Return the dense specialist cut to some widths, before any recovery but the refit behind lost blocks.
+
+        Args:
+            widths: Unit -> what to keep; block -> 0.
+            begun: Of the dense model on the pictures to refit on, as far as nothing is cut.
+        """
         smaller = stitch(self.model, self.solutions, widths)
         if all(widths.get(block, 1) for block in self.blocks):
             return smaller
         how = InOrder(self.model, self.batches, rows=kept_rows(self.model, self.solutions, widths))
-        return how.refit(smaller, how.after(smaller))
+        return how.refit(smaller, how.after(smaller), begun)
 
     def _widths(self, name: str) -> Iterator[int]:
         width = self.solutions[name].unit.width

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from taco.device.trt_units import REPEATS, SMALL_SPREAD
 from taco.timing.calm import calm, doubt, usual_ms
-from taco.timing.cells import spread
+from taco.timing.cells import spread, spread_of_whole
 from taco.timing.timings import BenchResult, pooled
 
 log = logging.getLogger(__name__)
+
+#: Share of the dense model's time: a unit that is known as well is not timed again. SIMULATED with the intervals of one
+#: disturbed machine (0.5 to 2.4 % for each unit): repeats of all made choices 0.2 % faster (docs/adr/0012).
+_MATTERS = 0.01
 
 #: Times models, named, against each other in alternating rounds; may repeat them for so many seconds.
 Timer = Callable[[Mapping[str, Path], float], BenchResult]
@@ -27,7 +31,7 @@ class Limits:
         max_seconds: No unit is begun after that.
         repeat_share: Of `max_seconds`: when timing has taken so long, nothing is timed again. In the first half of it
             the rounds of each unit go on until its intervals are small, all with equal parts of what is left; then
-            those come again that are still in doubt.
+            those come again whose intervals matter.
         most_rounds: A measurement that has as many rounds is not repeated.
     """
 
@@ -72,19 +76,20 @@ class Settler:
     def again(
         self, results: Mapping[str, BenchResult], models: Mapping[str, Mapping[str, Path]], until: float
     ) -> dict[str, BenchResult]:
-        """Time groups again that are in doubt, until the clock shows `until`; returns all, more rounds in some.
+        """Time groups again whose intervals matter, until the clock shows `until`; returns all, more rounds in some.
 
-        The widest interval comes first, but each once before any comes twice: what disturbs a machine often lasts
+        An interval matters by its share of the dense model's time, not of its own: the fastest levels take a hundredth
+        of that. The widest one comes first, but each once before any comes twice: what disturbs a machine often lasts
         longer than a group takes.
         """
         found, times = dict(results), Counter[str]()
         while self.clock() < until:
-            doubts = self._doubts(found)
-            wanting = [name for name, wide in doubts.items() if wide > SMALL_SPREAD and times[name] < REPEATS]
+            doubts = self._doubts(found, spread_of_whole)
+            wanting = [name for name, wide in doubts.items() if wide > _MATTERS and times[name] < REPEATS]
             if not wanting:
                 break
             name = min(wanting, key=lambda name: (times[name], -doubts[name]))
-            log.debug("%s is timed again: its widest interval is %.3g", name, doubts[name])
+            log.debug("%s is timed again: its widest interval is %.3g of the dense model's time", name, doubts[name])
             found[name] = pooled(found[name], self.timer(models[name], 0.0))
             times[name] += 1
         return found
@@ -98,9 +103,11 @@ class Settler:
         usual = usual_ms(results.values(), self._least)
         return {name: calm(result, usual, self._least) or result for name, result in results.items()}
 
-    def _doubts(self, results: Mapping[str, BenchResult]) -> dict[str, float]:
+    def _doubts(
+        self, results: Mapping[str, BenchResult], width: Callable[[BenchResult], float] = spread
+    ) -> dict[str, float]:
         usual = usual_ms(results.values(), self._least)
-        return {name: doubt(result, usual, self._least) for name, result in results.items()}
+        return {name: doubt(result, usual, self._least, width) for name, result in results.items()}
 
     @property
     def _least(self) -> int:

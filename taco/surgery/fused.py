@@ -91,8 +91,8 @@ def fused(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     faster = copy.deepcopy(model, shared)
     with torch.no_grad():
-        expected = model(picture)
-        for conv_name, norm_name in _pairs(model, picture).items():
+        pairs, expected = _pairs(model, picture)
+        for conv_name, norm_name in pairs.items():
             conv = faster.get_submodule(conv_name)
             norm = faster.get_submodule(norm_name) if norm_name else None
             if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | None):
@@ -120,8 +120,8 @@ def _after(norm: nn.BatchNorm2d, before: FusedConv) -> nn.Module:
     return nn.Sequential(norm.drop, activation)
 
 
-def _pairs(model: nn.Module, picture: torch.Tensor) -> dict[str, str]:
-    """Return convolution -> the frozen BatchNorm that reads it, or "" for a 1 x 1 without one."""
+def _pairs(model: nn.Module, picture: torch.Tensor) -> tuple[dict[str, str], torch.Tensor]:
+    """Return convolution -> the frozen BatchNorm that reads it, or "" for a 1 x 1 without one; and the answer."""
     outputs: dict[int, tuple[str, torch.Tensor]] = {}
     pairs: dict[str, str] = {}
     handles = []
@@ -143,11 +143,11 @@ def _pairs(model: nn.Module, picture: torch.Tensor) -> dict[str, str]:
 
             handles.append(module.register_forward_pre_hook(note))
     try:
-        model(picture)
+        answer: torch.Tensor = model(picture)
     finally:
         for handle in handles:
             handle.remove()
-    return pairs
+    return pairs, answer
 
 
 def _is_product(conv: nn.Conv2d) -> bool:

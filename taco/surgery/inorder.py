@@ -23,6 +23,7 @@ from torch import nn
 from taco.calibrate import Batches
 from taco.errors import SolverError
 from taco.moments.asymmetric import AsymmetricMoments, PairedModels, effective_weight
+from taco.moments.replay import Replay
 from taco.moments.unfold import can_unfold, known, weight_matrix
 from taco.sparse.sequential import SequentialOptions, plan_groups
 from taco.surgery.shrink import replace_parameter
@@ -78,19 +79,20 @@ class InOrder:
                     found[name] = None
         return list(found)
 
-    def refit(self, smaller: nn.Module, layers: Sequence[str]) -> nn.Module:
+    def refit(self, smaller: nn.Module, layers: Sequence[str], begun: Replay | None = None) -> nn.Module:
         """Return a new module in which the named layers give what the dense model's give, as nearly as may be.
 
         Args:
             smaller: From `taco.compress.stitch`; eval mode, not modified.
             layers: Some or all of `layers`; they have biases afterwards.
+            begun: Of the dense model, as far as the smaller one is the same; None begins with the pictures.
 
         Raises:
             SolverError: A layer cannot be solved; names it.
             TaskError: There is no picture.
         """
         model, options = with_biases(smaller, layers), self.options
-        pair = PairedModels(self.dense, model)
+        pair = PairedModels(self.dense, model, begun)
         groups = plan_groups(model, layers, self.batches, options) if layers else ()
         for group in groups:
             calibration = dataclasses.replace(options.calibration, positions=None)

@@ -10,7 +10,7 @@ over rounds that are chosen by the dense model's times would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -44,10 +44,17 @@ def calm(result: BenchResult, usual: float, least: int) -> BenchResult | None:
     return some_rounds(result, kept)
 
 
-def doubt(result: BenchResult, usual: float, least: int) -> float:
-    """Return how much a run is in want of more rounds: its widest interval, endless where none was calm."""
+def doubt(result: BenchResult, usual: float, least: int, width: Callable[[BenchResult], float] = spread) -> float:
+    """Return how much a run is in want of more rounds: its widest interval, endless where none was calm.
+
+    Args:
+        result: Times of the dense model and of a unit's micro-models.
+        usual: See `calm`.
+        least: Likewise.
+        width: Returns the widest interval of some rounds.
+    """
     kept = calm(result, usual, least)
-    return math.inf if kept is None else spread(kept)
+    return math.inf if kept is None else width(kept)
 
 
 def _stretches(result: BenchResult, least: int) -> Iterator[tuple[range, float]]:

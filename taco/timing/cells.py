@@ -19,6 +19,12 @@ def spread(result: BenchResult) -> float:
     return max(_width(_ratio(result, name)) for name in result.models if name != DENSE)
 
 
+def spread_of_whole(result: BenchResult) -> float:
+    """Return the widest interval, as a share of the dense model's time: what it leaves open of a whole model's."""
+    ratios = [_ratio(result, name) for name in result.models if name != DENSE]
+    return max(ratio.high - ratio.low for ratio in ratios)
+
+
 def cell(result: BenchResult, width: int, dense_ms: float) -> Cell:
     """Return the cell of one width.
 
