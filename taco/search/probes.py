@@ -107,16 +107,16 @@ class Prober:
         dropped, begun = {}, Replay(self.model)
         for name in self.blocks:
             begun.reach(name, map(channels_last, self.batches()))
-            dropped[name] = divergence(self._dense, self.answer(self.cut({name: 0}, begun)))
+            dropped[name] = self.harm({name: 0}, begun)
             advance(1)
         return Probed(alone, tuple(joint), dropped)
 
-    def harm(self, widths: Mapping[str, int]) -> float:
+    def harm(self, widths: Mapping[str, int], begun: Replay | None = None) -> float:
         """Return how far a choice's answers lie from the dense ones, nats; see `taco.exporters.mixed.divergence`.
 
-        That is before any recovery but the refit behind blocks that are left out.
+        That is before any recovery but the refit behind blocks that are left out. Arguments are those of `cut`.
         """
-        return divergence(self._dense, self.answer(self.cut(widths)))
+        return divergence(self._dense, self.answer(self.cut(widths, begun)))
 
     def right(self, widths: Mapping[str, int]) -> tuple[int, int]:
         """Return how many pictures the dense model names right, and how many a cut one does before any recovery."""
