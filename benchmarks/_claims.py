@@ -187,7 +187,7 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
         int8 = _geometric(with_int8) if with_int8 else math.nan
         met.append(drop <= LIMIT and fp32 >= aims[model][0] and int8 >= aims[model][1])
         rows.append(
-            f"{target}, {model}, {kind}, {len(here)} {runs} (tasks and seeds): {fp32:.2f} times over fp32"
+            f"\n- {target}, {model}, {kind}, {len(here)} {runs} (tasks and seeds): {fp32:.2f} times over fp32"
             f"{_spread([c['over_fp32']['value'] for c in here])}, {int8:.2f} over the best INT8{_spread(with_int8)}, "
             f"mean loss {drop:+.1f} points{_spread([c['drop'] for c in here])}"
         )
@@ -195,9 +195,9 @@ def faster(cells: Cells, aims: Mapping[str, tuple[float, float]]) -> Claim:
         return unmeasured("e", claim, command)
     absent = [model for model in aims if all(c["model"] != model for c in cells)]
     verdict: Verdict = "does not hold" if not all(met) else "not clear" if absent else _holds(cells)
-    rows += [f"{model}: no run" for model in absent]
+    rows += [f"\n- {model}: no run" for model in absent]
     machines = "; ".join(sorted({c.get("machine", "machine not recorded") for c in cells}))
-    return Claim("e", claim, verdict, f"{'. '.join(rows)}. On {machines}.", command)
+    return Claim("e", claim, verdict, f"\n{''.join(rows)}\n\nOn {machines}.", command)
 
 
 def _pairs(cells: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

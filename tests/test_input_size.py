@@ -17,6 +17,7 @@ from tiny_run import options, steps_of
 
 from taco import api
 from taco.allocate import Allocation
+from taco.allocation.crossing import Answer
 from taco.commands.request import make_request
 from taco.errors import BudgetInfeasibleError, BundleError, InputError
 from taco.model import load_generalist
@@ -353,7 +354,8 @@ def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> N
     rungs = [Rung(Allocation(1.0, {"a": 8 if index < 2 else 7}), None, index // 4) for index in range(5)]
     unused: Any = None
     lost = {"points": 0.0, "low": 0.0, "high": 0.0, "judging_images": 9, "kept_percent": 0.0, "pictures": None}
-    monkeypatch.setattr(DropSearch, "_trial", lambda *_: lost)
+    monkeypatch.setattr(DropSearch, "_tried", lambda *_: SimpleNamespace(told=lost, more=Answer(0.0, 5.0)))
+    monkeypatch.setattr(DropSearch, "_dense", SimpleNamespace(points=0.0))
     place = Place(unused, [unused], {"a": 8}, unused)
     search = DropSearch(lambda: Ladder([*range(5)], rungs.__getitem__), (place, place), unused, 1.0, unused)
     assert [*search.holding()] == [4, 2]

@@ -75,6 +75,32 @@ def test_a_smaller_picture_without_a_cut_is_called_that() -> None:
     assert table.rows[0][0].startswith("nothing cut at 160x160 pixels, 0 steps")
 
 
+def test_what_is_lost_beyond_an_uncut_model_for_smaller_pictures_decides_where_one_held() -> None:
+    whole = make_max_drop()
+    assert whole.max_drop is not None
+    first, *others = whole.max_drop.trials
+    uncut = first.model_copy(update={"points": -1.0, "kept_percent": 100.0, "steps": 0, "pictures": "160x160"})
+    compared = [
+        trial.model_copy(update={"points": beyond - 1, "beyond": beyond, "room": 1.0})
+        for trial, beyond in zip(others, (1.5, 0.5), strict=False)
+    ]
+    trials = {"trials": [uncut, *compared]}
+    (section,) = max_drop_sections(whole.model_copy(update={"max_drop": whole.max_drop.model_copy(update=trials)}))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert [row[-2:] for row in table.rows] == [
+        ("-", "yes"),
+        ("+1.50 of 1.00", "no"),
+        ("+0.50 of 1.00", "yes"),
+        ("-", "yes"),
+    ]
+    assert len(table.columns) == len(table.rows[0])
+    assert "what it seems to gain does not count" in table.caption
+    (section,) = max_drop_sections(whole)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert len(table.columns) == 4
+    assert "seems to gain" not in table.caption
+
+
 def test_candidates_that_not_all_shots_judged_are_said_to_be_so() -> None:
     whole = make_max_drop()
     assert whole.max_drop is not None

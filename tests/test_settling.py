@@ -81,6 +81,7 @@ def test_a_steady_disturbance_is_found_although_its_interval_is_narrow() -> None
     machine = Machine(lambda name, now: [SHARED if name == "b" and now < 35 else QUIET] * 11)
     first = {name: machine.settler.settle(models, 0.0) for name, models in GROUPS.items()}
     assert not machine.settler.settled(first)
+    assert machine.settler.matters(first)
     found = machine.settler.again(first, GROUPS, 1000.0)
     assert machine.asked == ["a", "b", "c", "b", "b"], "until it was timed while the machine was calm"
     assert machine.settler.settled(found)
@@ -106,6 +107,7 @@ def test_what_is_nothing_of_the_whole_model_is_not_timed_again_however_wide_its_
     machine.asked.clear()
     assert machine.settler.again(first, GROUPS, 1000.0) == first
     assert not machine.asked
+    assert not machine.settler.matters(first), "so no step of a profile is begun for it"
     assert not machine.settler.settled(first), "the table says that it is not sure"
 
 

@@ -43,8 +43,13 @@ def exceeds(found: DropSearchSection, accuracy: AccuracySection) -> str:
 
 def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     limit, judging = found.asked_points, found.judging_images
-    rows = [(_candidate(trial), *_cells(trial), _held(trial, limit, judging)) for trial in found.trials]
-    rows.append(("the exported file", *_cells(found.shipped), "yes" if found.shipped.points <= limit else "no"))
+    compared = any(trial.beyond is not None for trial in found.trials)
+    rows = [
+        (_candidate(trial), *_cells(trial), *[_beyond(trial)] * compared, _held(trial, limit, judging))
+        for trial in found.trials
+    ]
+    exported = "yes" if found.shipped.points <= limit else "no"
+    rows.append(("the exported file", *_cells(found.shipped), *["-"] * compared, exported))
     looks = ", each as it is" if found.looks == 1 else f", each looked at {found.looks} times, a little differently"
     caption = (
         f"Points on {wording.counted(found.judging_images, 'shot')}{looks}, with the 95 % interval over the pictures. "
@@ -52,8 +57,14 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
         "Candidates were recovered with a part of the time; what the exported file loses is that of its candidate "
         "and what conversion took from its answers."
     )
-    columns = ("candidate", "lost", "interval", "held")
-    if any(_unasked(trial, judging) and trial.points > limit for trial in found.trials):
+    columns = ("candidate", "lost", "interval", *["beyond the uncut one"] * compared, "held")
+    if compared:
+        caption += (
+            " Where a model for smaller pictures held with nothing cut, others are compared with it: few shots tell "
+            "them apart but by what the cuts do. They may lose beyond it what it leaves of the limit; what it seems to "
+            "gain does not count."
+        )
+    if any(_unasked(trial, judging) and _loses(trial, limit) for trial in found.trials):
         caption += " A candidate that surely loses more than was asked is not made for the shots that are left."
     if any(row[-1] == _SEEMED for row in rows):
         caption += (
@@ -110,9 +121,19 @@ def _longer(times: float) -> str:
 
 
 def _held(trial: DropTrial, limit: float, judging: int) -> str:
-    if trial.points > limit:
+    if _loses(trial, limit):
         return "no"
     return _SEEMED if _unasked(trial, judging) else "yes"
+
+
+def _loses(trial: DropTrial, limit: float) -> bool:
+    if trial.beyond is None or trial.room is None:
+        return trial.points > limit
+    return trial.beyond > trial.room
+
+
+def _beyond(trial: DropTrial) -> str:
+    return "-" if trial.beyond is None or trial.room is None else f"{trial.beyond:+.2f} of {trial.room:.2f}"
 
 
 def _unasked(trial: DropTrial, judging: int) -> bool:

@@ -30,6 +30,16 @@ class DropTrial(DropFigures):
         "to hold and a smaller one held; null in still older ones",
     )
     pictures: str | None = Field(None, description="their size in pixels, height x width, where several competed")
+    beyond: float | None = Field(
+        None,
+        description="points lost beyond the uncut model for smaller pictures that held and with which it was compared; "
+        "null where it was compared with the dense specialist",
+    )
+    room: float | None = Field(
+        None,
+        description="most that it might lose beyond that one: the limit less what that one loses, at least 0; null "
+        "where `beyond` is",
+    )
 
 
 #: `behind` of a size that changes the answers more however long it takes.

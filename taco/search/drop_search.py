@@ -110,6 +110,34 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class _Compared:
+    """The model that candidates are compared with.
+
+    Attributes:
+        right: Of each division, in what share of the looks at each shot it is right.
+        points: That it loses itself, at least 0: what a smaller picture seems to gain is chance.
+    """
+
+    right: Sequence[npt.NDArray[np.float64]]
+    points: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Trial:
+    """What was tried.
+
+    Attributes:
+        told: What the report tells, as JSON values.
+        right: As in `_Compared`, of the divisions it was made on.
+        more: What it loses beyond the model that it is compared with, points.
+    """
+
+    told: Mapping[str, Any]
+    right: Sequence[npt.NDArray[np.float64]]
+    more: Answer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class DropSearch:
     """Everything that the search needs.
 
@@ -142,15 +170,15 @@ class DropSearch:
             KeyboardInterrupt: Ctrl-C, also during a recovery: the same command goes on with it.
         """
         seen = set[object]()
-        if self._taken is not None and self._lost(TAKEN).loss <= self.limit:
+        if self._taken is not None and self._try(TAKEN, self._dense).more.loss <= self.limit:
             seen.add(self._model(TAKEN))
             yield TAKEN
-        ladder, begun = self._ladder, self._begun()
-        harms = ladder.harms
+        ladder, (begun, compared) = self._ladder, self._begun()
+        harms, room = ladder.harms, self.limit - compared.points
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
         apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[begun].step
-        first = ladder.begin(self.limit, known)
-        for step in holding_steps(harms, self._lost, self.limit, apart, first, known):
+        first = ladder.begin(room, known)
+        for step in holding_steps(harms, lambda index: self._try(index, compared).more, room, apart, first, known):
             index = step if begun is None or step != known else _UNCUT - begun
             if (model := self._model(index)) not in seen:
                 seen.add(model)
@@ -213,13 +241,20 @@ class DropSearch:
         return self.make_taken()
 
     @functools.cached_property
-    def _dense(self) -> list[npt.NDArray[np.float64]]:
-        return [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides]
+    def _dense(self) -> _Compared:
+        return _Compared([right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides])
 
-    def _begun(self) -> int | None:
-        """Return the number of the fastest model from which nothing is cut that loses little enough."""
-        every = range(len(self._ladder.uncut))
-        return next((number for number in every if self._lost(_UNCUT - number).loss <= self.limit), None)
+    def _begun(self) -> tuple[int | None, _Compared]:
+        """Return the number of the fastest model from which nothing is cut that loses little enough, to compare with.
+
+        Its pictures are as small as a candidate's, so the two differ in what was cut: on hardly any shot as long as
+        that is harmless, where both differ from the dense model on many (docs/adr/0019).
+        """
+        for number in range(len(self._ladder.uncut)):
+            tried = self._try(_UNCUT - number, self._dense)
+            if tried.more.loss <= self.limit:
+                return number, _Compared(tried.right, max(0.0, tried.more.loss))
+        return None, self._dense
 
     def _model(self, index: int) -> object:
         """Return what tells a step's model from others: steps may have the same one."""
@@ -228,23 +263,24 @@ class DropSearch:
         told = {name: width for name, width in given.items() if name in dense or width == 0}  # of blocks those left out
         return rung.at, tuple(sorted({**dense, **told}.items()))
 
-    def _lost(self, index: int) -> Answer:
-        """Return what a candidate loses, points."""
-        self.trials[index] = trial = self._trial(index)
+    def _try(self, index: int, compared: _Compared) -> _Trial:
+        """Make a candidate and ask what it loses."""
+        tried = self._tried(index, compared)
+        self.trials[index] = trial = tried.told
         at = f" at {trial['pictures']}" if trial["pictures"] else ""
         points, low, high, judging = (trial[name] for name in ("points", "low", "high", "judging_images"))
         log.info(
             "%.0f %% of the widths%s: %.2f points lost (%.1f to %.1f) on %d shots",
             *(trial["kept_percent"], at, points, low, high, judging),
         )
-        return Answer(points, max((high - low) / (2 * Z_95), _LEAST_ERROR / judging))
+        return tried
 
-    def _trial(self, index: int) -> dict[str, Any]:
+    def _tried(self, index: int, compared: _Compared) -> _Trial:
         rung = self.rung(index)
         allocation, place = rung.allocation, self.places[rung.at]
         uncut = all(allocation.widths.get(name, width) == width for name, width in place.dense.items())
 
-        steps, right, lost = 0, list[npt.NDArray[np.float64]](), None
+        steps, right, lost, more = 0, list[npt.NDArray[np.float64]](), None, None
         readers: How | None = None
         for side in place.sides:
             found = self._made_without(side, allocation, readers, whole=place.specialist if uncut else None)
@@ -253,17 +289,26 @@ class DropSearch:
                 found["readers"],
             )  # the first division decides how they are refitted
             right.append(np.array(found["right"]))
-            labels = np.concatenate([side.labels for side in place.sides[: len(right)]])
-            dense = np.concatenate(self._dense[: len(right)])
-            lost = drop_between(labels, dense, np.concatenate(right), balanced=_balanced(labels))
-            if lost.low > self.limit:
+            lost, more = (self._drop(place, against.right, right) for against in (self._dense, compared))
+            if more.low > self.limit - compared.points:
                 break  # the other divisions would only tell it more exactly
-        if lost is None:
+        if lost is None or more is None:
             raise ValueError("a candidate needs a division of the shots")
         channels = {name: width for name, width in place.dense.items() if name in allocation.widths}
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
-        return {**told, **as_json(lost)}
+        if compared is not self._dense:
+            told |= {"beyond": more.points, "room": self.limit - compared.points}
+        error = max((more.high - more.low) / (2 * Z_95), _LEAST_ERROR / more.n)
+        return _Trial({**told, **as_json(lost)}, right, Answer(more.points, error))
+
+    def _drop(
+        self, place: Place, before: Sequence[npt.NDArray[np.float64]], after: Sequence[npt.NDArray[np.float64]]
+    ) -> Drop:
+        """Return what is lost between two models on as many divisions as the second was made on."""
+        labels = np.concatenate([side.labels for side in place.sides[: len(after)]])
+        shares = (np.concatenate(right[: len(after)]) for right in (before, after))
+        return drop_between(labels, *shares, balanced=_balanced(labels))
 
     def _made_without(
         self, side: Side, allocation: Allocation, readers: How | None, whole: nn.Module | None

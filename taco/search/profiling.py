@@ -277,7 +277,7 @@ class Profiler:
     def _surer(self, timed: _Timed, progress: Progress) -> tuple[dict[str, BenchResult], bool]:
         """Time again what is in doubt; returns calm rounds, and whether all intervals are small."""
         results: Mapping[str, BenchResult] = timed.results
-        if not self.settler.settled(results):
+        if self.settler.matters(results):
             with progress.step("time units again that are in doubt"):
                 results = self.settler.again(results, timed.models, self.clock() + timed.left_s)
         return self.settler.calm(results), timed.complete and self.settler.settled(results)

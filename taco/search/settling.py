@@ -84,8 +84,8 @@ class Settler:
         """
         found, times = dict(results), Counter[str]()
         while self.clock() < until:
-            doubts = self._doubts(found, spread_of_whole)
-            wanting = [name for name, wide in doubts.items() if wide > _MATTERS and times[name] < REPEATS]
+            doubts = self._mattering(found)
+            wanting = [name for name in doubts if times[name] < REPEATS]
             if not wanting:
                 break
             name = min(wanting, key=lambda name: (times[name], -doubts[name]))
@@ -93,6 +93,10 @@ class Settler:
             found[name] = pooled(found[name], self.timer(models[name], 0.0))
             times[name] += 1
         return found
+
+    def matters(self, results: Mapping[str, BenchResult]) -> bool:
+        """Whether there is anything that `again` would time."""
+        return bool(self._mattering(results))
 
     def settled(self, results: Mapping[str, BenchResult]) -> bool:
         """Whether all intervals are small, in rounds in which nothing slowed the machine."""
@@ -102,6 +106,9 @@ class Settler:
         """Return of each group the rounds in which nothing slowed the machine; all, where there are none."""
         usual = usual_ms(results.values(), self._least)
         return {name: calm(result, usual, self._least) or result for name, result in results.items()}
+
+    def _mattering(self, results: Mapping[str, BenchResult]) -> dict[str, float]:
+        return {name: wide for name, wide in self._doubts(results, spread_of_whole).items() if wide > _MATTERS}
 
     def _doubts(
         self, results: Mapping[str, BenchResult], width: Callable[[BenchResult], float] = spread
