@@ -32,7 +32,7 @@ _RUNGS = 32
 _MARKS = 5
 _LEAST_HARM = 1e-9
 #: Points that are lost for each nat by which widths change the answers of whole models before recovery: 9 to 30 at
-#: eight candidates of EfficientNet-Lite2 on two tasks, 0.4 to 7 points (docs/adr/0019). Where others lose otherwise, the
+#: eight candidates of EfficientNet-Lite2, 0.4 to 7 points (docs/adr/0019). Where others lose otherwise, the
 #: first step that is asked about lies further off.
 _POINTS_A_NAT = 25.0
 #: A size that was not profiled is not asked about where, for as little harm, it would take so many times as long as the
