@@ -46,7 +46,7 @@ class Claim:
 
     def markdown(self) -> str:
         """Return the claim as a paragraph."""
-        told = f" {self.found}" if self.found else ""
+        told = self.found if not self.found or self.found.startswith("\n") else f" {self.found}"
         return f"**({self.letter}) {self.claim}** *{self.verdict.capitalize()}.*{told} `{self.command}`"
 
 
