@@ -60,9 +60,9 @@ def _blocks(report: Report, found: DropSearchSection) -> Iterator[Block]:
     columns = ("candidate", "lost", "interval", *["beyond the uncut one"] * compared, "held")
     if compared:
         caption += (
-            " Where a model for smaller pictures held with nothing cut, others are compared with it: few shots tell "
-            "them apart but by what the cuts do. They may lose beyond it what it leaves of the limit; what it seems to "
-            "gain does not count."
+            " Where a model for smaller pictures held with nothing cut, others are compared with it: models for "
+            "pictures of one size differ on few shots, so what cuts do shows sooner. They may lose beyond it what it "
+            "leaves of the limit; what it seems to gain does not count."
         )
     if any(_unasked(trial, judging) and _loses(trial, limit) for trial in found.trials):
         caption += " A candidate that surely loses more than was asked is not made for the shots that are left."
