@@ -355,7 +355,7 @@ def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> N
     unused: Any = None
     lost = {"points": 0.0, "low": 0.0, "high": 0.0, "judging_images": 9, "kept_percent": 0.0, "pictures": None}
     monkeypatch.setattr(DropSearch, "_tried", lambda *_: SimpleNamespace(told=lost, more=Answer(0.0, 5.0)))
-    monkeypatch.setattr(DropSearch, "_dense", SimpleNamespace(points=0.0))
+    monkeypatch.setattr(DropSearch, "_dense", SimpleNamespace(room=1.0))
     place = Place(unused, [unused], {"a": 8}, unused)
     search = DropSearch(lambda: Ladder([*range(5)], rungs.__getitem__), (place, place), unused, 1.0, unused)
     assert [*search.holding()] == [4, 2]

@@ -115,11 +115,12 @@ class _Compared:
 
     Attributes:
         right: Of each division, in what share of the looks at each shot it is right.
-        points: That it loses itself, at least 0: what a smaller picture seems to gain is chance.
+        room: Points that may be lost beyond it: the limit less what it loses itself, at least 0, since what a smaller
+            picture seems to gain is chance.
     """
 
     right: Sequence[npt.NDArray[np.float64]]
-    points: float = 0.0
+    room: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +175,7 @@ class DropSearch:
             seen.add(self._model(TAKEN))
             yield TAKEN
         ladder, (begun, compared) = self._ladder, self._begun()
-        harms, room = ladder.harms, self.limit - compared.points
+        harms, room = ladder.harms, compared.room
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
         apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[begun].step
         first = ladder.begin(room, known)
@@ -242,7 +243,9 @@ class DropSearch:
 
     @functools.cached_property
     def _dense(self) -> _Compared:
-        return _Compared([right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides])
+        return _Compared(
+            [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides], self.limit
+        )
 
     def _begun(self) -> tuple[int | None, _Compared]:
         """Return the number of the fastest model from which nothing is cut that loses little enough, to compare with.
@@ -253,7 +256,7 @@ class DropSearch:
         for number in range(len(self._ladder.uncut)):
             tried = self._try(_UNCUT - number, self._dense)
             if tried.more.loss <= self.limit:
-                return number, _Compared(tried.right, max(0.0, tried.more.loss))
+                return number, _Compared(tried.right, self.limit - max(0.0, tried.more.loss))
         return None, self._dense
 
     def _model(self, index: int) -> object:
@@ -290,7 +293,7 @@ class DropSearch:
             )  # the first division decides how they are refitted
             right.append(np.array(found["right"]))
             lost, more = (self._drop(place, against.right, right) for against in (self._dense, compared))
-            if more.low > self.limit - compared.points:
+            if more.low > compared.room:
                 break  # the other divisions would only tell it more exactly
         if lost is None or more is None:
             raise ValueError("a candidate needs a division of the shots")
@@ -298,7 +301,7 @@ class DropSearch:
         share = 100 * sum(allocation.widths[name] for name in channels) / max(1, sum(channels.values()))
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
         if compared is not self._dense:
-            told |= {"beyond": more.points, "room": self.limit - compared.points}
+            told |= {"beyond": more.points, "room": compared.room}
         error = max((more.high - more.low) / (2 * Z_95), _LEAST_ERROR / more.n)
         return _Trial({**told, **as_json(lost)}, right, Answer(more.points, error))
 
