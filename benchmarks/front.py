@@ -132,6 +132,7 @@ def _run(options: ExportOptions) -> Found:
         "drop_low": report.accuracy.drop_ci95[0] if report.accuracy.drop_ci95 else None,
         "drop_high": report.accuracy.drop_ci95[1] if report.accuracy.drop_ci95 else None,
         "select_points": report.max_drop.shipped.points,
+        "tried": [trial.model_dump(mode="json") for trial in report.max_drop.trials],
         "kept": report.width_ratio,
         "reads": report.size.compressed.pictures,
         "macs": report.size.compressed.macs / report.size.dense.macs,
@@ -172,14 +173,14 @@ def read(results: Path) -> list[Found]:
 
 
 def table(results: Path) -> str:
-    """Return the Markdown tables: a row a cell, and how far the shots' promise was kept in the mean."""
+    """Return Markdown: a row a cell, how far the shots' promise was kept, and what candidates lost for their harm."""
     lines = [
         "| target | processor | model | task | seed | over dense fp32, ORT | over the best dense INT8 | told by the "
         "shots | lost on unseen pictures | ms | reads | widths kept | minutes | made |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = read(results)
-    return "\n".join([*lines, *_rows(cells), "", *_kept_promises(cells)]) + "\n"
+    return "\n".join([*lines, *_rows(cells), "", *_kept_promises(cells), *_rates(cells)]) + "\n"
 
 
 def _kept_promises(found: Sequence[Found]) -> Iterator[str]:
@@ -209,6 +210,30 @@ def _least_error(more: Sequence[float], of_seed: Sequence[Sequence[Found]]) -> f
     own = [statistics.mean(cell["drop_high"] - cell["drop_low"] for cell in cells) / (2 * Z_95) for cells in of_seed]
     spread = statistics.stdev(more) / math.sqrt(len(more)) if len(more) > 1 else 0.0
     return max(spread, math.hypot(*own) / len(own))
+
+
+def _rates(found: Sequence[Found]) -> Iterator[str]:
+    """Say how many points candidates lost for each nat by which cutting them was expected to change the answers.
+
+    One figure a model and task: the points of all candidates over their nats, each model once, also where a run for
+    another target asked the same ones.
+    """
+    tried: dict[tuple[str, str], dict[tuple[Any, ...], tuple[float, float]]] = {}
+    for cell in found:
+        for one in cell.get("tried", ()):
+            if one["expected_nats"]:
+                lost = one["points"] if one["beyond"] is None else one["beyond"]
+                which = (cell["seed"], one["pictures"], one["kept_percent"], one["points"])
+                tried.setdefault((cell["model"], cell["task"]), {})[which] = (lost, one["expected_nats"])
+    if not tried:
+        return
+    yield from ("", "| model | task | seeds | candidates | nats each | points lost each | points a nat |")
+    yield "|---|---|---|---|---|---|---|"
+    for (model, task), ones in sorted(tried.items()):
+        points, nats = zip(*ones.values(), strict=True)
+        spans = f"{min(nats):.3f} to {max(nats):.3f} | {min(points):+.1f} to {max(points):+.1f}"
+        seeds = len({which[0] for which in ones})
+        yield f"| {model} | {task} | {seeds} | {len(ones)} | {spans} | {sum(points) / sum(nats):.0f} |"
 
 
 def _rows(found: Sequence[Found]) -> Iterator[str]:

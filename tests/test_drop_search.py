@@ -288,3 +288,6 @@ def test_what_smaller_pictures_seem_to_gain_does_not_pay_for_cuts(tmp_path: Path
     assert refused
     assert {trial["points"] for trial in refused} == {1.0}, "the report tells what is lost from the dense model"
     assert {(trial["beyond"], trial["room"]) for trial in refused} == {(3.0, 2.0)}, "and what decides"
+    told = {index: trial.get("expected_nats") for index, trial in search.trials.items()}
+    assert told.pop(-2) is None, "nothing is cut from it"
+    assert told == {index: pytest.approx(0.001 * (index - 4)) for index in told}, "beyond that of the uncut one"

@@ -40,6 +40,11 @@ class DropTrial(DropFigures):
         description="most that it might lose beyond that one: the limit less what that one loses, at least 0; null "
         "where `beyond` is",
     )
+    expected_nats: float | None = Field(
+        None,
+        description="by how much it was expected to change the answers before recovery, beyond the model it was "
+        "compared with, nats; null where measured time and losses did not choose it, and in older reports",
+    )
 
 
 #: `behind` of a size that changes the answers more however long it takes.

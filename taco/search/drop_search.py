@@ -117,10 +117,12 @@ class _Compared:
         right: Of each division, in what share of the looks at each shot it is right.
         room: Points that may be lost beyond it: the limit less what it loses itself, at least 0, since what a smaller
             picture seems to gain is chance.
+        harm: Of the step of the ladder that it stands for.
     """
 
     right: Sequence[npt.NDArray[np.float64]]
     room: float
+    harm: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,7 +258,8 @@ class DropSearch:
         for number in range(len(self._ladder.uncut)):
             tried = self._try(_UNCUT - number, self._dense)
             if tried.more.loss <= self.limit:
-                return number, _Compared(tried.right, self.limit - max(0.0, tried.more.loss))
+                harm = self._ladder.harms[self._ladder.uncut[number].step]
+                return number, _Compared(tried.right, self.limit - max(0.0, tried.more.loss), harm)
         return None, self._dense
 
     def _model(self, index: int) -> object:
@@ -302,6 +305,8 @@ class DropSearch:
         told = {"kept_percent": share, "pictures": place.words or None, "steps": steps, "judging_images": lost.n}
         if compared is not self._dense:
             told |= {"beyond": more.points, "room": compared.room}
+        if index > 0 and self._ladder.rate is not None:
+            told["expected_nats"] = self._ladder.harms[index] - compared.harm
         error = max((more.high - more.low) / (2 * Z_95), _LEAST_ERROR / more.n)
         return _Trial({**told, **as_json(lost)}, right, Answer(more.points, error))
 
