@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks import _claims, _fronts, _recovery_table, allocation, clocks, front, int8, loop, specialisation, widths
+from benchmarks import (
+    _claims,
+    _fronts,
+    _recovery_table,
+    allocation,
+    clocks,
+    front,
+    int8,
+    loop,
+    minutes,
+    specialisation,
+    widths,
+)
 from benchmarks._page import save
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +124,10 @@ TABLES = (
     Table(
         "front", "As fast as possible within a point", EVIDENCE, CELLS / "front", "*-seed?.json",
         "python -m benchmarks.front", front.table,
+    ),
+    Table(
+        "minutes", "How long it takes", EVIDENCE, CELLS / "minutes", "*-seed*.json", "python -m benchmarks.minutes",
+        minutes.table,
     ),
     Table(
         "fronts", "Whole fronts: everything that a person would do instead", EVIDENCE, CELLS / "front",

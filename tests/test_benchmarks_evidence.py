@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from make_front import make_front
 
-from benchmarks import _claims, _fronts, evidence, front
+from benchmarks import _claims, _fronts, evidence, front, minutes
 from benchmarks.__main__ import LONG
 
 AIMS = {"lite0": (5.0, 2.0)}
@@ -158,6 +158,23 @@ def test_points_a_nat_are_of_every_candidate_once(tmp_path: Path) -> None:
     assert "points a nat" not in front.table(tmp_path), "older cells have no candidates"
 
 
+def test_minutes_stand_beside_those_asked_with_what_took_longest(tmp_path: Path) -> None:
+    steps = {f"step {n}": float(n) for n in range(9)}
+    run = {
+        "seconds": 90.0, "steps": steps, "taken_over": False, "candidates": 2, "kept": 0.5, "times_dense": 1.4,
+        "select_points": 0.6, "drop": 0.0, "drop_low": -1.0, "drop_high": 1.0,
+    }  # fmt: skip
+    runs = [{**run, "target": "host-cpu-int8"}, {**run, "target": "host-cpu-openvino-int8", "taken_over": True}]
+    for seed, made_on in ((0, "avx2 avx512_vnni"), (1, "avx2")):
+        cell = {"seed": seed, "made": "2026-12-01", "machine": made_on, "runs": runs}
+        (tmp_path / f"a-seed{seed}.json").write_text(json.dumps(cell))
+    text = minutes.table(tmp_path)
+    assert "| VNNI | 0 | 2026-12-01 | host-cpu-int8 | 1.5 | 12 | 2 | 50 % | 1.40 | +0.6 | +0.0 (-1.0 to +1.0) |" in text
+    assert "| no VNNI | 1 | 2026-12-01 | host-cpu-openvino-int8 | 1.5 (taken over) | 3 |" in text
+    assert "host-cpu-int8, longest steps: step 8 8 s, step 7 7 s," in text
+    assert "step 2 2 s" not in text, "the others are hardly worth a word"
+
+
 def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Path) -> None:
     cells = tmp_path / evidence.CELLS / "front"
     cells.mkdir(parents=True)
@@ -176,7 +193,7 @@ def test_pages_are_written_between_marks_from_cells_and_twice_alike(tmp_path: Pa
         row = f"| host-cpu-int8 | no VNNI | lite0 | known | {seed} | 5.50 (1.00 to 9.00) | 2.20 (1.00 to 9.00), dense |"
         assert row in text
     assert "| +0.4 (-0.6 to +1.4) |" in text
-    assert text.count("Not measured yet") == 10, "six tables, four claims"
+    assert text.count("Not measured yet") == 11, "seven tables, four claims"
     assert "a quiet one" in text
     assert "2 cells in `docs/evidence/front/`" in text, "whole fronts are counted by themselves"
     assert "1 cell in `docs/evidence/front/`" in text
