@@ -37,7 +37,7 @@ def render(folder: Path) -> str:
 
 def _above(front: Front) -> str:
     """Say which models of others lie above and left of ours."""
-    marks = [Mark(p.name, p.kind, p.p50_ms, p.accuracy.percent, p.select.points) for p in front.points]
+    marks = [Mark(p.name, p.kind, p.takes_ms, p.accuracy.percent, p.select.points) for p in front.points]
     if others := above(marks):
         return f"Above and left of our front, as measured: {others}."
     return "No other model lies above and left of our front."
@@ -62,7 +62,7 @@ def _rows(front: Front) -> Iterator[str]:
     for number, p in enumerate(front.points, start=1):
         fast, low, high = p.speedup_fp32, *p.drop_ci95
         yield (
-            f"| {number} | {p.name}: {p.made_by} | {p.pictures or '-'} | {p.p50_ms:.2f} | {fast.value:.2f} "
+            f"| {number} | {p.name}: {p.made_by} | {p.pictures or '-'} | {p.takes_ms:.2f} | {fast.value:.2f} "
             f"({fast.low:.2f} to {fast.high:.2f}) | {_right(p)} | {p.drop_points:+.1f} ({low:+.1f} to {high:+.1f}) | "
             f"{p.select.points:+.1f} | {_beaten(p, front)} |"
         )

@@ -40,6 +40,7 @@ def make_point(name: str, kind: Kind, ms: float, right: int, **changes: Any) -> 
         "precision": "fp32" if kind == "fp32" else "int8",
         "asked": 2.0 if cut else None,
         "p50_ms": ms,
+        "ms": ms,
         "speedup": Ratio(value=DENSE_MS / ms, low=0.98 * DENSE_MS / ms, high=1.02 * DENSE_MS / ms),
         "speedup_fp32": Ratio(value=7.1 / ms, low=6.9 / ms, high=7.3 / ms),
         "accuracy": Proportion(percent=found.percent, low=found.low, high=found.high, n=found.n),

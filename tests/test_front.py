@@ -115,6 +115,20 @@ def test_the_page_tells_the_choice_its_reason_and_every_point(tmp_path: Path) ->
     assert "As measured, number" not in text
 
 
+def test_models_lie_by_their_ratios_of_rounds_and_older_fronts_by_their_medians(tmp_path: Path) -> None:
+    """A median of all times may be of moments in which the machine was faster than for the other models."""
+    front = make_front()
+    moved = front.points[0].model_copy(update={"p50_ms": 0.123})
+    new = front.model_copy(update={"points": [moved, *front.points[1:]]})
+    old = new.model_copy(update={"points": [p.model_copy(update={"ms": None}) for p in new.points]})
+    said = "ms: the dense model's median over that speed-up"
+    for drawn, steady in ((new, True), (old, False)):
+        write_front(drawn, tmp_path)
+        text = (tmp_path / "front.md").read_text()
+        assert ("| 0.123 |" in text, said in text) == (not steady, steady)
+    assert front_picture(new) == front_picture(front) != front_picture(old)
+
+
 def test_what_nobody_takes_is_in_the_list_and_does_not_press_the_picture_together() -> None:
     front = make_front((*POINTS, ("ours-9x", "ours", 0.4, 120)))
     assert [point.name for point in too_low(front)] == ["ours-9x"]

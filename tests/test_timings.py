@@ -26,6 +26,15 @@ def test_percentiles_are_over_all_samples():
     assert one.p99_ms == pytest.approx(4.96)
 
 
+def test_a_model_takes_what_its_rounds_say_beside_the_reference():
+    """The machine was fast in two of five rounds, and after the dense model of the fourth: that moves one p50 alone."""
+    dense = timing([2.0], [2.6], [2.6], [2.6], [2.0])
+    found = result(dense=dense, small=timing([1.0], [1.3], [1.3], [1.0], [1.0]))
+    assert found.models["small"].p50_ms == 1.0
+    assert found.steady_ms("small", "dense") == pytest.approx(1.3)
+    assert found.steady_ms("dense", "dense") == dense.p50_ms
+
+
 def test_speedup_is_the_median_of_the_rounds_ratios_not_the_ratio_of_medians():
     slow = timing([10.0], [20.0], [60.0])
     fast = timing([5.0], [4.0], [20.0])

@@ -156,7 +156,7 @@ def _print(front: Front, page: Path) -> None:
         shown.add_row(
             str(number),
             point.name,
-            f"{point.p50_ms:.2f}",
+            f"{point.takes_ms:.2f}",
             f"{point.speedup.value:.2f}",
             f"{point.accuracy.percent:.1f} %",
             f"{point.drop_points:+.1f}",

@@ -70,8 +70,8 @@ def front_picture(front: Front) -> str:
     for point in shown:
         _draw(axes, point)
     ours = _own_front(shown)
-    axes.plot([p.p50_ms for p in ours], [p.accuracy.percent for p in ours], color=SMALL, linewidth=1.6, zorder=2)
-    high = max(point.p50_ms for point in shown)
+    axes.plot([p.takes_ms for p in ours], [p.accuracy.percent for p in ours], color=SMALL, linewidth=1.6, zorder=2)
+    high = max(point.takes_ms for point in shown)
     axes.set_xlim(0, 1.08 * high)
     low = min(point.accuracy.low for point in shown)
     axes.set_ylim(max(0.0, low - 0.04 * (100 - low) - 0.5), 100 + 0.05 * (100 - low) + 0.5)
@@ -99,8 +99,8 @@ def front_picture(front: Front) -> str:
 def _draw(axes: Axes, point: FrontPoint) -> None:
     mark, shown = MARKS[point.kind], 1.0 if point.dominated_by is None else 0.55
     ends = [point.accuracy.low, point.accuracy.high]
-    axes.plot([point.p50_ms] * 2, ends, color=mark.colour, linewidth=1.2, alpha=0.6 * shown, zorder=1)
-    dot = Line2D([point.p50_ms], [point.accuracy.percent], **_style(mark), alpha=shown, zorder=3)
+    axes.plot([point.takes_ms] * 2, ends, color=mark.colour, linewidth=1.2, alpha=0.6 * shown, zorder=1)
+    dot = Line2D([point.takes_ms], [point.accuracy.percent], **_style(mark), alpha=shown, zorder=3)
     dot.set_clip_on(False)
     axes.add_line(dot)
 
@@ -123,7 +123,7 @@ def _handle(mark: Mark) -> Line2D:
 def _own_front(points: Sequence[FrontPoint]) -> list[FrontPoint]:
     """Return ours that no faster one of ours is as right as, the fastest first."""
     kept: list[FrontPoint] = []
-    for point in sorted((p for p in points if p.kind == "ours"), key=lambda p: (p.p50_ms, -p.accuracy.percent)):
+    for point in sorted((p for p in points if p.kind == "ours"), key=lambda p: (p.takes_ms, -p.accuracy.percent)):
         if not kept or point.accuracy.percent > kept[-1].accuracy.percent:
             kept.append(point)
     return kept
@@ -135,7 +135,7 @@ def _number(axes: Axes, front: Front, drawn: Sequence[FrontPoint]) -> None:
     taken = None if front.recommended is None else front.recommended.name
     shown = sorted(
         (p for p in drawn if p.dominated_by is None or p.name == taken),
-        key=lambda p: (p.name != taken, p.p50_ms),
+        key=lambda p: (p.name != taken, p.takes_ms),
     )
     places: list[tuple[float, float]] = []
     for point in shown:
@@ -147,7 +147,7 @@ def _number(axes: Axes, front: Front, drawn: Sequence[FrontPoint]) -> None:
                 places.append(here)
                 axes.annotate(
                     str(named[point.name]),
-                    (point.p50_ms, point.accuracy.percent),
+                    (point.takes_ms, point.accuracy.percent),
                     xytext=(dx, dy),
                     textcoords="offset points",
                     ha="center",
@@ -164,6 +164,6 @@ def _pixels(axes: Axes, point: FrontPoint) -> tuple[float, float]:
     """Return where a point lies, CSS pixels from the lower left corner of the picture."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     inner = WIDTH - _MARGINS.left - _MARGINS.right, HEIGHT - _MARGINS.top - _MARGINS.bottom
-    x = _MARGINS.left + inner[0] * (point.p50_ms - left) / (right - left)
+    x = _MARGINS.left + inner[0] * (point.takes_ms - left) / (right - left)
     y = _MARGINS.bottom + inner[1] * (point.accuracy.percent - low) / (high - low)
     return x, y

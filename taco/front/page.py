@@ -73,7 +73,7 @@ def _verdict(front: Front) -> Note:
     if point is None or front.recommended is None:
         return Note("No model of this front can be recommended.", Tone.WARN)
     text = (
-        f"Take number {numbers(front)[point.name]} ({point.name}): {wording.milliseconds(point.p50_ms)} a picture, "
+        f"Take number {numbers(front)[point.name]} ({point.name}): {wording.milliseconds(point.takes_ms)} a picture, "
         f"{wording.factor(point.speedup.value)} as fast as the dense model, "
         f"{wording.percent(point.accuracy.percent)} right."
     )
@@ -153,11 +153,16 @@ def _left_out(front: Front) -> str:
     return f" Not drawn: {many} much less often right than the best; the list has them."
 
 
+def _placed(front: Front) -> str:
+    """Say what the milliseconds are, where they are not medians of all times as in older fronts."""
+    return "" if any(p.ms is None for p in front.points) else "; ms: the dense model's median over that speed-up"
+
+
 def _table(front: Front) -> Table:
     rows = tuple(
         (
             f"{number}. {point.name}",
-            wording.bare_milliseconds(point.p50_ms),
+            wording.bare_milliseconds(point.takes_ms),
             wording.factor(point.speedup.value),
             wording.percent(point.accuracy.percent),
             wording.signed(point.drop_points),
@@ -169,8 +174,8 @@ def _table(front: Front) -> Table:
     kind = "Class-balanced accuracy" if front.balanced else "Accuracy"
     caption = (
         f"{kind} on {wording.counted(n, 'picture')}; lost: points against the dense model on the same pictures. Speed: "
-        f"over the dense model on the same target, in {wording.counted(front.rounds, 'round')}. Models that were cut "
-        "were recovered shortly; --pick recovers fully."
+        f"over the dense model on the same target, in {wording.counted(front.rounds, 'round')}{_placed(front)}. Models "
+        "that were cut were recovered shortly; --pick recovers fully."
     )
     return Table(("model", "ms", "speed", "right", "lost", "front"), rows, _marked(caption, front))
 

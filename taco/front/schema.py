@@ -39,6 +39,12 @@ class FrontPoint(Frozen):
     precision: str
     asked: float | None = Field(default=None, description="speed-up by the table that the widths were chosen for")
     p50_ms: float = Field(gt=0, description="median of all samples of the interleaved run")
+    ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="where it lies in the front: the dense specialist's p50 over the speed-up over it, so that a "
+        "machine that changes its speed meanwhile moves no model alone; null in older fronts, which lie by p50_ms",
+    )
     speedup: Ratio = Field(description="over the dense specialist for the same target")
     speedup_fp32: Ratio = Field(
         description="over the dense specialist in fp32 under ONNX Runtime, or the target's runtime"
@@ -55,6 +61,11 @@ class FrontPoint(Frozen):
     dominated_by: str | None = Field(
         default=None, description="a model that is no slower and no less right; null: front"
     )
+
+    @property
+    def takes_ms(self) -> float:
+        """Milliseconds of one picture by which models are compared."""
+        return self.p50_ms if self.ms is None else self.ms
 
 
 class Recommendation(Frozen):

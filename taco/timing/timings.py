@@ -192,6 +192,21 @@ class BenchResult:
         pairs = zip(self.models[dense].rounds_ms, self.models[other].rounds_ms, strict=True)
         return median_ratio([float(np.median(slow) / np.median(fast)) for slow, fast in pairs])
 
+    def steady_ms(self, name: str, reference: str) -> float:
+        """Return milliseconds of a model by which models of this run may be compared.
+
+        Its own p50 may be of moments in which the machine was faster than it was for others.
+
+        Args:
+            name: The model.
+            reference: The model whose p50, over how many times as fast the other one is, is told.
+
+        Raises:
+            InputError: A name was not measured.
+        """
+        ratio = self.speedup(reference, name).value
+        return self.models[reference].p50_ms / ratio
+
 
 def pooled(first: BenchResult, second: BenchResult) -> BenchResult:
     """Put the rounds of two runs of the same models on the same device together.
