@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks._machine import PROCESSORS, processor
+from benchmarks._page import told_drop
 
 Cells = Sequence[Mapping[str, Any]]
 Verdict = Literal[
@@ -117,7 +118,7 @@ def fewer_weights(letter: str, cells: Cells, sparsity: float, limit: float) -> C
     used = [c for c in gradual if views_seen(c) == longest] or mine
     if not used:
         return unmeasured(letter, claim, command)
-    drops = ", ".join(f"{c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f})" for c in used)
+    drops = ", ".join(map(told_drop, used))
     within = all(c["drop_high"] <= limit for c in used)
     beyond = statistics.mean(c["drop"] for c in used) > limit
     how = "one shot, without recovery"

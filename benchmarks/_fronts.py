@@ -37,7 +37,7 @@ def render(folder: Path) -> str:
 
 def _above(front: Front) -> str:
     """Say which models of others lie above and left of ours."""
-    marks = [Mark(p.name, p.kind, p.takes_ms, p.accuracy.percent, p.select.points) for p in front.points]
+    marks = [Mark.of(point) for point in front.points]
     if others := above(marks):
         return f"Above and left of our front, as measured: {others}."
     return "No other model lies above and left of our front."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -27,3 +28,13 @@ def processor(cell: Mapping[str, Any]) -> str:
     """Return which of `PROCESSORS` a cell was made on; figures of one kind are not averaged with the other's."""
     with_vnni, without = PROCESSORS
     return with_vnni if "vnni" in cell.get("machine", "") else without
+
+
+def in_names(kind: str) -> str:
+    """Return one of `PROCESSORS` as a part of a file's name."""
+    return kind.lower().replace(" ", "-")
+
+
+def today() -> str:
+    """Return the day a cell is made, ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

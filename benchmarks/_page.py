@@ -1,8 +1,10 @@
-"""A benchmark's own part of a page, between two marks."""
+"""A benchmark's own part of a page, between two marks, and how its figures are told there."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def save(file: Path, name: str, text: str) -> None:
@@ -18,3 +20,8 @@ def save(file: Path, name: str, text: str) -> None:
     before, _, rest = page.partition(begin)
     after = rest.partition(end)[2] or "\n"
     file.write_text(f"{before.rstrip()}\n\n{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def told_drop(cell: Mapping[str, Any]) -> str:
+    """Return the points that a cell's model lost, with their interval."""
+    return f"{cell['drop']:+.1f} ({cell['drop_low']:+.1f} to {cell['drop_high']:+.1f})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks._page import save
+from benchmarks._page import save, told_drop
 
 _METHODS = ("dense", "unrecovered", "cross-entropy", "logits", "ours")
 _COLOURS = {
@@ -100,7 +100,7 @@ def _mean(cells: Cells) -> str:
 
 
 def _drop(cell: Mapping[str, Any] | None) -> str:
-    return "-" if cell is None else f"{cell['drop']:+.1f} ({cell['drop_low']:+.1f} to {cell['drop_high']:+.1f})"
+    return "-" if cell is None else told_drop(cell)
 
 
 def _own(row: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import json
 import logging
@@ -26,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._animals import DATA, SHOTS, Species, species_options
-from benchmarks._machine import PROCESSORS, machine, processor
-from benchmarks._page import save
+from benchmarks._held import held
+from benchmarks._machine import PROCESSORS, in_names, machine, processor, today
+from benchmarks._page import save, told_drop
 from taco import api
 from taco.device.statistics import Z_95
 from taco.files import write_atomically
@@ -70,7 +70,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its files."""
-        kind = "" if self.processor == PROCESSORS[0] else f"-{self.processor.lower().replace(' ', '-')}"
+        kind = "" if self.processor == PROCESSORS[0] else f"-{in_names(self.processor)}"
         return f"{self.target}{kind}-{self.model}-{self.task}-seed{self.seed}"
 
 
@@ -91,7 +91,7 @@ def work(results: Path, runs: Path, data: Path, cells: Sequence[Cell], *, fronts
 
 def _named(cell: Cell) -> dict[str, Any]:
     named = {"target": cell.target, "model": cell.model, "task": cell.task, "seed": cell.seed, **machine()}
-    return {**named, "made": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    return {**named, "made": today()}
 
 
 def _options(cell: Cell, runs: Path, data: Path) -> ExportOptions:
@@ -120,7 +120,8 @@ def _run(options: ExportOptions) -> Found:
     assert report.accuracy.exported is not None
     assert report.accuracy.dense is not None
     bench, precisions = _against(options, done.folder / "model.onnx", progress)
-    fastest = min((n for n, p in precisions.items() if p == "int8"), key=lambda n: bench.models[n].p50_ms, default=None)
+    int8 = (name for name, precision in precisions.items() if precision == "int8")
+    fastest = min(int8, key=lambda name: bench.steady_ms(name, "small"), default=None)
     return {
         "resumed": resumed,
         "seconds": sum(step.seconds for step in report.steps) if done.already_done else seconds,
@@ -128,14 +129,9 @@ def _run(options: ExportOptions) -> Found:
         "taken_over": None if (taken := report.max_drop.taken_over) is None else taken.target,
         "dense": report.accuracy.dense.top1.percent,
         **report.accuracy.exported.top1.model_dump(),
-        "drop": report.accuracy.drop_points,
-        "drop_low": report.accuracy.drop_ci95[0] if report.accuracy.drop_ci95 else None,
-        "drop_high": report.accuracy.drop_ci95[1] if report.accuracy.drop_ci95 else None,
-        "select_points": report.max_drop.shipped.points,
+        **held(report),
         "tried": [trial.model_dump(mode="json") for trial in report.max_drop.trials],
-        "kept": report.width_ratio,
         "reads": report.size.compressed.pictures,
-        "macs": report.size.compressed.macs / report.size.dense.macs,
         "precision": report.runtime.precision,
         "ms": {name: timing.p50_ms for name, timing in bench.models.items()},
         "over_fp32": _ratio(bench, next(n for n in ("ort-fp32", "fp32", "dense") if n in bench.models)),
@@ -243,7 +239,7 @@ def _rows(found: Sequence[Found]) -> Iterator[str]:
             int8 = "-" if c["over_int8"] is None else f"{_ratio_told(c['over_int8'])}, {c['best_int8']}"
             yield (
                 f"| {target} | {kind} | {model} | {task} | {c['seed']} | {_ratio_told(c['over_fp32'])} | {int8} | "
-                f"{c['select_points']:+.1f} | {c['drop']:+.1f} ({c['drop_low']:+.1f} to {c['drop_high']:+.1f}) | "
+                f"{c['select_points']:+.1f} | {told_drop(c)} | "
                 f"{c['ms']['small']:.2f} | {c.get('reads') or 'own size'} | {_kept(c)} | "
                 f"{c['seconds'] / 60:.0f}{_begun(c)} | {c.get('made', '-')} |"
             )

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnx
 
 from benchmarks._animals import DATA, compared, imagenet_indices
+from benchmarks._page import told_drop
 from taco.device.bench import bench
 from taco.exporters.graph import write_onnx
 from taco.exporters.loading import load_exporter
@@ -312,8 +313,8 @@ def _row(cell: Mapping[str, Any], time: Mapping[str, float] | None) -> str:
     layers = f"{cell['in_int8']} of {cell['layers']}" if "layers" in cell else "fp32"
     timed = f"{time['p50']:.2f} | {time['ratio']:.2f} ({time['low']:.2f} to {time['high']:.2f})" if time else "- | -"
     return (
-        f"{cell['percent']:.1f} ({cell['low']:.1f} to {cell['high']:.1f}) | {cell['drop']:+.1f} "
-        f"({cell['drop_low']:+.1f} to {cell['drop_high']:+.1f}) | {cell['divergence']:.4f} | {layers} | {timed}"
+        f"{cell['percent']:.1f} ({cell['low']:.1f} to {cell['high']:.1f}) | {told_drop(cell)} | "
+        f"{cell['divergence']:.4f} | {layers} | {timed}"
     )
 
 

@@ -10,18 +10,20 @@ table is there before: the cache lies in an empty folder. Leave the machine alon
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks._animals import DATA, SHOTS, species_options
-from benchmarks._machine import PROCESSORS, machine, processor
+from benchmarks._held import held
+from benchmarks._machine import PROCESSORS, in_names, machine, processor, today
+from benchmarks._page import told_drop
 from taco import api
 from taco.files import write_atomically
 from taco.options import ExportOptions
@@ -31,6 +33,7 @@ RESULTS = Path("docs/evidence/minutes")
 TARGETS = ("host-cpu-int8", "host-cpu-openvino-int8")
 #: Minutes that issue 10 asks for, of each.
 ASKED = (12, 3)
+SEEDS = (0, 1)
 MODEL, LIMIT = "tf_efficientnet_lite0", 1.0
 #: Steps of a run that the table names, the longest first.
 NAMED = 6
@@ -42,18 +45,19 @@ def work(results: Path, data: Path, seeds: Sequence[int]) -> None:
     """Do every cell of this machine's kind of processor that is missing."""
     results.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        kind = processor(machine())
-        file = results / f"{kind.lower().replace(' ', '-')}-seed{seed}.json"
+        began = machine()
+        file = results / f"{in_names(processor(began))}-seed{seed}.json"
         if not file.exists():
-            began = machine()
-            found = {"seed": seed, **began, "made": datetime.datetime.now(datetime.UTC).date().isoformat()}
-            with tempfile.TemporaryDirectory() as scratch:
-                found["runs"] = _runs(seed, data, Path(scratch))
+            with tempfile.TemporaryDirectory() as scratch, _nothing_cached(Path(scratch) / "cache"):
+                found = {"seed": seed, **began, "made": today(), "runs": _runs(seed, data, Path(scratch))}
             write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
 
 
+def _nothing_cached(folder: Path) -> AbstractContextManager[Any]:
+    return mock.patch.dict("os.environ", {"XDG_CACHE_HOME": str(folder)})
+
+
 def _runs(seed: int, data: Path, scratch: Path) -> list[Found]:
-    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
     runs, earlier = [], None
     for target in TARGETS:
         values = {
@@ -72,21 +76,14 @@ def _run(options: ExportOptions) -> Found:
     report = api.export(options, PlainProgress(), ["taco", "export", *how]).report
     seconds = time.monotonic() - begin
     assert report.max_drop is not None
-    assert report.accuracy.drop_points is not None
-    low, high = report.accuracy.drop_ci95 or (None, None)
     return {
         "target": options.target,
         "seconds": seconds,
         "steps": {step.name: step.seconds for step in report.steps},
         "taken_over": report.max_drop.taken_over is not None,
         "candidates": len(report.max_drop.trials),
-        "kept": report.width_ratio,
         "times_dense": report.speedup,
-        "macs": report.size.compressed.macs / report.size.dense.macs,
-        "select_points": report.max_drop.shipped.points,
-        "drop": report.accuracy.drop_points,
-        "drop_low": low,
-        "drop_high": high,
+        **held(report),
     }
 
 
@@ -98,14 +95,14 @@ def table(results: Path) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = [json.loads(file.read_bytes()) for file in sorted(results.glob("*-seed*.json"))]
-    for cell in sorted(cells, key=lambda cell: (PROCESSORS.index(processor(cell)), cell["seed"])):
+    cells.sort(key=lambda cell: (PROCESSORS.index(processor(cell)), cell["seed"]))
+    for cell in cells:
         for run, asked in zip(cell["runs"], ASKED, strict=True):
             how = " (taken over)" if run["taken_over"] else ""
             lines.append(
                 f"| {processor(cell)} | {cell['seed']} | {cell['made']} | {run['target']} | "
                 f"{run['seconds'] / 60:.1f}{how} | {asked} | {run['candidates']} | {100 * run['kept']:.0f} % | "
-                f"{run['times_dense']:.2f} | {run['select_points']:+.1f} | "
-                f"{run['drop']:+.1f} ({run['drop_low']:+.1f} to {run['drop_high']:+.1f}) |"
+                f"{run['times_dense']:.2f} | {run['select_points']:+.1f} | {told_drop(run)} |"
             )
     return "\n".join([*lines, "", *(line for cell in cells for line in _longest(cell))]) + "\n"
 
@@ -125,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.minutes", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="folder of the cells")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)

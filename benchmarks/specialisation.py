@@ -22,6 +22,7 @@ from torch import nn
 
 from benchmarks._animals import DATA, Setting, write_cell
 from benchmarks._claims import views_seen
+from benchmarks._page import told_drop
 from taco.database import LayerDatabase, Recipe, Source, choose_layers
 from taco.executor import Executor
 from taco.options import ExportOptions
@@ -146,7 +147,7 @@ def _shown(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "- | -"
     accuracy = f"{cell['percent']:.1f} ({cell['low']:.1f} to {cell['high']:.1f})"
-    return f"{accuracy} | {cell['drop']:+.1f} ({cell['drop_low']:+.1f} to {cell['drop_high']:+.1f})"
+    return f"{accuracy} | {told_drop(cell)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

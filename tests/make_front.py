@@ -58,7 +58,7 @@ def make_point(name: str, kind: Kind, ms: float, right: int, **changes: Any) -> 
 def make_front(points: tuple[tuple[str, Kind, float, int], ...] = POINTS, **changes: Any) -> Front:
     """Every kind of point; `changes` replace top-level fields."""
     made = sorted((make_point(*point) for point in points), key=lambda p: p.p50_ms)
-    marks = [Mark(p.name, p.kind, p.p50_ms, p.accuracy.percent, p.select.points) for p in made]
+    marks = [Mark.of(point) for point in made]
     kept = [
         p.model_copy(update={"dominated_by": dominated_by(mark, marks)}) for p, mark in zip(made, marks, strict=True)
     ]

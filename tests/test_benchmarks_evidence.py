@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from make_front import make_front
+from make_report import make_max_drop, make_report
 
 from benchmarks import _claims, _fronts, evidence, front, minutes
 from benchmarks.__main__ import LONG
+from benchmarks._held import held
+from benchmarks._page import told_drop
 
 AIMS = {"lite0": (5.0, 2.0)}
 
@@ -156,6 +159,20 @@ def test_points_a_nat_are_of_every_candidate_once(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.json"):
         file.write_text(json.dumps(fast(9.0, 4.5, 0.2, 0)))
     assert "points a nat" not in front.table(tmp_path), "older cells have no candidates"
+
+
+def test_what_a_run_kept_and_lost_is_told_as_its_report_has_it() -> None:
+    report = make_max_drop()
+    found = held(report)
+    assert found["select_points"] == 0.55
+    assert (found["drop"], (found["drop_low"], found["drop_high"])) == (
+        report.accuracy.drop_points,
+        report.accuracy.drop_ci95,
+    )
+    assert 0 < found["macs"] < 1
+    assert told_drop({"drop": 0.44, "drop_low": -1.06, "drop_high": 2.0}) == "+0.4 (-1.1 to +2.0)"
+    with pytest.raises(ValueError, match="no --max-drop"):
+        held(make_report())
 
 
 def test_minutes_stand_beside_those_asked_with_what_took_longest(tmp_path: Path) -> None:

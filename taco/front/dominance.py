@@ -31,6 +31,11 @@ class Mark:
     percent: float
     lost: float
 
+    @classmethod
+    def of(cls, point: FrontPoint) -> Mark:
+        """Return what a stored point is compared by."""
+        return cls(point.name, point.kind, point.takes_ms, point.accuracy.percent, point.select.points)
+
 
 def dominated_by(mark: Mark, others: Sequence[Mark]) -> str | None:
     """Return the most accurate, then fastest, model that is no slower and no less right, and better in one of both."""
