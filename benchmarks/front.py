@@ -217,7 +217,7 @@ def _rates(found: Sequence[Found]) -> Iterator[str]:
     tried: dict[tuple[str, str], dict[tuple[Any, ...], tuple[float, float]]] = {}
     for cell in found:
         for one in cell.get("tried", ()):
-            if one["expected_nats"]:
+            if one["expected_nats"] and one["kept_percent"] < 100:  # else it is a smaller picture that changes answers
                 lost = one["points"] if one["beyond"] is None else one["beyond"]
                 which = (cell["seed"], one["pictures"], one["kept_percent"], one["points"])
                 tried.setdefault((cell["model"], cell["task"]), {})[which] = (lost, one["expected_nats"])
