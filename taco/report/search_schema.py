@@ -43,7 +43,8 @@ class DropTrial(DropFigures):
     expected_nats: float | None = Field(
         None,
         description="by how much it was expected to change the answers before recovery, beyond the model it was "
-        "compared with, nats; null where measured time and losses did not choose it, and in older reports",
+        "compared with, nats; null where measured time and losses did not choose it (also where it was taken over "
+        "from another device), and in older reports",
     )
 
 
