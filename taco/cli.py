@@ -125,6 +125,7 @@ def export(
     allocation: width_arguments.Allocation = _DEFAULT.allocation,
     search: width_arguments.SearchHow = _DEFAULT.search,
     search_evaluations: width_arguments.SearchEvaluations = _DEFAULT.search_evaluations,
+    take_over: width_arguments.TakeOver = _DEFAULT.take_over,
     widths: width_arguments.Widths = None,
     latency_table: width_arguments.LatencyTable = None,
     feedback: width_arguments.Feedback = None,

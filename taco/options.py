@@ -19,6 +19,9 @@ _COMPUTE = re.compile(r"auto|cpu|cuda(:\d+)?")
 SplitBy = Literal["auto", "location", "sequence", "image"]
 Pattern = Literal["unstructured", "2:4", "4-block"]
 Calibration = Literal["task", "agnostic"]
+#: Percent by which something may be faster on this device where another one's small model is taken: a search of its own
+#: leaves up to an eighth of the time to chance (judgement, docs/adr/0027).
+TAKE_OVER = 5.0
 Allocate = Literal["auto", "latency", "uniform"]
 Search = Literal["dp", "spdy", "evopress"]
 
@@ -91,6 +94,8 @@ class ExportOptions(BaseModel):
         sure: Percent of the sure answers that should be right; decides from which probability an answer is sure.
         out: Folder of the bundle.
         from_run: Folder of another run whose finished steps are taken over where they fit.
+        take_over: With `max_drop`, percent by which this device's own table may have something faster for the same
+            expected loss while the widths of `from_run` are taken; where it has more, this device has its own search.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -151,6 +156,7 @@ class ExportOptions(BaseModel):
     sure: float = 95.0
     out: Path
     from_run: Path | None = None
+    take_over: float = TAKE_OVER
 
     @field_validator("device", mode="before")
     @classmethod
@@ -348,6 +354,7 @@ def _search_rules(options: ExportOptions) -> tuple[tuple[bool, str], ...]:
             f"--search {options.search} chooses among measured levels: it needs --speedup or --latency-ms, or "
             "--allocation latency with --max-drop",
         ),
+        (0 <= options.take_over < math.inf, f"--take-over {options.take_over}: percent from 0, as in 5"),
         (options.search_evaluations >= 1, f"--search-evaluations {options.search_evaluations}: at least 1"),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -27,7 +27,7 @@ from taco.search.budget import check_size, decide_allocation
 from taco.search.drop_search import DropSearch
 from taco.search.earlier import Earlier, Notes
 from taco.search.elsewhere import Elsewhere
-from taco.search.ladder import Taken
+from taco.search.ladder import Ladder, Taken
 from taco.search.widths import Found
 from taco.sparse.packing import pack_model
 from taco.specialist.specialise import Specialist
@@ -278,7 +278,10 @@ class _Job:
             found = elsewhere()
             return None if found is None else found.taken
 
-        search = DropSearch(lambda: self.sizes.ladder(self.progress, elsewhere()), places, dense, limit, rundir, taken)
+        def ladder(refused: Collection[int]) -> Ladder:
+            return self.sizes.ladder(self.progress, elsewhere(), refused)
+
+        search = DropSearch(ladder, places, dense, limit, rundir, self.sizes.uncut, taken)
         steps, recovered = itertools.chain(itertools.islice(search.holding(), _SECOND_LOOKS - 1), (0,)), 0
         while True:
             recovered, index = recovered + 1, next(steps)

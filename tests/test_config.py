@@ -84,6 +84,7 @@ device = "ssh://pi@trap1"
 seed = 7
 sure = 90
 from = "runs/old"
+take-over = 10
 """
 
 

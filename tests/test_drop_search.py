@@ -32,7 +32,7 @@ def test_what_conversion_takes_is_added_to_what_the_candidate_lost() -> None:
     side: Any = OneSide()
     rung: Any = SimpleNamespace(at=0)
     search = DropSearch(
-        lambda: Ladder([0, 1, 2, 3, 4], lambda _: rung), (Place(side, [side], {}, unused),), unused, 1.0, unused
+        lambda _: Ladder([0, 1, 2, 3, 4], lambda _: rung), (Place(side, [side], {}, unused),), unused, 1.0, unused
     )
     cut: Any = SimpleNamespace(module=None, head=None)
     assert search.shipped(0, cut, exported).points == 50.0
@@ -85,7 +85,7 @@ def test_a_candidate_that_surely_loses_too_much_is_not_made_again(
     rungs = [Rung(Allocation(1.0, {"u": width}), None) for width in (8, 4)]
     unused: Any = None
     place = Place(sides[0], sides, {"u": 8}, unused)
-    search = DropSearch(lambda: Ladder([0, 1], rungs.__getitem__), (place,), unused, 1.0, RunDir(tmp_path))
+    search = DropSearch(lambda _: Ladder([0, 1], rungs.__getitem__), (place,), unused, 1.0, RunDir(tmp_path))
     assert [*search.holding()] == [1] * holds
     assert "".join(told) == made
     (trial,) = search.trials.values()
@@ -128,7 +128,7 @@ def test_a_candidate_that_seems_to_hold_by_a_third_of_the_shots_is_judged_by_all
         return Rung(Allocation(1.0, {"u": 8 - index}), None)
 
     place = Place(sides[0], sides, {"u": 8}, unused)
-    search = DropSearch(lambda: Ladder([*range(8)], rung), (place,), unused, 1.0, RunDir(tmp_path))
+    search = DropSearch(lambda _: Ladder([*range(8)], rung), (place,), unused, 1.0, RunDir(tmp_path))
     found = next(search.holding())
     assert told[:2] == ["a4", "b4"], "half of the shots are surely wrong"
     assert search.trials[4]["judging_images"] == 16
@@ -143,7 +143,7 @@ def test_where_a_rate_of_loss_is_known_the_search_begins_where_the_limit_is_expe
     unused: Any = None
     place = Place(sides[0], sides, {"u": 8}, unused)
     ladder = Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None), rate=0.5)
-    assert next(DropSearch(lambda: ladder, (place,), unused, 1.0, RunDir(tmp_path)).holding()) in (2, 3)
+    assert next(DropSearch(lambda _: ladder, (place,), unused, 1.0, RunDir(tmp_path)).holding()) in (2, 3)
     assert told[0] == "a6", "one point at half a point a step; without a rate it is the middle"
     assert ladder.begin(1.0, held=3) == 5, "what later steps lose is counted from one that holds"
     assert ladder.begin(1.0, held=7) == 8
@@ -168,10 +168,17 @@ def test_models_from_which_nothing_is_cut_are_asked_first_and_slower_steps_only_
     side.answer = answer  # type: ignore[method-assign]
     unused: Any = None
     places = [Place(sides[0], sides, {"u": 32}, unused), Place(sides[0], sides, {"u": 32}, small, "64x64")]
-    uncut = [Uncut(Rung(Allocation(1.0, {"u": 32}), None, 1), 8)]
+    uncut = {1: Uncut(Rung(Allocation(1.0, {"u": 32}), None, 1), 8)}
     ladder = Ladder([*range(32)], lambda i: Rung(Allocation(1.0, {"u": 32 - i}), None, 0), uncut=uncut)
-    search = DropSearch(lambda: ladder, places, unused, 30.0, RunDir(tmp_path))  # two of eight
+    refused = list[Any]()
+
+    def asked_for(sizes: Any) -> Ladder:
+        refused.extend(sizes)
+        return ladder
+
+    search = DropSearch(asked_for, places, unused, 30.0, RunDir(tmp_path), lambda: [uncut[1].rung])  # two of eight
     found = [*search.holding()]
+    assert refused == ([1] if wrong else []), "nothing is cut from a model that loses too much as it is"
     trials = {index: trial["kept_percent"] for index, trial in search.trials.items()}
     assert next(iter(trials.items())) == (-2, 100.0)
     assert search.trials[-2]["pictures"] == "64x64"
@@ -183,7 +190,7 @@ def test_models_from_which_nothing_is_cut_are_asked_first_and_slower_steps_only_
         assert 8 < found[0] < 20
         assert -2 in found, "what it began with, though step 8 was not asked"
         assert 8 not in found
-        assert search.rung(-2) is uncut[0].rung
+        assert search.rung(-2) is uncut[1].rung
         assert search.told(-2, Drop(0.0, 0.0, 0.0, 8, 0.0), 1)["taken_over"] is None
 
 
@@ -195,13 +202,13 @@ def test_what_another_run_took_comes_first_and_the_ladder_is_made_after_it_was_r
     sides: Any = [Ladderlike("a", dict.fromkeys(range(4, 9), 0) | {1: 8, 2: 8, 3: wrong}, told)]
     unused: Any = None
 
-    def ladder() -> Ladder:
+    def ladder(_: Any) -> Ladder:
         told.append("ladder")
         return Ladder([*range(8)], lambda i: Rung(Allocation(1.0, {"u": 8 - i}), None, 0, {"64x64": 1.5}, ["64x64"]), 5)
 
     taken = Taken(Rung(Allocation(1.0, {"u": 3}), None), {"target": "nuc"})
     place = Place(sides[0], sides, {"u": 8}, unused)
-    search = DropSearch(ladder, (place,), unused, 1.0, RunDir(tmp_path), lambda: taken)
+    search = DropSearch(ladder, (place,), unused, 1.0, RunDir(tmp_path), make_taken=lambda: taken)
     steps = search.holding()
     if not wrong:
         assert next(steps) == TAKEN
@@ -263,9 +270,9 @@ def found_from(
         Place(shots, [shots], {"u": 32}, module, words) for module, words in zip(modules, ("", "64x64"), strict=True)
     ]
     rungs = [Rung(Allocation(1.0, {"u": 32 - index}), None, 1) for index in range(32)]
-    begun = [Uncut(Rung(Allocation(1.0, {"u": 32}), None, 1), 4)]
+    begun = {1: Uncut(Rung(Allocation(1.0, {"u": 32}), None, 1), 4)}
     ladder = Ladder([0.001 * index for index in range(32)], rungs.__getitem__, uncut=begun, rate=rate)
-    search = DropSearch(lambda: ladder, places, modules[0], 2.0, RunDir(folder))
+    search = DropSearch(lambda _: ladder, places, modules[0], 2.0, RunDir(folder), lambda: [begun[1].rung])
     return next(search.holding()), search
 
 

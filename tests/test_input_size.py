@@ -268,12 +268,30 @@ def test_a_size_is_profiled_when_a_step_is_asked_for_that_it_might_win(monkeypat
     assert large.timed
     assert not poor.timed
     assert ladder.rung(10).behind["poor"] == NEVER
-    assert [one.rung.at for one in ladder.uncut] == [1, 2]
-    assert {tuple(one.rung.unprofiled) for one in ladder.uncut} == {("large", "poor")}
-    for one, whole_ms in zip(ladder.uncut, (5.0, 7.0), strict=True):
+    assert {at: one.rung.at for at, one in ladder.uncut.items()} == {1: 1, 2: 2}
+    assert {tuple(one.rung.unprofiled) for one in ladder.uncut.values()} == {("large", "poor")}
+    for one, whole_ms in zip(ladder.uncut.values(), (5.0, 7.0), strict=True):
         ms = np.geomspace(10.0, 0.5, len(ladder.harms))
         assert ms[one.step] >= whole_ms > ms[one.step + 1]
     assert ladder.rung(0).allocation.ratio == 10.0
+
+
+def test_nothing_is_cut_from_a_size_that_was_refused_nor_is_it_profiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would harm least at nearly every time."""
+    monkeypatch.setattr(module, "top", lambda _offered: Settled(10.0))
+    monkeypatch.setattr(module, "rung_of", rung_of)
+    monkeypatch.setattr(module, "allocation_of", lambda _searcher, _dense: Allocation(1.0, {}))
+    large: Any = One("large", 10.0, 1.0, lambda ms: 10.0 / ms)
+    middle: Any = One("middle", 7.0, 2.0, lambda ms: 9.0 / ms)
+    little: Any = One("little", 5.0, 0.5, lambda ms: 1.0 / ms, timed=False)
+    ladder = size_ladder([large, middle, little], SilentProgress(), [2])
+    rungs = [ladder.rung(index) for index in range(len(ladder.harms))]
+    assert {rung.at for rung in rungs} == {0, 1}
+    assert rungs[-1].allocation.ratio == 1.0, "the fastest of those that are left, which the little one was not"
+    assert not little.timed
+    assert {rung.behind["little"] for rung in rungs[1:]} == {NEVER}
+    assert [*ladder.uncut] == [1]
+    assert not any("little" in rung.unprofiled for rung in rungs)
 
 
 def test_levels_of_another_size_stand_for_those_of_one_that_was_not_profiled() -> None:
@@ -357,7 +375,7 @@ def test_a_second_look_is_at_another_model(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(DropSearch, "_tried", lambda *_: SimpleNamespace(told=lost, more=Answer(0.0, 5.0)))
     monkeypatch.setattr(DropSearch, "_dense", SimpleNamespace(room=1.0))
     place = Place(unused, [unused], {"a": 8}, unused)
-    search = DropSearch(lambda: Ladder([*range(5)], rungs.__getitem__), (place, place), unused, 1.0, unused)
+    search = DropSearch(lambda _: Ladder([*range(5)], rungs.__getitem__), (place, place), unused, 1.0, unused)
     assert [*search.holding()] == [4, 2]
     assert list(search.trials) == [2, 4, 1], "all of them held"
 

@@ -32,6 +32,16 @@ SearchHow = Annotated[
 SearchEvaluations = Annotated[
     int, typer.Option(metavar="N", help="Models that spdy or evopress judge, at most.", rich_help_panel=EXPERT)
 ]
+TakeOver = Annotated[
+    float,
+    typer.Option(
+        metavar="PERCENT",
+        help="With --max-drop and --from: take the small model of that run's device where by this device's own times "
+        "nothing that should lose as little is more than so many percent faster; otherwise search here, which takes "
+        "minutes. 1000: take it in any case.",
+        rich_help_panel=EXPERT,
+    ),
+]
 Widths = Annotated[
     Path | None,
     typer.Option(

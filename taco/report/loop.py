@@ -9,7 +9,7 @@ from taco.report import wording
 from taco.report.loop_figures import block_times, round_marks
 from taco.report.page import Block, Folded, Note, Picture, Section, Table, Tone
 from taco.report.schema import BlocksSection, HeldLimit, LossCurrency, ProfileSection, Report
-from taco.report.search_schema import LevelSearch
+from taco.report.search_schema import LevelSearch, TakenOver
 
 _CURRENCIES = {
     "shares": "as the share of their readers' output that is lost",
@@ -35,8 +35,9 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
         )
         if report.max_drop is not None and (taken := report.max_drop.taken_over) is not None:
             meaning = (
-                "Each block was timed at several widths on the device. By these times hardly any widths that lose as "
-                f"little are faster than those that a run for {taken.target} took, so these were taken."
+                "Each block was timed at several widths on the device. By these times the fastest widths that should "
+                f"lose as little are {_faster(taken)} than those that a run for {taken.target} took, so these were "
+                "taken."
             )
     return (
         Section(
@@ -55,6 +56,11 @@ def loop_sections(report: Report) -> tuple[Section, ...]:
             ),
         ),
     )
+
+
+def _faster(taken: TakenOver) -> str:
+    percent = 100 * (taken.ms / taken.best_ms - 1)
+    return "less than 1\u00a0% faster" if percent < 1 else f"{percent:.0f}\u00a0% faster"
 
 
 def _estimate_section(report: Report, profile: ProfileSection, budget_ms: float) -> Section:

@@ -111,13 +111,13 @@ def _gains(taken: TakenOver) -> str:
     return (
         " So is their size of pictures. What a size loses is the same here; what it gains was measured for the dense "
         f"model: {', '.join(told)}. For as little change of the answers, other sizes took longer there "
-        f"({', '.join(slower)}), and none gains so much more here that it would be clearly faster. Widths were not "
-        "timed at the other sizes."
+        f"({', '.join(slower)}), and none gains so much more here that it would be faster by more than is left "
+        "(--take-over). Widths were not timed at the other sizes."
     )
 
 
 def _longer(times: float) -> str:
-    return "changes them more at any time" if times >= NEVER else f"{times:.2f} times"
+    return "changes them more at any time or lost too much uncut" if times >= NEVER else f"{times:.2f} times"
 
 
 def _held(trial: DropTrial, limit: float, judging: int) -> str:

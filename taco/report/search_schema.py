@@ -48,7 +48,7 @@ class DropTrial(DropFigures):
     )
 
 
-#: `behind` of a size that changes the answers more however long it takes.
+#: `behind` of a size that changes the answers more however long it takes, or that loses too much with nothing cut.
 NEVER = 100.0
 
 

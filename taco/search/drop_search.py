@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,20 +145,23 @@ class DropSearch:
     """Everything that the search needs.
 
     Attributes:
-        make_ladder: Makes the ladder, when it is needed.
+        make_ladder: Makes the ladder, when it is needed, without the sizes of pictures whose places it is given.
         places: One for each size of pictures, the model's own first, all with the same divisions.
         dense: The dense specialist for that size: what is lost is lost from its answers.
         limit: Points that may be lost.
         rundir: Keeps what candidates lost.
+        make_uncut: Makes the models from which nothing is cut for sizes of pictures that take less time than the first,
+            the fastest first: to ask them costs hardly anything.
         make_taken: Makes what a run for another device took, when it is needed; None where there is nothing to take.
         trials: Step of the ladder, or what stands for one -> what was tried there, as JSON values, in the order tried.
     """
 
-    make_ladder: Callable[[], Ladder]
+    make_ladder: Callable[[Collection[int]], Ladder]
     places: Sequence[Place]
     dense: nn.Module
     limit: float
     rundir: RunDir
+    make_uncut: Callable[[], Sequence[Rung]] = tuple
     make_taken: Callable[[], Taken | None] = lambda: None
     trials: dict[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
@@ -166,7 +169,8 @@ class DropSearch:
         """Yield the last step of the ladder that loses little enough; whoever asks for more gets wider ones.
 
         What a search for another device took comes before all others, where this device has hardly anything faster:
-        `TAKEN`. The ladder is made after it was refused.
+        `TAKEN`. The ladder is made after it was refused, and after smaller pictures were asked what they lose with
+        nothing cut: sizes that lose too much are not in it, for what is cut from their models would lose more.
         The dense model, which is the first step, is not among them, nor is a model that was yielded before.
 
         Raises:
@@ -176,10 +180,10 @@ class DropSearch:
         if self._taken is not None and self._try(TAKEN, self._dense).more.loss <= self.limit:
             seen.add(self._model(TAKEN))
             yield TAKEN
-        ladder, (begun, compared) = self._ladder, self._begun()
+        ladder, begun, compared = self._ladder, self._begun, self._compared
         harms, room = ladder.harms, compared.room
         seen.add((0, tuple(sorted(self.places[0].dense.items()))))  # the ladder may have to profile for its first step
-        apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[begun].step
+        apart, known = max(1, len(harms) // _APART), 0 if begun is None else ladder.uncut[self._uncut[begun].at].step
         first = ladder.begin(room, known)
         for step in holding_steps(harms, lambda index: self._try(index, compared).more, room, apart, first, known):
             index = step if begun is None or step != known else _UNCUT - begun
@@ -216,7 +220,7 @@ class DropSearch:
         """Return a step of the ladder, or what was taken."""
         if self._taken is not None and index == TAKEN:
             return self._taken.rung
-        return self._ladder.uncut[_UNCUT - index].rung if index <= _UNCUT else self._ladder.rung(index)
+        return self._ladder.uncut[self._uncut[_UNCUT - index].at].rung if index <= _UNCUT else self._ladder.rung(index)
 
     def shipped(self, index: int, cut: Cut, exported: FloatArray) -> Drop:
         """Return what the exported file loses: what its candidate lost, and what conversion took from its answers.
@@ -236,8 +240,27 @@ class DropSearch:
         return Drop(points, low, high, int(lost["judging_images"]), low)
 
     @functools.cached_property
+    def _uncut(self) -> Sequence[Rung]:
+        return self.make_uncut()
+
+    @functools.cached_property
+    def _asked(self) -> Mapping[int, _Trial]:
+        """What models from which nothing is cut lose: number -> what was tried, until one loses little enough."""
+        asked = dict[int, _Trial]()
+        for number, rung in enumerate(self._uncut):
+            asked[number] = self._try(_UNCUT - number, self._dense, rung)
+            if asked[number].more.loss <= self.limit:
+                break
+        return asked
+
+    @property
+    def _begun(self) -> int | None:
+        """The number of the fastest one that loses little enough."""
+        return next((number for number, tried in self._asked.items() if tried.more.loss <= self.limit), None)
+
+    @functools.cached_property
     def _ladder(self) -> Ladder:
-        return self.make_ladder()
+        return self.make_ladder([self._uncut[number].at for number in self._asked if number != self._begun])
 
     @functools.cached_property
     def _taken(self) -> Taken | None:
@@ -249,18 +272,18 @@ class DropSearch:
             [right_shares(side.labels, side.answer(self.dense)) for side in self.places[0].sides], self.limit
         )
 
-    def _begun(self) -> tuple[int | None, _Compared]:
-        """Return the number of the fastest model from which nothing is cut that loses little enough, to compare with.
+    @property
+    def _compared(self) -> _Compared:
+        """The fastest model from which nothing is cut that loses little enough, else the dense one.
 
         Its pictures are as small as a candidate's, so the two differ in what was cut: on hardly any shot as long as
         that is harmless, where both differ from the dense model on many (docs/adr/0019).
         """
-        for number in range(len(self._ladder.uncut)):
-            tried = self._try(_UNCUT - number, self._dense)
-            if tried.more.loss <= self.limit:
-                harm = self._ladder.harms[self._ladder.uncut[number].step]
-                return number, _Compared(tried.right, self.limit - max(0.0, tried.more.loss), harm)
-        return None, self._dense
+        if (begun := self._begun) is None:
+            return self._dense
+        tried, ladder = self._asked[begun], self._ladder
+        harm = ladder.harms[ladder.uncut[self._uncut[begun].at].step]
+        return _Compared(tried.right, self.limit - max(0.0, tried.more.loss), harm)
 
     def _model(self, index: int) -> object:
         """Return what tells a step's model from others: steps may have the same one."""
@@ -269,9 +292,9 @@ class DropSearch:
         told = {name: width for name, width in given.items() if name in dense or width == 0}  # of blocks those left out
         return rung.at, tuple(sorted({**dense, **told}.items()))
 
-    def _try(self, index: int, compared: _Compared) -> _Trial:
-        """Make a candidate and ask what it loses."""
-        tried = self._tried(index, compared)
+    def _try(self, index: int, compared: _Compared, rung: Rung | None = None) -> _Trial:
+        """Make a candidate and ask what it loses; a rung is given where there is no ladder yet."""
+        tried = self._tried(index, compared, rung or self.rung(index))
         self.trials[index] = trial = tried.told
         at = f" at {trial['pictures']}" if trial["pictures"] else ""
         points, low, high, judging = (trial[name] for name in ("points", "low", "high", "judging_images"))
@@ -281,8 +304,7 @@ class DropSearch:
         )
         return tried
 
-    def _tried(self, index: int, compared: _Compared) -> _Trial:
-        rung = self.rung(index)
+    def _tried(self, index: int, compared: _Compared, rung: Rung) -> _Trial:
         allocation, place = rung.allocation, self.places[rung.at]
         uncut = all(allocation.widths.get(name, width) == width for name, width in place.dense.items())
 

@@ -1,7 +1,7 @@
 """The small model that a run of the same task took on another device, seen with this device's clock.
 
 What a model loses hardly hangs on the device; what it takes does. So the widths that another device's search took are
-weighed by this one's own table: where hardly anything of the same expected loss is faster, they are taken, with all
+weighed by this one's own table: where little of the same expected loss is faster, they are taken, with all
 that was recovered, and nothing is searched. Where something is, this device has its own search, which begins there.
 """
 
@@ -20,9 +20,6 @@ from taco.rundir import RunDir, content_key
 from taco.search.latency_search import LatencySearcher, Offered
 from taco.search.unit_losses import allocation_of
 
-#: Times the fastest of the same expected loss that widths from elsewhere may take and still be taken. A search of its
-#: own leaves up to an eighth of the time to chance (judgement).
-NEAR = 1.05
 #: How finely the fastest of the same loss is looked for: the logarithm of its time is halved so often.
 _HALVINGS = 9
 _TAKEN = "drop-taken"
@@ -110,17 +107,19 @@ class Weighed:
         choice: Its levels here.
         ms: What the whole model takes, predicted.
         best_ms: What the fastest takes that is expected to lose no more.
+        within: Percent by which the fastest may be faster while what was taken is taken here too.
     """
 
     earlier: Earlier
     choice: Choice
     ms: float
     best_ms: float
+    within: float
 
     @property
     def near(self) -> bool:
-        """Whether a search has hardly anything to gain."""
-        return self.ms <= NEAR * self.best_ms
+        """Whether a search has no more to gain than may be left."""
+        return self.ms <= times(self.within) * self.best_ms
 
     @property
     def words(self) -> str:
@@ -132,22 +131,29 @@ class Weighed:
         )
 
 
-def fastest_of(loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlier]) -> Weighed | None:
+def times(percent: float) -> float:
+    """Return how many times as long is so many percent longer."""
+    return 1 + percent / 100
+
+
+def fastest_of(loop: LatencySearcher, offered: Offered, earlier: Sequence[Earlier], within: float) -> Weighed | None:
     """Return the fastest by this device's table of what was taken elsewhere.
 
     Args:
         loop: Knows the units.
         offered: What may be chosen here.
         earlier: What other runs took.
+        within: See `Weighed`.
 
     Returns:
         None where there is nothing, or this device cannot have it.
     """
-    weighed = [found for one in earlier if (found := _weighed(loop, offered, one)) is not None]
+    found = (_weighed(loop, offered, one, within) for one in earlier)
+    weighed = [one for one in found if one is not None]
     return min(weighed, key=lambda one: one.ms, default=None)
 
 
-def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weighed | None:
+def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier, within: float) -> Weighed | None:
     space, table = offered.space, offered.table
     choice = choice_of(earlier.widths, table, space, offered.lost)
     if choice is None or allocation_of(loop.searcher, choice).widths != dict(earlier.widths):
@@ -158,7 +164,7 @@ def _weighed(loop: LatencySearcher, offered: Offered, earlier: Earlier) -> Weigh
     ms, best_ms = (
         line.predict(table_ms) for table_ms in (choice.table_ms, least_ms(space, choice.loss, choice.table_ms))
     )
-    return Weighed(earlier, choice, ms, best_ms) if best_ms > 0 else None
+    return Weighed(earlier, choice, ms, best_ms, within) if best_ms > 0 else None
 
 
 def least_ms(space: Space, loss: float, slow: float) -> float:

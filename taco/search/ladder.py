@@ -64,14 +64,15 @@ class Ladder:
         harms: What each is expected to lose before recovery, rising from 0 of the dense model; in any unit.
         rung: Index -> the rung; 0 is the dense model.
         first: Where to begin; None where nothing tells.
-        uncut: Models beside the steps, the fastest first: each loses what it loses, whatever a step there may.
+        uncut: Size of pictures, as `Rung.at` -> the model for it from which nothing is cut, of sizes that take less
+            time than the first: it stands beside the steps, and loses what it loses, whatever a step there may.
         rate: Points that are lost for each unit of harm, about: a guess where to begin; None where none is known.
     """
 
     harms: Sequence[float]
     rung: Callable[[int], Rung]
     first: int | None = None
-    uncut: Sequence[Uncut] = ()
+    uncut: Mapping[int, Uncut] = dataclasses.field(default_factory=dict)
     rate: float | None = None
 
     def begin(self, limit: float, held: int = 0) -> int | None:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -40,14 +40,15 @@ _POINTS_A_NAT = 25.0
 _FAR = 1.15
 
 
-def size_ladder(sizes: Sequence[SizeLoop], progress: Progress) -> Ladder:
+def size_ladder(sizes: Sequence[SizeLoop], progress: Progress, refused: Collection[int] = ()) -> Ladder:
     """Return the best choices over all sizes from the dense model down to the fastest of all.
 
     Args:
         sizes: The model's own size first.
         progress: Told about a search of whole models.
+        refused: See `Competing`.
     """
-    own, competing = sizes[0], Competing(sizes, progress)
+    own, competing = sizes[0], Competing(sizes, progress, refused)
 
     @functools.cache
     def rung(index: int) -> Rung:
@@ -68,20 +69,22 @@ class Competing:
     Args:
         sizes: The model's own size first.
         progress: Told about profiles, probes and a search of whole models.
+        refused: Places of those whose dense models lose too much: nothing that is cut from them is asked about.
 
     Attributes:
         times: Of every step from the dense model to the fastest of all, milliseconds of the whole model.
         harms: What the least harmful size costs there, nats; even in logarithms between the steps that were compared.
     """
 
-    def __init__(self, sizes: Sequence[SizeLoop], progress: Progress) -> None:
+    def __init__(self, sizes: Sequence[SizeLoop], progress: Progress, refused: Collection[int] = ()) -> None:
         self.sizes, self.progress = sizes, progress
-        own_ms, quickest_ms = sizes[0].whole_ms, min(one.quickest_ms for one in sizes)
+        self._among = [at for at in range(len(sizes)) if at not in refused]
+        own_ms, quickest_ms = sizes[0].whole_ms, min(sizes[at].quickest_ms for at in self._among)
         self.times = [*np.geomspace(own_ms, quickest_ms, _RUNGS)[:-1].tolist(), quickest_ms]
         self._marks = sorted({round(at) for at in np.linspace(1, len(self.times) - 1, _MARKS)})
         self._curves: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-        with progress.step("compare sizes of pictures", len(sizes)) as advance:
-            for at in range(len(sizes)):
+        with progress.step("compare sizes of pictures", len(self._among)) as advance:
+            for at in self._among:
                 self._curve(at)
                 advance(1)
         steps = np.interp(range(1, len(self.times)), self._marks, [self._least(self.times[at]) for at in self._marks])
@@ -105,23 +108,22 @@ class Competing:
         return at, settled
 
     @property
-    def uncut(self) -> list[Uncut]:
-        """The dense models for other sizes that are faster than that for the model's own, the fastest first."""
-        faster = sorted(
-            (one.whole_ms, at) for at, one in enumerate(self.sizes) if one.whole_ms < self.sizes[0].whole_ms
-        )
-        found = []
-        for ms, at in faster:
+    def uncut(self) -> dict[int, Uncut]:
+        """Place -> the dense model, of other sizes that are faster than the model's own and were not refused."""
+        found = {}
+        for at in self._among:
             one = self.sizes[at]
-            widths, behind = allocation_of(one.loop.searcher, DENSE), self.behind(at, ms, one.size_harm)
-            step = max(index for index, own_ms in enumerate(self.times) if own_ms >= ms)
-            found.append(Uncut(Rung(widths, None, at, behind, self.unprofiled), step))
+            ms = one.whole_ms
+            if ms < self.times[0]:
+                widths, behind = allocation_of(one.loop.searcher, DENSE), self.behind(at, ms, one.size_harm)
+                step = max(index for index, own_ms in enumerate(self.times) if own_ms >= ms)
+                found[at] = Uncut(Rung(widths, None, at, behind, self.unprofiled), step)
         return found
 
     def behind(self, at: int, ms: float, harm: float) -> dict[str, float]:
         """Return of every other size how many times as long it takes for as little harm, see `Rung`.
 
-        Of a size that was not profiled it is an estimate.
+        Of a size that was not profiled it is an estimate; one that was refused never harms as little.
 
         Args:
             at: The size that was taken.
@@ -129,7 +131,7 @@ class Competing:
             harm: What it costs.
         """
         return {
-            one.words: min(NEVER, max(1.0, self._reaches(other, harm) / ms))
+            one.words: min(NEVER, max(1.0, self._reaches(other, harm) / ms)) if other in self._among else NEVER
             for other, one in enumerate(self.sizes)
             if other != at
         }
@@ -137,7 +139,7 @@ class Competing:
     @property
     def unprofiled(self) -> list[str]:
         """Sizes of which times are estimates."""
-        return [one.words for one in self.sizes if not one.timed]
+        return [self.sizes[at].words for at in self._among if not self.sizes[at].timed]
 
     def _profiled(self, at: int) -> SizeLoop:
         one = self.sizes[at]
@@ -149,16 +151,19 @@ class Competing:
     def _near(self, ms: float) -> list[int]:
         """Return the sizes that may harm least within a time: those profiled, and others that are not far behind."""
         logarithm = float(np.interp(-math.log(ms), -np.log(self.times), [_logarithm(harm) for harm in self.harms]))
-        takes = [self._reaches(at, math.exp(logarithm)) for at in range(len(self.sizes))]
-        for one, longer in zip(self.sizes, takes, strict=True):
-            if not one.timed and longer > _FAR * min(takes):
-                log.info("%s is not profiled: %.2f times as long for as little harm", one.words, longer / min(takes))
-        return [at for at, one in enumerate(self.sizes) if one.timed or takes[at] <= _FAR * min(takes)]
+        takes = {at: self._reaches(at, math.exp(logarithm)) for at in self._among}
+        least = min(takes.values())
+        for at, longer in takes.items():
+            if not self.sizes[at].timed and longer > _FAR * least:
+                words = self.sizes[at].words
+                log.info("%s is not profiled: %.2f times as long for as little harm", words, longer / least)
+        return [at for at, longer in takes.items() if self.sizes[at].timed or longer <= _FAR * least]
 
     def _least(self, ms: float) -> float:
         """Return the logarithm of what the least harmful size costs at a mark; the quickest one has every time."""
-        cut = [harm for at in range(len(self.sizes)) for own_ms, harm in self._curve(at) if own_ms == ms]
-        return min(map(_logarithm, [*cut, *(one.size_harm for one in self.sizes if one.whole_ms <= ms)]))
+        cut = [harm for at in self._among for own_ms, harm in self._curve(at) if own_ms == ms]
+        among = (self.sizes[at] for at in self._among)
+        return min(map(_logarithm, [*cut, *(one.size_harm for one in among if one.whole_ms <= ms)]))
 
     def _curve(self, at: int) -> list[tuple[float, float]]:
         """Return what a size harms at falling times: the dense model for it, then at the marks that are faster."""

@@ -166,7 +166,7 @@ class WidthSearch:
         """Return what searches for other devices took, weighed; None where nothing was, or no clock decides."""
         if self.how != "latency":
             return None
-        return look_elsewhere(self.latency(self.dense_ms()), self.progress, earlier)
+        return look_elsewhere(self.latency(self.dense_ms()), self.progress, earlier, self.options.take_over)
 
     def ladder(self) -> Ladder:
         """Return allocations from the dense model to the smallest, each faster by the table or narrower."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from taco.errors import BudgetInfeasibleError
@@ -18,10 +18,11 @@ from taco.search.bench import VALUE_RUNS
 from taco.search.budget import Budget
 from taco.search.earlier import Earlier
 from taco.search.elsewhere import Elsewhere, behind, carries_over, look_elsewhere
-from taco.search.ladder import Ladder
+from taco.search.ladder import Ladder, Rung
 from taco.search.latency_search import LatencySearcher
 from taco.search.size_ladder import size_ladder
-from taco.search.size_loop import SizeLoop, least_divergence
+from taco.search.size_loop import DENSE, SizeLoop, least_divergence
+from taco.search.unit_losses import allocation_of
 from taco.search.widths import Found, WidthSearch
 from taco.steps.converting import Pair
 from taco.steps.groundwork import Groundwork
@@ -170,13 +171,14 @@ class Sizes:
             found = self.asked.width_search().elsewhere(known[last])
             return None if found is None else dataclasses.replace(found, at=last)
         best: Elsewhere | None = None
+        within = self.own.ground.plan.options.take_over
         for at in range(last, -1, -1):
             one, notes = self.every[at], [note for note in known[at] if note.gains]
             gains = self.gains if notes else {}
-            alike = [note for note in notes if carries_over(one.words, gains, note)]
+            alike = [note for note in notes if carries_over(one.words, gains, note, within)]
             if not alike:
                 continue
-            found = look_elsewhere(self.loop(one), one.ground.progress, alike)
+            found = look_elsewhere(self.loop(one), one.ground.progress, alike, within)
             if found is not None:
                 left = behind(one.words, gains, found.weighed.earlier)
                 best = dataclasses.replace(found, at=at, gains=gains, behind=left)
@@ -184,26 +186,36 @@ class Sizes:
                     break
         return best
 
-    def ladder(self, progress: Progress, elsewhere: Elsewhere | None = None) -> Ladder:
+    def uncut(self) -> list[Rung]:
+        """Return the dense models for sizes of pictures that take less time than the model's own, the fastest first."""
+        if not self.compete:
+            return []
+        gains = self.gains
+        faster = sorted((-gain, at) for at, one in enumerate(self.every) if (gain := gains.get(one.words, 1.0)) > 1)
+        return [Rung(allocation_of(self.loop(self.every[at]).searcher, DENSE), None, at) for _, at in faster]
+
+    def ladder(self, progress: Progress, elsewhere: Elsewhere | None = None, refused: Collection[int] = ()) -> Ladder:
         """Return the ladder of the size that is asked for, or that on which all sizes compete.
 
         Args:
             progress: Told about what takes time.
             elsewhere: What searches for other devices took: the step that is expected to lose as much is the first.
+            refused: Places of sizes whose dense models lose too much, where several compete.
         """
         if self.compete:
-            loops = self.loops()
-            ladder = size_ladder(loops, progress)
+            loops = self.loops(refused=refused)
+            ladder = size_ladder(loops, progress, refused)
             return ladder if elsewhere is None else ladder.begun_at(loops[elsewhere.at].harm(elsewhere.weighed.choice))
         ladder = self.asked.width_search().ladder().placed(len(self.every) - 1)
         return ladder if elsewhere is None else ladder.begun_at(elsewhere.weighed.choice.loss)
 
-    def loops(self, first: int | None = None) -> list[SizeLoop]:
+    def loops(self, first: int | None = None, refused: Collection[int] = ()) -> list[SizeLoop]:
         """Return what may be chosen at each size, compared with the model's own; profiled as soon as it is asked for.
 
         Args:
             first: Place of the size that is profiled first, and stands for the others until they are; None is the one
                 whose dense model is fastest.
+            refused: Places of sizes that are not asked about, and so not profiled first.
         """
         of_shots = self.own.ground.unseen_shots()
 
@@ -215,7 +227,8 @@ class Sizes:
 
         every = self.every
         if first is None:
-            first = max(range(len(every)), key=lambda at: every[at].gain or 1.0)
+            among = [at for at in range(len(every)) if at not in refused]
+            first = max(among, key=lambda at: every[at].gain or 1.0)
         like = made(every[first], None)
         return [like if at == first else made(one, like) for at, one in enumerate(every)]
 
