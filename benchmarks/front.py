@@ -194,18 +194,29 @@ def _kept_promises(found: Sequence[Found]) -> Iterator[str]:
             continue
         more = [statistics.mean(cell["drop"] - cell["select_points"] for cell in own) for own in of_seed]
         told, lost = (statistics.mean(cell[name] for cell in cells) for name in ("select_points", "drop"))
-        gap = f"{statistics.mean(more):+.1f} (standard error at least {_least_error(more, of_seed):.1f})"
+        gap = f"{statistics.mean(more):+.1f} (standard error {_error(more, of_seed)})"
         yield f"| {task} | {len(cells)} | {len(seeds)} | {told:+.1f} | {lost:+.1f} | {gap} |"
 
 
-def _least_error(more: Sequence[float], of_seed: Sequence[Sequence[Found]]) -> float:
-    """Return the standard error of the mean over seeds: of their spread, or of their unseen pictures if that is more.
+def _error(more: Sequence[float], of_seed: Sequence[Sequence[Found]]) -> str:
+    """Tell the standard error of the mean over seeds: of their spread, or of their pictures if that is more.
 
-    Three seeds may lie closer together than their pictures allow; what the shots leave open comes on top.
+    Three seeds may lie closer together than their pictures allow. What the shots leave open is that of candidates which
+    all of them judged; where no cell of a seed has any, it is left out, and the error is at least so much.
     """
-    own = [statistics.mean(cell["drop_high"] - cell["drop_low"] for cell in cells) / (2 * Z_95) for cells in of_seed]
     spread = statistics.stdev(more) / math.sqrt(len(more)) if len(more) > 1 else 0.0
-    return max(spread, math.hypot(*own) / len(own))
+    unseen = [_half(cells, "drop_") for cells in of_seed]
+    judged = [[trial for cell in cells for trial in cell.get("tried", ())] for cells in of_seed]
+    most = max((trial["judging_images"] for trials in judged for trial in trials), default=0)
+    whole = [[trial for trial in trials if trial["judging_images"] == most] for trials in judged]
+    shots = [_half(trials, "") for trials in whole if trials]
+    least = "at least " if len(shots) < len(more) else ""
+    return f"{least}{max(spread, math.hypot(*unseen, *shots) / len(more)):.1f}"
+
+
+def _half(found: Sequence[Found], prefix: str) -> float:
+    """Return the mean standard error that intervals stand for, of the keys `low` and `high` behind a prefix."""
+    return statistics.mean(one[f"{prefix}high"] - one[f"{prefix}low"] for one in found) / (2 * Z_95)
 
 
 def _rates(found: Sequence[Found]) -> Iterator[str]:

@@ -276,6 +276,13 @@ def test_how_much_more_unseen_pictures_lose_than_was_told_counts_each_seed_once(
         (tmp_path / f"c-seed{seed}.json").write_text(json.dumps(wide))
     told = next(line for line in front.table(tmp_path).splitlines() if line.startswith("| other |"))
     assert told.endswith("(standard error at least 1.0) |"), "as the pictures have it, though both seeds are alike"
+    judged = {"judging_images": 128, "low": -1.96, "high": 1.96, "expected_nats": None}
+    for seed in (0, 1):
+        file = tmp_path / f"c-seed{seed}.json"
+        trials = [judged, {**judged, "judging_images": 64, "high": 90.0}]
+        file.write_text(json.dumps({**json.loads(file.read_text()), "tried": trials}))
+    told = next(line for line in front.table(tmp_path).splitlines() if line.startswith("| other |"))
+    assert told.endswith("(standard error 1.2) |"), "what the shots leave open comes on top, where all judged"
 
 
 def test_cells_of_a_front_name_target_model_task_and_seed() -> None:

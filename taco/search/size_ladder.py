@@ -139,7 +139,7 @@ class Competing:
     @property
     def unprofiled(self) -> list[str]:
         """Sizes of which times are estimates."""
-        return [self.sizes[at].words for at in self._among if not self.sizes[at].timed]
+        return [one.words for one in self.sizes if not one.timed]
 
     def _profiled(self, at: int) -> SizeLoop:
         one = self.sizes[at]
