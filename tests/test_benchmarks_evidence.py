@@ -149,10 +149,11 @@ def test_processors_with_and_without_products_of_bytes_are_told_apart(tmp_path: 
 
 def test_points_a_nat_are_of_every_candidate_once(tmp_path: Path) -> None:
     """Also where the run for another target asked the very same ones."""
-    uncut = {"kept_percent": 100.0, "pictures": "160x160", "points": 0.5, "beyond": None, "expected_nats": None}
+    judged = {"pictures": "160x160", "judging_images": 128, "low": -1.0, "high": 1.0}
+    uncut = {**judged, "kept_percent": 100.0, "points": 0.5, "beyond": None, "expected_nats": None}
     smaller = {**uncut, "pictures": "128x128", "points": 9.5, "beyond": 9.0, "expected_nats": 0.01}
-    cut = {"kept_percent": 60.0, "pictures": "160x160", "points": 1.5, "beyond": 1.0, "expected_nats": 0.05}
-    most = {"kept_percent": 40.0, "pictures": "160x160", "points": 3.5, "beyond": 3.0, "expected_nats": 0.15}
+    cut = {**judged, "kept_percent": 60.0, "points": 1.5, "beyond": 1.0, "expected_nats": 0.05}
+    most = {**judged, "kept_percent": 40.0, "points": 3.5, "beyond": 3.0, "expected_nats": 0.15}
     for target, tried in (("host-cpu-int8", [uncut, smaller, cut, most]), ("host-cpu-openvino-int8", [uncut, cut])):
         cell = {**fast(9.0, 4.5, 0.2, 0), "target": target, "tried": tried}
         (tmp_path / f"{target}-seed0.json").write_text(json.dumps(cell))
