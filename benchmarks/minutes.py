@@ -95,9 +95,9 @@ def _run(values: dict[str, Any]) -> Found:
 def table(results: Path) -> str:
     """Return the Markdown table of the cells that are there."""
     lines = [
-        "| processor | seed | made | target | minutes | asked | candidates | widths kept | times as fast as the dense "
-        "model there | told by the shots | lost on unseen pictures |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| processor | seed | made | load at the start | target | minutes | asked | candidates | widths kept | times as "
+        "fast as the dense model there | told by the shots | lost on unseen pictures |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = [json.loads(file.read_bytes()) for file in sorted(results.glob("*-seed*.json"))]
     cells.sort(key=lambda cell: (PROCESSORS.index(processor(cell)), cell["seed"]))
@@ -105,7 +105,7 @@ def table(results: Path) -> str:
         for run in cell["runs"]:
             how = " (taken over)" if run["taken_over"] else ""
             lines.append(
-                f"| {processor(cell)} | {cell['seed']} | {cell['made']} | {_asked(run)} | "
+                f"| {processor(cell)} | {cell['seed']} | {cell['made']} | {cell['load']} | {_asked(run)} | "
                 f"{run['seconds'] / 60:.1f}{how} | {ASKED[run['target']]} | {run['candidates']} | "
                 f"{100 * run['kept']:.0f} % | {run['times_dense']:.2f} | {run['select_points']:+.1f} | "
                 f"{told_drop(run)} |"

@@ -186,11 +186,14 @@ def test_minutes_stand_beside_those_asked_with_what_took_longest(tmp_path: Path)
     following = {**run, "target": "host-cpu-openvino-int8", "taken_over": True}
     runs = [{**run, "target": "host-cpu-int8"}, following, {**following, "take_over": minutes.ANY}]
     for seed, made_on in ((0, "avx2 avx512_vnni"), (1, "avx2")):
-        cell = {"seed": seed, "made": "2026-12-01", "machine": made_on, "runs": runs}
+        cell = {"seed": seed, "made": "2026-12-01", "load": "0.5", "machine": made_on, "runs": runs}
         (tmp_path / f"a-seed{seed}.json").write_text(json.dumps(cell))
     text = minutes.table(tmp_path)
-    assert "| VNNI | 0 | 2026-12-01 | host-cpu-int8 | 1.5 | 12 | 2 | 50 % | 1.40 | +0.6 | +0.0 (-1.0 to +1.0) |" in text
-    assert "| no VNNI | 1 | 2026-12-01 | host-cpu-openvino-int8 | 1.5 (taken over) | 3 |" in text
+    assert (
+        "| VNNI | 0 | 2026-12-01 | 0.5 | host-cpu-int8 | 1.5 | 12 | 2 | 50 % | 1.40 | +0.6 | +0.0 (-1.0 to +1.0) |"
+        in text
+    )
+    assert "| no VNNI | 1 | 2026-12-01 | 0.5 | host-cpu-openvino-int8 | 1.5 (taken over) | 3 |" in text
     assert "| host-cpu-openvino-int8, `--take-over 1000` | 1.5 (taken over) | 3 |" in text
     assert "host-cpu-int8, longest steps: step 8 8 s, step 7 7 s," in text
     assert "step 2 2 s" not in text, "the others are hardly worth a word"
