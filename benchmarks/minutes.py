@@ -95,8 +95,8 @@ def _run(values: dict[str, Any]) -> Found:
 def table(results: Path) -> str:
     """Return the Markdown table of the cells that are there."""
     lines = [
-        "| processor | seed | made | load at the start | target | minutes | asked | candidates | widths kept | times as "
-        "fast as the dense model there | told by the shots | lost on unseen pictures |",
+        "| processor | seed | made | load at the start | target | minutes | asked | candidates | widths kept | "
+        "times as fast as the dense model there | told by the shots | lost on unseen pictures |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = [json.loads(file.read_bytes()) for file in sorted(results.glob("*-seed*.json"))]
